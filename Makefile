@@ -1,0 +1,173 @@
+# Luna. `make help` lists the targets; every product lands in $(BUILD).
+
+VERSION  := 0.1.0
+BUILD    ?= build
+PREFIX   ?= /usr/local
+LIBDIR   ?= $(PREFIX)/lib
+CC       ?= cc
+PYTHON   ?= /usr/bin/python3
+CPU      ?= 1
+OPT      ?= -O2
+SANITIZE ?=
+T        ?=
+
+# ---- what must be installed: Debian 12 packages, the README says what for ------
+DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
+    libmicrohttpd-dev libjansson-dev libinih-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
+    libdnnl-dev
+DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
+    python3-numpy curl pngcheck
+
+# ---- flags ---------------------------------------------------------------------
+WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla -Wstrict-prototypes \
+    -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Werror
+CPPFLAGS += -I. -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -DLUNA_VERSION='"$(VERSION)"' \
+    -DLUNA_VAE_ONEDNN=$(CPU)
+CFLAGS   += -std=c17 $(OPT) -g $(WARN) -fPIC -fvisibility=hidden -pthread $(SANITIZE)
+LDFLAGS  += -pthread $(SANITIZE)
+# Asked only when a recipe runs: `make deps` must work before pkg-config is there.
+VIPS_INC  = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I vips))
+
+# ---- rooms: a folder is a room, its sources an archive ---------------------------
+ROOMS    := common proto broker/store broker/http broker producer/luna producer/lunactl \
+    decoder/vae decoder/vae/cpu decoder/vae/tool decoder/image decoder/sink decoder/worker
+sources   = $(sort $(wildcard $(1)/*.c))
+objects   = $(patsubst %.c,$(BUILD)/obj/%.o,$(foreach room,$(1),$(call sources,$(room))))
+archive   = $(BUILD)/room/$(subst /,-,$(1)).a
+archives  = $(foreach room,$(1),$(call archive,$(room)))
+
+VAE_ROOMS     := decoder/vae $(if $(filter 1,$(CPU)),decoder/vae/cpu)
+BROKER_ROOMS  := broker broker/http broker/store proto common
+DECODER_ROOMS := decoder/worker decoder/image decoder/sink $(VAE_ROOMS) proto common
+LUNA_ROOMS    := producer/luna proto common
+
+# luna-vae builds alone: a C compiler and one backend, nothing else installed.
+VAE_COMMON := $(patsubst %,common/%.c,err clock log file safetensors)
+VAE_LIBS   := $(if $(filter 1,$(CPU)),-ldnnl) -lm
+ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
+BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto -linih
+DECODER_LIBS   = $(ZMQ_LIBS) -linih -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
+
+PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
+SONAME   := libluna.so.0
+LIBLUNA  := $(BUILD)/lib/$(SONAME)
+
+.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan check-deps
+.SUFFIXES:
+.SECONDARY:
+
+all: check-deps
+	@$(MAKE) --no-print-directory programs
+.PHONY: programs
+programs: $(PROGRAMS) $(LIBLUNA)
+luna-vae: $(BUILD)/bin/luna-vae
+
+help:
+	@echo "make            build everything into $(BUILD)/"
+	@echo "make run        install what is missing, build, decode three photographs, serve until Ctrl-C"
+	@echo "make test       install what is missing, build, run every test  (T=pattern: only these)"
+	@echo "make deps       install the missing Debian packages, and nothing when all are there"
+	@echo "make bench      measure Luna beside its alternatives"
+	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
+	@echo "make asan tsan  the unit tests under the sanitizers"
+	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
+
+# A change of flags rebuilds everything.
+FLAGS_TEXT := $(CC) $(CPPFLAGS) $(CFLAGS)
+FLAGS := $(BUILD)/flags
+$(shell mkdir -p $(BUILD); echo '$(subst ','\'',$(FLAGS_TEXT))' | cmp -s - $(FLAGS) || echo '$(subst ','\'',$(FLAGS_TEXT))' > $(FLAGS))
+
+$(BUILD)/obj/decoder/image/%.o $(BUILD)/obj/decoder/worker/%.o: CPPFLAGS += $(VIPS_INC)
+$(BUILD)/obj/%.o: %.c $(FLAGS)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+define room_rule
+$(call archive,$(1)): $(call objects,$(1))
+	@mkdir -p $$(@D); rm -f $$@
+	@ar rcs $$@ $$^
+endef
+$(foreach room,$(ROOMS),$(eval $(call room_rule,$(room))))
+
+$(BUILD)/bin/luna-broker: $(call archives,$(BROKER_ROOMS))
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(BROKER_LIBS)
+$(BUILD)/bin/luna-decoder: $(call archives,$(DECODER_ROOMS))
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(DECODER_LIBS)
+$(BUILD)/bin/luna-vae: $(patsubst %.c,$(BUILD)/obj/%.o,$(VAE_COMMON)) $(call objects,$(VAE_ROOMS) decoder/vae/tool)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(VAE_LIBS)
+$(LIBLUNA): $(call archives,$(LUNA_ROOMS)) producer/luna/libluna.map
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=producer/luna/libluna.map \
+	    -Wl,--no-undefined -o $@ -Wl,--whole-archive $(call archives,producer/luna) -Wl,--no-whole-archive \
+	    -Wl,--start-group $(call archives,proto common) -Wl,--end-group $(ZMQ_LIBS)
+	@ln -sf $(SONAME) $(BUILD)/lib/libluna.so
+$(BUILD)/bin/lunactl: $(call archives,producer/lunactl common) $(LIBLUNA)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $(call archives,producer/lunactl common) -L$(BUILD)/lib -lluna \
+	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -linih -lm
+
+# ---- tests: tests/unit/<room>/test_x.c is one program, linked with its room -------
+UNIT_SRC   := $(sort $(wildcard tests/unit/*/test_*.c))
+UNIT       := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
+ROOMS_common   := common
+ROOMS_proto    := proto common
+ROOMS_store    := broker/store proto common
+ROOMS_broker   := broker broker/store proto common
+ROOMS_http     := broker/http proto common
+ROOMS_vae      := $(VAE_ROOMS) common
+ROOMS_image    := decoder/image common
+ROOMS_sink     := decoder/sink common
+ROOMS_worker   := $(DECODER_ROOMS)
+ROOMS_producer := producer/lunactl producer/luna proto common
+LIBS_common   := -linih
+LIBS_proto    := -lmsgpackc -lxxhash -linih
+LIBS_store    := -lsqlite3 -lmsgpackc -lxxhash
+LIBS_broker   := $(BROKER_LIBS)
+LIBS_http     := $(BROKER_LIBS)
+LIBS_vae      := $(VAE_LIBS)
+LIBS_image     = $(shell pkg-config --libs vips) -lz
+LIBS_sink     := -lcrypto
+LIBS_worker    = $(DECODER_LIBS)
+LIBS_producer := $(ZMQ_LIBS) -ljansson
+
+define unit_rule
+$(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLAGS)
+	@mkdir -p $$(@D)
+	$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests/unit $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
+	    -o $$@ $$< -Wl,--start-group $(call archives,$(ROOMS_$(1))) -Wl,--end-group $$(LIBS_$(1)) -lcmocka -lm
+endef
+$(foreach room,common proto store broker http vae image sink worker producer,$(eval $(call unit_rule,$(room))))
+
+unit: $(UNIT)
+	@LUNA_TEST_DATA=tests/data tests/unit/run $(filter $(BUILD)/unit/%,$(if $(T),$(foreach u,$(UNIT),$(if $(findstring $(T),$u),$u)),$(UNIT)))
+system: programs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+test:
+	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
+	@$(MAKE) --no-print-directory -j2 programs $(UNIT)
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory system
+asan tsan:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/$@ OPT=-O1 \
+	    SANITIZE='-fsanitize=$(if $(filter asan,$@),address$(,)undefined,thread) -fno-omit-frame-pointer' unit
+, := ,
+bench: programs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
+
+# ---- install and run --------------------------------------------------------------
+DEPS ?= $(DEPS_BUILD)
+deps:
+	@tests/deps.sh $(DEPS)
+check-deps:
+	@tests/deps.sh --check $(DEPS_BUILD)
+run:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j2 programs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) docker/demo.sh
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
