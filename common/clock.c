@@ -1,4 +1,3 @@
-#define _DEFAULT_SOURCE  //  tm_gmtoff
 #include "common/clock.h"
 
 #include <time.h>
