@@ -42,7 +42,8 @@ DECODER_ROOMS := decoder/worker decoder/image decoder/sink $(VAE_ROOMS) proto co
 LUNA_ROOMS    := producer/luna proto common
 
 # luna-vae builds alone: a C compiler and one backend, nothing else installed.
-VAE_COMMON := $(patsubst %,common/%.c,err clock log file safetensors)
+VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text \
+    safetensors safetensors_header safetensors_write latent_file)
 VAE_LIBS   := $(if $(filter 1,$(CPU)),-ldnnl) -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
 BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto -linih
