@@ -1,0 +1,274 @@
+#include "broker/store/db.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+//  What another program (a backup, an sqlite3 shell) may hold the lock for.
+#define LOCK_WAIT_MS 5000
+
+//  ---- errors ----------------------------------------------------------------------
+
+static luna_err code_of(int problem)
+{
+    switch (problem & 0xff) {
+        case SQLITE_FULL: return LUNA_NO_SPACE;
+        case SQLITE_NOMEM: return LUNA_NO_MEMORY;
+        case SQLITE_BUSY:
+        case SQLITE_LOCKED: return LUNA_BUSY;
+        case SQLITE_CANTOPEN: return LUNA_CANT_CREATE;
+        case SQLITE_CONSTRAINT:
+        case SQLITE_MISUSE:
+        case SQLITE_RANGE:
+        case SQLITE_ERROR: return LUNA_INTERNAL;
+        default: return LUNA_IO;
+    }
+}
+
+static luna_err fail(const luna_db *db, int problem)
+{
+    const luna_err err = code_of(problem);
+    const int kind = problem & 0xff;
+    const char *hint = "";
+    if (kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB)
+        hint = "; stop the broker, move the file aside and start again: active jobs are "
+               "rebuilt from the spool";
+    if (err == LUNA_BUSY) hint = "; another program holds its lock";
+    return luna_error(err, "%s: %s (%d)%s", db->path,
+                      db->handle ? sqlite3_errmsg(db->handle) : sqlite3_errstr(problem),
+                      problem, hint);
+}
+
+static luna_err run_sql(luna_db *db, const char *sql)
+{
+    const int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? LUNA_OK : fail(db, sqlite3_extended_errcode(db->handle));
+}
+
+//  ---- open and close ---------------------------------------------------------------
+
+//  The first column of the first row of a PRAGMA, as text.
+static luna_err ask(luna_db *db, const char *sql, char *out, size_t room)
+{
+    sqlite3_stmt *statement = NULL;
+    if (sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL) != SQLITE_OK)
+        return fail(db, sqlite3_extended_errcode(db->handle));
+    const int rc = sqlite3_step(statement);
+    const char *text = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0)
+                                        : NULL;
+    snprintf(out, room, "%s", text ? text : "");
+    const luna_err err = rc == SQLITE_ROW || rc == SQLITE_DONE
+                             ? LUNA_OK
+                             : fail(db, sqlite3_extended_errcode(db->handle));
+    sqlite3_finalize(statement);
+    return err;
+}
+
+static luna_err ask_int(luna_db *db, const char *sql, int *out)
+{
+    char text[32];
+    LUNA_TRY(ask(db, sql, text, sizeof text));
+    *out = atoi(text);
+    return LUNA_OK;
+}
+
+//  Before anything is written, so that a foreign file stays as it is.
+static luna_err check_owner(luna_db *db, const luna_db_schema *schema, bool *empty)
+{
+    int application, version, objects;
+    LUNA_TRY(ask_int(db, "PRAGMA application_id", &application));
+    LUNA_TRY(ask_int(db, "PRAGMA user_version", &version));
+    LUNA_TRY(ask_int(db, "SELECT count(*) FROM sqlite_schema", &objects));
+    *empty = application == 0 && version == 0 && objects == 0;
+    if (*empty) return LUNA_OK;
+    if (application != schema->application_id)
+        return luna_error(LUNA_UNSUPPORTED,
+                          "%s is the database of another program; choose another folder",
+                          db->path);
+    if (version == schema->version) return LUNA_OK;
+    return luna_error(LUNA_UNSUPPORTED,
+                      "%s has schema version %d, this broker knows %d; use the Luna that "
+                      "wrote it or a newer one",
+                      db->path, version, schema->version);
+}
+
+static luna_err set_modes(luna_db *db)
+{
+    char mode[16];
+    LUNA_TRY(ask(db, "PRAGMA journal_mode = WAL", mode, sizeof mode));
+    if (strcmp(mode, "wal") != 0)
+        return luna_error(LUNA_IO,
+                          "%s: the file system cannot share memory (journal mode %s); "
+                          "put the state folder on a local disk",
+                          db->path, mode);
+    return run_sql(db,
+                   "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+                   "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF");
+}
+
+static luna_err create(luna_db *db, const luna_db_schema *schema)
+{
+    char marks[96];
+    snprintf(marks, sizeof marks, "PRAGMA application_id = %d; PRAGMA user_version = %d",
+             schema->application_id, schema->version);
+    LUNA_TRY(run_sql(db, "BEGIN IMMEDIATE"));
+    LUNA_TRY(run_sql(db, schema->create));
+    LUNA_TRY(run_sql(db, marks));
+    return luna_db_commit(db);
+}
+
+static luna_err prepare(luna_db *db, const luna_db_schema *schema)
+{
+    db->statements = calloc(schema->count, sizeof *db->statements);
+    if (!db->statements) return luna_error(LUNA_NO_MEMORY, "no memory for the store");
+    db->count = schema->count;
+    for (size_t i = 0; i < schema->count; i++)
+        if (sqlite3_prepare_v3(db->handle, schema->sql[i], -1, SQLITE_PREPARE_PERSISTENT,
+                               &db->statements[i], NULL) != SQLITE_OK)
+            return fail(db, sqlite3_extended_errcode(db->handle));
+    return LUNA_OK;
+}
+
+static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
+{
+    const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    const int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
+    if (rc != SQLITE_OK) return fail(db, rc);
+    sqlite3_extended_result_codes(db->handle, 1);
+    sqlite3_busy_timeout(db->handle, LOCK_WAIT_MS);
+    bool empty;
+    LUNA_TRY(check_owner(db, schema, &empty));
+    LUNA_TRY(set_modes(db));
+    if (empty) LUNA_TRY(create(db, schema));
+    return prepare(db, schema);
+}
+
+luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schema)
+{
+    *db = (luna_db){0};
+    if (strlen(path) >= sizeof db->path)
+        return luna_error(LUNA_TOO_LARGE, "the path %.60s... is too long", path);
+    memcpy(db->path, path, strlen(path) + 1);
+    const luna_err err = open_checked(db, schema);
+    if (err != LUNA_OK) luna_db_close(db);
+    return err;
+}
+
+void luna_db_close(luna_db *db)
+{
+    for (size_t i = 0; i < db->count; i++) sqlite3_finalize(db->statements[i]);
+    free(db->statements);
+    sqlite3_close(db->handle);
+    *db = (luna_db){0};
+}
+
+//  ---- transactions -----------------------------------------------------------------
+
+luna_err luna_db_begin(luna_db *db)
+{
+    return run_sql(db, "BEGIN");
+}
+
+luna_err luna_db_commit(luna_db *db)
+{
+    const luna_err err = run_sql(db, "COMMIT");
+    if (err != LUNA_OK) luna_db_rollback(db);
+    return err;
+}
+
+void luna_db_rollback(luna_db *db)
+{
+    //  SQLite has rolled back by itself after some errors.
+    if (!sqlite3_get_autocommit(db->handle))
+        (void)sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
+}
+
+//  ---- queries ------------------------------------------------------------------------
+
+luna_query luna_query_start(luna_db *db, size_t statement)
+{
+    return (luna_query){.db = db, .statement = db->statements[statement]};
+}
+
+static void note(luna_query *query, int rc)
+{
+    if (query->problem == SQLITE_OK) query->problem = rc;
+}
+
+//  The bits are kept, so values above INT64_MAX come back as they were.
+void luna_query_uint(luna_query *query, uint64_t value)
+{
+    note(query, sqlite3_bind_int64(query->statement, ++query->bound, (sqlite3_int64)value));
+}
+
+void luna_query_real(luna_query *query, double value)
+{
+    note(query, sqlite3_bind_double(query->statement, ++query->bound, value));
+}
+
+void luna_query_text(luna_query *query, luna_text value)
+{
+    note(query, sqlite3_bind_text64(query->statement, ++query->bound, value.data,
+                                    value.len, SQLITE_STATIC, SQLITE_UTF8));
+}
+
+void luna_query_id(luna_query *query, const luna_id *value)
+{
+    note(query, sqlite3_bind_blob(query->statement, ++query->bound, value->byte,
+                                  LUNA_ID_BYTES, SQLITE_STATIC));
+}
+
+luna_err luna_query_step(luna_query *query, bool *row)
+{
+    if (query->problem != SQLITE_OK) return fail(query->db, query->problem);
+    const int rc = sqlite3_step(query->statement);
+    *row = rc == SQLITE_ROW;
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? LUNA_OK : fail(query->db, rc);
+}
+
+luna_err luna_query_run(luna_query *query, uint64_t *changed)
+{
+    bool row;
+    const luna_err err = luna_query_step(query, &row);
+    if (err == LUNA_OK && changed) *changed = (uint64_t)sqlite3_changes64(query->db->handle);
+    luna_query_end(query);
+    return err;
+}
+
+uint64_t luna_query_as_uint(const luna_query *query, int column)
+{
+    return (uint64_t)sqlite3_column_int64(query->statement, column);
+}
+
+double luna_query_as_real(const luna_query *query, int column)
+{
+    return sqlite3_column_double(query->statement, column);
+}
+
+luna_id luna_query_as_id(const luna_query *query, int column)
+{
+    luna_id id = {0};
+    const void *data = sqlite3_column_blob(query->statement, column);
+    if (data && sqlite3_column_bytes(query->statement, column) == LUNA_ID_BYTES)
+        memcpy(id.byte, data, LUNA_ID_BYTES);
+    return id;
+}
+
+luna_err luna_query_as_text(const luna_query *query, int column, luna_arena *arena,
+                            luna_text *out)
+{
+    *out = (luna_text){0};
+    if (sqlite3_column_type(query->statement, column) == SQLITE_NULL) return LUNA_OK;
+    const char *text = (const char *)sqlite3_column_text(query->statement, column);
+    const size_t len = (size_t)sqlite3_column_bytes(query->statement, column);
+    out->data = text ? luna_arena_text(arena, text, len) : NULL;
+    if (!out->data) return luna_error(LUNA_NO_MEMORY, "no memory for a stored text");
+    out->len = len;
+    return LUNA_OK;
+}
+
+void luna_query_end(luna_query *query)
+{
+    sqlite3_reset(query->statement);
+    sqlite3_clear_bindings(query->statement);
+}

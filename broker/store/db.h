@@ -1,0 +1,78 @@
+//  db.h - one SQLite database: opening it safely, prepared statements, errors
+//
+//  Knows nothing of jobs. Every statement is prepared once from a constant text;
+//  values are bound, never written into SQL. One thread at a time.
+
+#ifndef LUNA_BROKER_STORE_DB_H
+#define LUNA_BROKER_STORE_DB_H
+
+#include "common/arena.h"
+#include "proto/message.h"
+
+#include <sqlite3.h>
+
+typedef struct luna_db {
+    sqlite3 *handle;
+    sqlite3_stmt **statements;
+    size_t count;
+    char path[4096];
+} luna_db;
+
+typedef struct luna_db_schema {
+    int application_id;       //  marks the file as ours
+    int version;              //  PRAGMA user_version
+    const char *create;       //  SQL for an empty database
+    const char *const *sql;   //  the statements
+    size_t count;
+} luna_db_schema;
+
+//  Opens or makes the database in WAL mode with synchronous=FULL, so that a commit
+//  that succeeded is on stable storage. LUNA_UNSUPPORTED for another application's
+//  file or a newer version; LUNA_CANT_CREATE, LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY.
+LUNA_MUST_USE luna_err luna_db_open(luna_db *db, const char *path,
+                                    const luna_db_schema *schema);
+void luna_db_close(luna_db *db);
+
+//  A transaction. Begin takes no lock before the first write. After a failed commit
+//  the transaction is rolled back. LUNA_IO means that the disk cannot be trusted;
+//  LUNA_NO_SPACE, LUNA_BUSY (another program holds the lock), LUNA_NO_MEMORY that the
+//  same may succeed later.
+LUNA_MUST_USE luna_err luna_db_begin(luna_db *db);
+LUNA_MUST_USE luna_err luna_db_commit(luna_db *db);
+void luna_db_rollback(luna_db *db);
+
+//  ---- one use of a prepared statement ---------------------------------------------
+
+typedef struct luna_query {
+    luna_db *db;
+    sqlite3_stmt *statement;
+    int bound;    //  parameters so far
+    int problem;  //  the first error of a bind
+} luna_query;
+
+luna_query luna_query_start(luna_db *db, size_t statement);
+
+//  Bind the next parameter. Borrowed until luna_query_end. An absent text is NULL.
+void luna_query_uint(luna_query *query, uint64_t value);
+void luna_query_real(luna_query *query, double value);
+void luna_query_text(luna_query *query, luna_text value);
+void luna_query_id(luna_query *query, const luna_id *value);
+
+//  Runs to the next row: *row says whether there is one.
+LUNA_MUST_USE luna_err luna_query_step(luna_query *query, bool *row);
+
+//  Runs a statement that gives no rows, and ends it. *changed: rows; NULL if unwanted.
+LUNA_MUST_USE luna_err luna_query_run(luna_query *query, uint64_t *changed);
+
+//  Read a column of the current row. Texts are copied to the arena: NULL data when
+//  absent; LUNA_NO_MEMORY.
+uint64_t luna_query_as_uint(const luna_query *query, int column);
+double luna_query_as_real(const luna_query *query, int column);
+luna_id luna_query_as_id(const luna_query *query, int column);
+LUNA_MUST_USE luna_err luna_query_as_text(const luna_query *query, int column,
+                                          luna_arena *arena, luna_text *out);
+
+//  Frees the statement for its next use. Needed after every start but luna_query_run.
+void luna_query_end(luna_query *query);
+
+#endif

@@ -1,0 +1,265 @@
+#include "broker/store/spool.h"
+
+#include "broker/store/lock.h"
+#include "common/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PIECE_BYTES ((size_t)1 << 20)
+
+//  DIR/folder/name
+static luna_err path_of(const luna_spool *spool, const char *folder, const char *name,
+                        char out[LUNA_SPOOL_PATH_BYTES])
+{
+    const int n = snprintf(out, LUNA_SPOOL_PATH_BYTES, "%s/%s/%s", spool->dir, folder, name);
+    if (n >= 0 && n < LUNA_SPOOL_PATH_BYTES) return LUNA_OK;
+    return luna_error(LUNA_TOO_LARGE, "the spool's path %.60s... is too long", spool->dir);
+}
+
+static luna_err path_of_id(const luna_spool *spool, const char *folder, const luna_id *id,
+                           char out[LUNA_SPOOL_PATH_BYTES])
+{
+    char name[LUNA_ID_TEXT_BYTES];
+    luna_id_text(id, name);
+    return path_of(spool, folder, name, out);
+}
+
+//  ---- open and close ------------------------------------------------------------
+
+static luna_err make_folder(const luna_spool *spool, const char *folder)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(luna_path_join(path, sizeof path, spool->dir, folder));
+    return luna_make_dirs(path, 0750);
+}
+
+static luna_err empty_tmp(const luna_spool *spool)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(luna_path_join(path, sizeof path, spool->dir, "tmp"));
+    DIR *dir = opendir(path);
+    if (!dir) return luna_error_errno(LUNA_IO, "cannot read the folder %s", path);
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        if (path_of(spool, "tmp", entry->d_name, path) == LUNA_OK &&
+            spool->files->unlink(path) != 0)
+            luna_log(LUNA_LOG_WARNING, "spool.leftover",
+                     "path=%s next=\"it stays; remove it by hand\"", path);
+    }
+    closedir(dir);
+    return LUNA_OK;
+}
+
+static luna_err open_ready(luna_spool *spool)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(luna_path_join(path, sizeof path, spool->dir, "ready"));
+    spool->ready = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (spool->ready >= 0) return LUNA_OK;
+    return luna_error_errno(LUNA_IO, "cannot open the folder %s", path);
+}
+
+static luna_err prepare(luna_spool *spool)
+{
+    LUNA_TRY(luna_make_dirs(spool->dir, 0750));
+    LUNA_TRY(luna_lock_take(spool->dir, "LOCK", &spool->lock));
+    LUNA_TRY(make_folder(spool, "tmp"));
+    LUNA_TRY(make_folder(spool, "ready"));
+    LUNA_TRY(make_folder(spool, "quarantine"));
+    LUNA_TRY(open_ready(spool));
+    LUNA_TRY(empty_tmp(spool));
+    return luna_sync_dir(spool->dir);
+}
+
+luna_err luna_spool_open(luna_spool *spool, const char *dir, uint64_t reserve_bytes,
+                         const luna_files *files)
+{
+    *spool = (luna_spool){.files = files ? files : &luna_files_system,
+                          .reserve_bytes = reserve_bytes,
+                          .lock = -1,
+                          .ready = -1};
+    LUNA_TRY(luna_path_absolute(dir, spool->dir, sizeof spool->dir));
+    const luna_err err = prepare(spool);
+    if (err != LUNA_OK) luna_spool_close(spool);
+    return err;
+}
+
+void luna_spool_close(luna_spool *spool)
+{
+    if (spool->ready >= 0) close(spool->ready);
+    if (spool->lock >= 0) close(spool->lock);
+    spool->ready = spool->lock = -1;
+}
+
+//  ---- write ----------------------------------------------------------------------
+
+static luna_err check_room(const luna_spool *spool, uint64_t need)
+{
+    uint64_t room;
+    if (spool->files->free_bytes(spool->dir, &room) != 0)
+        return luna_error_errno(LUNA_IO, "cannot tell the free space of %s", spool->dir);
+    if (need <= room && room - need >= spool->reserve_bytes) return LUNA_OK;
+    return luna_error(LUNA_NO_SPACE,
+                      "%s: the payload needs %llu bytes; %llu are free and %llu of them "
+                      "are kept in reserve",
+                      spool->dir, (unsigned long long)need, (unsigned long long)room,
+                      (unsigned long long)spool->reserve_bytes);
+}
+
+static luna_err allocate(const luna_spool *spool, int fd, uint64_t need)
+{
+    if (spool->files->allocate(fd, (off_t)need) == 0) return LUNA_OK;
+    const int code = errno;
+    uint64_t room = 0;
+    (void)spool->files->free_bytes(spool->dir, &room);
+    errno = code;
+    return luna_error_errno(LUNA_IO, "%s: cannot allocate %llu bytes, %llu are free",
+                            spool->dir, (unsigned long long)need,
+                            (unsigned long long)room);
+}
+
+static luna_err write_all(const luna_spool *spool, int fd, const uint8_t *data, size_t len)
+{
+    while (len > 0) {
+        const ssize_t n = spool->files->write(fd, data, len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return luna_error_errno(LUNA_IO, "cannot write to %s/tmp", spool->dir);
+        data += n;
+        len -= (size_t)n;
+    }
+    return LUNA_OK;
+}
+
+//  Pieces end at whole MiB of the file, so that a page whose write-back has been
+//  started is not written to again.
+static luna_err write_body(const luna_spool *spool, int fd, luna_blob body)
+{
+    const uint8_t *data = body.data;
+    size_t at = LUNA_PAYLOAD_HEADER_BYTES, left = body.len;
+    while (left > 0) {
+        const size_t to_edge = PIECE_BYTES - at % PIECE_BYTES;
+        const size_t n = left < to_edge ? left : to_edge;
+        LUNA_TRY(write_all(spool, fd, data, n));
+        luna_files_write_early(fd, (off_t)at, (off_t)n);
+        data += n;
+        at += n;
+        left -= n;
+    }
+    return LUNA_OK;
+}
+
+static luna_err fill(const luna_spool *spool, int fd, const luna_id *id, luna_blob body)
+{
+    uint8_t header[LUNA_PAYLOAD_HEADER_BYTES];
+    LUNA_TRY(allocate(spool, fd, sizeof header + (uint64_t)body.len));
+    luna_payload_header(id, body, header);
+    LUNA_TRY(write_all(spool, fd, header, sizeof header));
+    return write_body(spool, fd, body);
+}
+
+//  The sentence of the failure that led here must survive.
+static void drop(const luna_spool *spool, int fd, const char *path)
+{
+    if (fd >= 0) close(fd);
+    (void)spool->files->unlink(path);
+}
+
+luna_err luna_spool_write(const luna_spool *spool, const luna_id *id, luna_blob body,
+                          int *out)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of_id(spool, "tmp", id, path));
+    LUNA_TRY(check_room(spool, LUNA_PAYLOAD_HEADER_BYTES + (uint64_t)body.len));
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (fd < 0) return luna_error_errno(LUNA_CANT_CREATE, "cannot make %s", path);
+    const luna_err err = fill(spool, fd, id, body);
+    if (err == LUNA_OK)
+        *out = fd;
+    else
+        drop(spool, fd, path);
+    return err;
+}
+
+luna_err luna_spool_finish(const luna_spool *spool, const luna_id *id, int fd)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    luna_err err = path_of_id(spool, "tmp", id, path);
+    if (err == LUNA_OK && spool->files->sync_data(fd) != 0)
+        err = luna_error_errno(LUNA_IO, "cannot sync %s", path);
+    if (err == LUNA_OK)
+        close(fd);
+    else
+        drop(spool, fd, path);
+    return err;
+}
+
+luna_err luna_spool_publish(const luna_spool *spool, const luna_id *id)
+{
+    char from[LUNA_SPOOL_PATH_BYTES], to[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of_id(spool, "tmp", id, from));
+    LUNA_TRY(path_of_id(spool, "ready", id, to));
+    if (spool->files->rename(from, to) == 0) return LUNA_OK;
+    const luna_err err = luna_error_errno(LUNA_IO, "cannot rename %s to %s", from, to);
+    drop(spool, -1, from);
+    return err;
+}
+
+luna_err luna_spool_sync(const luna_spool *spool)
+{
+    if (spool->files->sync_dir(spool->ready) == 0) return LUNA_OK;
+    return luna_error_errno(LUNA_IO, "cannot sync the folder %s/ready", spool->dir);
+}
+
+//  ---- find, check and remove --------------------------------------------------------
+
+luna_err luna_spool_path(const luna_spool *spool, const luna_id *id, char *out,
+                         size_t room)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of_id(spool, "ready", id, path));
+    if (strlen(path) >= room)
+        return luna_error(LUNA_TOO_LARGE, "the path %s needs more than %zu bytes", path,
+                          room);
+    memcpy(out, path, strlen(path) + 1);
+    return LUNA_OK;
+}
+
+luna_err luna_spool_remove(const luna_spool *spool, const luna_id *id)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of_id(spool, "ready", id, path));
+    if (spool->files->unlink(path) == 0 || errno == ENOENT) return LUNA_OK;
+    return luna_error_errno(LUNA_IO, "cannot remove %s", path);
+}
+
+static luna_err check(const luna_map *map, const luna_id *id, luna_payload *out)
+{
+    LUNA_TRY(luna_payload_open(map->data, map->len, out));
+    if (luna_id_compare(&out->id, id) == 0) return LUNA_OK;
+    return luna_error(LUNA_IO, "damaged: the payload is that of another job");
+}
+
+luna_err luna_spool_map(const luna_spool *spool, const luna_id *id, luna_map *map,
+                        luna_payload *out)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of_id(spool, "ready", id, path));
+    LUNA_TRY(luna_map_open(path, map));
+    const luna_err err = check(map, id, out);
+    if (err != LUNA_OK) luna_map_close(map);
+    return err;
+}
+
+luna_err luna_spool_quarantine(const luna_spool *spool, const char *name)
+{
+    char from[LUNA_SPOOL_PATH_BYTES], to[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of(spool, "ready", name, from));
+    LUNA_TRY(path_of(spool, "quarantine", name, to));
+    if (spool->files->rename(from, to) == 0 || errno == ENOENT) return LUNA_OK;
+    return luna_error_errno(LUNA_IO, "cannot move %s to %s", from, to);
+}

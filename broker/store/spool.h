@@ -1,0 +1,62 @@
+//  spool.h - the payload files
+//
+//  A payload is written under tmp/, synced, and only then renamed into ready/; the
+//  name is durable once luna_spool_sync has returned. The space is allocated before
+//  the first byte, so that a full disk is found out early and for one job only.
+
+#ifndef LUNA_BROKER_STORE_SPOOL_H
+#define LUNA_BROKER_STORE_SPOOL_H
+
+#include "broker/store/files.h"
+#include "common/file.h"
+#include "proto/payload.h"
+
+#define LUNA_SPOOL_PATH_BYTES 4096
+
+typedef struct luna_spool {
+    const luna_files *files;
+    uint64_t reserve_bytes;
+    int lock;   //  file descriptors; -1 when closed
+    int ready;  //  the folder
+    char dir[LUNA_SPOOL_PATH_BYTES];
+} luna_spool;
+
+//  Makes the folders, takes SPOOL/LOCK and empties tmp/. LUNA_BUSY,
+//  LUNA_CANT_CREATE, LUNA_IO; nothing is held then.
+LUNA_MUST_USE luna_err luna_spool_open(luna_spool *spool, const char *dir,
+                                       uint64_t reserve_bytes, const luna_files *files);
+void luna_spool_close(luna_spool *spool);
+
+//  Writes header and body under tmp/ and starts the write-back; *fd is for
+//  luna_spool_finish. On failure the file is gone again: LUNA_NO_SPACE with the bytes
+//  needed and free, LUNA_CANT_CREATE, LUNA_IO.
+LUNA_MUST_USE luna_err luna_spool_write(const luna_spool *spool, const luna_id *id,
+                                        luna_blob body, int *fd);
+
+//  Syncs what luna_spool_write left. LUNA_IO, LUNA_NO_SPACE: the file is then closed
+//  and gone.
+LUNA_MUST_USE luna_err luna_spool_finish(const luna_spool *spool, const luna_id *id,
+                                         int fd);
+
+//  Gives a finished file its name in ready/. LUNA_IO: it is gone.
+LUNA_MUST_USE luna_err luna_spool_publish(const luna_spool *spool, const luna_id *id);
+
+//  Makes all names in ready/ durable, new and removed ones. LUNA_IO.
+LUNA_MUST_USE luna_err luna_spool_sync(const luna_spool *spool);
+
+//  Removes a payload; none being there is fine. LUNA_IO.
+LUNA_MUST_USE luna_err luna_spool_remove(const luna_spool *spool, const luna_id *id);
+
+//  ready/<id>.
+LUNA_MUST_USE luna_err luna_spool_path(const luna_spool *spool, const luna_id *id,
+                                       char *out, size_t room);
+
+//  Maps ready/<id> and checks its header, length and id. *out borrows *map, which the
+//  caller closes. LUNA_NOT_FOUND ("missing"), LUNA_IO ("damaged").
+LUNA_MUST_USE luna_err luna_spool_map(const luna_spool *spool, const luna_id *id,
+                                      luna_map *map, luna_payload *out);
+
+//  Moves ready/<name> into quarantine/. LUNA_IO; none being there is fine.
+LUNA_MUST_USE luna_err luna_spool_quarantine(const luna_spool *spool, const char *name);
+
+#endif

@@ -1,0 +1,252 @@
+//  store.h - the durable store: job rows in SQLite, payload files in the spool
+//
+//  What the broker calls accepted is here: an operation that came back LUNA_OK is
+//  on stable storage and survives kill -9 and power loss at any later moment; one
+//  that came back with an error changed nothing (see luna_store_op for the two
+//  places where less is known).
+//
+//      STATE/luna.db            rows (WAL, synchronous FULL)
+//      STATE/luna.lock          held while open
+//      SPOOL/LOCK               held while open; the owner's process id
+//      SPOOL/tmp/<id>           a payload being written; emptied at open
+//      SPOOL/ready/<id>         the payload of an active or failed job (proto/payload.h)
+//      SPOOL/quarantine/<name>  what was found damaged at open; never touched again
+//
+//  Asynchronous: the broker's loop thread submits operations, one store thread
+//  executes them in the order of submission, and they come back in that order.
+//  What has queued up meanwhile forms one batch: its payloads are written, each
+//  synced, their names made durable by one directory fsync, and the rows of all
+//  committed by one transaction (group commit). Only then do they come back.
+//
+//  The order that makes this safe:
+//      1. payload bytes synced under tmp/, renamed into ready/, ready/ synced,
+//      2. rows committed,
+//      3. operations come back,
+//      4. payloads of completed and cancelled jobs are unlinked in the background.
+//  So a row never lacks its payload, and a payload without a row is a job whose
+//  acceptance was cut short: at open it becomes a pending row. A row is deleted
+//  only after the removal of its payload has been made durable, so that a
+//  forgotten job never comes back.
+//
+//  Errors of the disk: an fsync or a commit that fails for another reason than a
+//  full disk makes the store read-only for good (luna_store_writable): what the
+//  kernel has dropped cannot be known, so PUTs answer LUNA_IO until the broker is
+//  started again; every other operation is still tried. A full disk refuses only
+//  the operation that needs the room.
+//
+//  Threads: every function here is for the one thread that opened the store.
+
+#ifndef LUNA_BROKER_STORE_H
+#define LUNA_BROKER_STORE_H
+
+#include "broker/store/state.h"
+#include "common/arena.h"
+#include "proto/message.h"
+
+typedef struct luna_store luna_store;
+
+//  ---- a job as it is stored ----------------------------------------------------
+
+typedef struct luna_store_job {
+    luna_job_state state;
+    luna_id client;          //  routing id that gets the receipt and the result
+    luna_text prompt_id;     //  ComfyUI's; absent when there is none
+    luna_msg_job_info info;  //  all but `position`, which is 0; info.state is the
+                             //  state's name; info.bytes counts the message, the
+                             //  payload file is LUNA_PAYLOAD_HEADER_BYTES larger
+} luna_store_job;
+
+//  Stored jobs and everything their texts point to. A zeroed one is empty.
+typedef struct luna_store_jobs {
+    luna_store_job *items;
+    size_t count;
+    luna_arena arena;
+} luna_store_jobs;
+
+void luna_store_jobs_free(luna_store_jobs *jobs);
+
+//  The row of a job that was just received: pending, no attempts, info.images as
+//  luna_job_images. Texts are borrowed from `job`. `body_bytes` is the length of its
+//  message, `accepted_ms` the wall clock.
+luna_store_job luna_store_job_new(const luna_msg_job *job, size_t body_bytes,
+                                  uint64_t accepted_ms);
+
+//  ---- operations ------------------------------------------------------------------
+
+//  Every operation names what it needs in `in`, and its errors. All may also answer
+//  LUNA_IO, LUNA_NO_SPACE and LUNA_NO_MEMORY. NOT_FOUND: no job of this id.
+typedef enum luna_store_kind {
+    //  A new job. `in.put.job` as from luna_store_job_new, `in.put.body` its message.
+    //  LUNA_EXISTS: the id is known (also when finished and not yet forgotten);
+    //  nothing is written, `found` holds the stored job and `state` its state.
+    //  LUNA_NO_SPACE: bytes needed and free are in `detail`. LUNA_IO: read-only.
+    LUNA_STORE_PUT,
+
+    //  pending or in_progress -> in_progress. `in.attempt`. Must be back before the
+    //  job is sent. NOT_FOUND; LUNA_EXISTS: already finished, `state` says how.
+    LUNA_STORE_ATTEMPT,
+
+    //  Adds saved images; one that is there already (same input and index) stays as
+    //  it was. `in.images`; `changed` counts the new ones. In any state. NOT_FOUND.
+    LUNA_STORE_IMAGES,
+
+    //  active -> completed, failed or cancelled. `in.finish`, with images as above in
+    //  the same transaction. NOT_FOUND; LUNA_EXISTS: already finished, `state` says
+    //  how; its images are then not added.
+    LUNA_STORE_FINISH,
+
+    //  in_progress -> pending with the given counters; accepted_ms, and with it the
+    //  place in the queue, stays. `in.requeue`. A pending job only gets the counters.
+    //  NOT_FOUND; LUNA_EXISTS: already finished.
+    LUNA_STORE_REQUEUE,
+
+    //  failed -> pending: attempts, lost and refused are 0, error is cleared, images
+    //  already saved stay. `found` holds the job. NOT_FOUND: no such job, or its
+    //  payload is missing or damaged (the whole payload is verified here).
+    //  LUNA_BAD_REQUEST: the job is in another state, which `state` says.
+    LUNA_STORE_RETRY,
+
+    //  `found`: the job with its images (info.files). NOT_FOUND.
+    LUNA_STORE_GET,
+
+    //  `found`: jobs, newest accepted first, without their files. `in.list`.
+    LUNA_STORE_LIST,
+
+    //  `counts` by state. Costs a walk over an index: meant for the start.
+    LUNA_STORE_COUNTS,
+
+    //  Deletes finished jobs (rows, image records, payloads of failed ones) that
+    //  finished before `in.forget.before_ms`, oldest first. `changed` counts them;
+    //  equal to the limit means that there may be more. A batch of its own.
+    LUNA_STORE_FORGET
+} luna_store_kind;
+
+typedef struct luna_store_put {
+    luna_store_job job;
+    luna_blob body;
+} luna_store_put;
+
+typedef struct luna_store_attempt {
+    uint64_t attempt;     //  from 1
+    luna_text decoder;    //  its name
+    uint64_t started_ms;  //  wall clock
+} luna_store_attempt;
+
+typedef struct luna_store_images {
+    const luna_msg_image *items;
+    size_t count;
+} luna_store_images;
+
+typedef struct luna_store_finish {
+    luna_job_state state;  //  COMPLETED, FAILED or CANCELLED
+    luna_text error;       //  error name; absent when completed
+    luna_text detail;      //  one sentence
+    uint64_t finished_ms;  //  wall clock
+    luna_store_images images;
+} luna_store_finish;
+
+typedef struct luna_store_requeue {
+    uint64_t lost;     //  new value
+    uint64_t refused;  //  new value
+    luna_text error;   //  why it comes back; absent keeps the stored one
+    luna_text detail;
+} luna_store_requeue;
+
+typedef struct luna_store_list {
+    luna_job_state state;  //  or LUNA_JOB_ANY
+    uint64_t limit;        //  at most this many
+} luna_store_list;
+
+typedef struct luna_store_forget {
+    uint64_t before_ms;
+    uint64_t limit;
+} luna_store_forget;
+
+//  One operation. The caller allocates it, zeroes it, fills the first part and
+//  submits it; from then until luna_store_collect returns it, it belongs to the
+//  store and so do all bytes it borrows. Whatever `err` is, nothing is kept: the
+//  caller frees the borrowed bytes, calls luna_store_op_clear and reuses or frees it.
+//
+//  After LUNA_IO from a failed sync or commit two things are uncertain, and both end
+//  well: a PUT may turn up as a pending job after a restart (the producer sends it
+//  again under the same id and gets "exists"), and a row change may have reached the
+//  disk (every one of them can be repeated).
+typedef struct luna_store_op {
+    luna_store_kind kind;
+    luna_id id;  //  the job; not used by LIST, COUNTS and FORGET
+    void *user;  //  the caller's; never looked at
+    union {
+        luna_store_put put;
+        luna_store_attempt attempt;
+        luna_store_images images;
+        luna_store_finish finish;
+        luna_store_requeue requeue;
+        luna_store_list list;
+        luna_store_forget forget;
+    } in;
+
+    luna_err err;
+    char detail[512];       //  one sentence when err is not LUNA_OK, else ""
+    luna_job_state state;   //  of the job afterwards; LUNA_JOB_ANY when not known
+    luna_store_jobs found;  //  freed by luna_store_op_clear
+    uint64_t changed;
+    uint64_t counts[LUNA_JOB_STATES];
+
+    struct luna_store_op *next;  //  the store's
+} luna_store_op;
+
+//  Frees the results and zeroes the whole operation.
+void luna_store_op_clear(luna_store_op *op);
+
+//  ---- the store ---------------------------------------------------------------------
+
+typedef struct luna_store_options {
+    const char *state_dir;   //  made when missing, mode 0700
+    const char *spool_dir;   //  the same; one file system for all of it
+    uint64_t reserve_bytes;  //  a PUT that would leave less free than this is refused
+    size_t batch_ops;        //  0: 64; one transaction holds at most so many
+    size_t batch_bytes;      //  0: 64 MiB; or so many payload bytes (one is always taken)
+    const struct luna_files *files;  //  NULL: the system's (broker/store/files.h)
+} luna_store_options;
+
+//  Locks both folders, opens or makes the database, repairs what a crash left and
+//  starts the threads. `active` receives the pending and in_progress jobs with
+//  their saved images, most urgent first, then oldest accepted first: the caller
+//  frees it. A job whose payload was missing or damaged is failed by then (error
+//  "io", the payload aside in quarantine/); each repair is one line in the log.
+//
+//  LUNA_BUSY: another broker has the folders (its process id is in the sentence);
+//  LUNA_UNSUPPORTED: written by a newer Luna; LUNA_CANT_CREATE, LUNA_IO,
+//  LUNA_NO_SPACE, LUNA_NO_MEMORY. A damaged database is LUNA_IO with a sentence that
+//  says to move it aside: the active jobs are then rebuilt from the spool.
+//  Cost: about 50 us an active job.
+LUNA_MUST_USE luna_err luna_store_open(const luna_store_options *options,
+                                       luna_store **out, luna_store_jobs *active);
+
+//  Hands an operation over; never blocks on the disk and never fails.
+void luna_store_submit(luna_store *store, luna_store_op *op);
+
+//  A file descriptor that polls readable while operations are back. Only to be
+//  polled; closed by luna_store_close.
+int luna_store_fd(const luna_store *store);
+
+//  The oldest operation that is back, or NULL when there is none: call until NULL.
+luna_store_op *luna_store_collect(luna_store *store);
+
+//  Blocks until every submitted operation is back (they are collected as usual).
+void luna_store_drain(luna_store *store);
+
+//  Whether jobs are accepted; when not, the reason as one sentence in `why`
+//  (NULL: not wanted), e.g. for the status message and /readyz.
+bool luna_store_writable(luna_store *store, char *why, size_t room);
+
+//  Where the payload file of an active or failed job lies: for the work message of
+//  a decoder on this host, or to map and send. LUNA_TOO_LARGE when it does not fit.
+LUNA_MUST_USE luna_err luna_store_payload_path(const luna_store *store, const luna_id *id,
+                                               char *out, size_t room);
+
+//  Executes what is queued, stops the threads, closes and unlocks; nulls the
+//  pointer. Operations not collected by then are the caller's again.
+void luna_store_close(luna_store **store);
+
+#endif

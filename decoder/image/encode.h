@@ -1,0 +1,85 @@
+//  encode.h - pixels to the bytes of an image file
+//
+//  The encoder writes the picture, no profile and no text. Metadata is added to the
+//  bytes afterwards (png_chunks.h), because libvips 8.14 stores PNG text as zTXt,
+//  which ComfyUI does not read, and damages text that is not ASCII. Send every PNG
+//  through luna_png_add_text, one without texts too: it leaves out the resolution that
+//  libvips makes up.
+//
+//  One image is encoded by one thread; a pool encodes as many images at a time as
+//  it has threads. Pixels are borrowed and never copied as a whole.
+
+#ifndef LUNA_IMAGE_ENCODE_H
+#define LUNA_IMAGE_ENCODE_H
+
+#include "common/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LUNA_PNG_COMPRESSION_MAX     9
+#define LUNA_PNG_COMPRESSION_DEFAULT 4
+#define LUNA_IMAGE_MAX_SIDE_PX       1000000
+
+//  X(symbol, word on the wire, extension of the file)
+#define LUNA_FORMAT_TABLE(X) \
+    X(PNG, "png", "png")     \
+    X(WEBP, "webp", "webp")  \
+    X(JPEG, "jpeg", "jpg")
+
+typedef enum luna_format {
+#define X(symbol, word, extension) LUNA_FORMAT_##symbol,
+    LUNA_FORMAT_TABLE(X)
+#undef X
+        LUNA_FORMAT_COUNT
+} luna_format;
+
+//  The format named by the `len` bytes at `word`, which need no NUL; "jpg" is taken
+//  for "jpeg". LUNA_BAD_REQUEST for any other word.
+LUNA_MUST_USE luna_err luna_format_parse(const char *word, size_t len, luna_format *out);
+
+//  Word and extension ("jpeg", "jpg"), without a dot. Static; "png" for a value
+//  outside the table.
+const char *luna_format_word(luna_format format);
+const char *luna_format_extension(luna_format format);
+
+//  8-bit sRGB pixels, rows from the top without padding, channels interleaved.
+typedef struct luna_pixels {
+    const uint8_t *data;  //  height * width * channels bytes, borrowed
+    size_t width;         //  1 to LUNA_IMAGE_MAX_SIDE_PX
+    size_t height;
+    size_t channels;  //  3: RGB, 4: RGBA with unassociated alpha
+} luna_pixels;
+
+typedef struct luna_encode_options {
+    luna_format format;
+    int png_compression;  //  0 (stored) to 9 (smallest)
+} luna_encode_options;
+
+//  PNG, compression 4.
+luna_encode_options luna_encode_options_default(void);
+
+//  Prepares libvips: one thread an image, no operation cache. Call once, before the
+//  threads that encode start; LUNA_INTERNAL when libvips does not start.
+LUNA_MUST_USE luna_err luna_image_start(void);
+
+//  Frees what libvips holds for the calling thread: the last call of a thread that
+//  encoded, before it ends.
+void luna_image_thread_end(void);
+
+//  Ends libvips. Call once, after every encoding thread has ended.
+void luna_image_stop(void);
+
+//  Encodes one image. *out is malloc'd and the caller's to free; it and *out_len
+//  are set on success only.
+//
+//  LUNA_BAD_REQUEST: sides, channels or compression out of range.
+//  LUNA_UNSUPPORTED: a format this build does not write.
+//  LUNA_NO_MEMORY, or LUNA_INTERNAL with libvips' own words.
+//  Thread-safe between luna_image_start and luna_image_stop. Cost at the default
+//  compression: about 130 ms for a megapixel.
+LUNA_MUST_USE luna_err luna_image_encode(const luna_pixels *pixels,
+                                         const luna_encode_options *options,
+                                         uint8_t **out, size_t *out_len);
+
+#endif

@@ -1,0 +1,69 @@
+//  backend.h - the one interface between the engine and a device
+//
+//  A backend keeps a model's weights in its own form (open), turns a graph and a picture
+//  size into a plan (compile), and runs plans. It decodes one image a run, with float in
+//  and out; checks of values, packing of pixels and the cache of plans are the engine's.
+//  A backend is used by one thread at a time.
+
+#ifndef LUNA_DECODER_VAE_BACKEND_H
+#define LUNA_DECODER_VAE_BACKEND_H
+
+#include "decoder/vae/graph.h"
+#include "decoder/vae/vae.h"
+
+typedef struct luna_plan luna_plan;  //  each backend defines its own
+
+typedef struct luna_backend_options {
+    const luna_weights *weights;  //  outlive the backend
+    luna_vae_precision precision;
+    int device;   //  the N of cuda:N
+    int threads;  //  0: the library's choice
+} luna_backend_options;
+
+typedef struct luna_plan_request {
+    const luna_graph *graph;    //  outlives the plan
+    const luna_shape *shapes;   //  of every node, from luna_graph_infer; not kept
+    size_t memory_limit_bytes;  //  for weights and plan together; 0: none
+} luna_plan_request;
+
+typedef struct luna_backend {
+    const char *device;  //  "cpu", "cuda", "reference"
+    //  Name and version for people.
+    const char *(*describe)(void);
+    //  The precision that AUTO means here; LUNA_UNSUPPORTED for one it has not.
+    luna_err (*precision)(luna_vae_precision wanted, luna_vae_precision *out);
+    //  LUNA_UNAVAILABLE, LUNA_NO_MEMORY, LUNA_DEVICE.
+    luna_err (*open)(const luna_backend_options *options, void **state);
+    void (*close)(void *state);
+    //  Sets cost->peak_bytes (weights, activations and scratch) and cost->weight_bytes.
+    //  LUNA_NO_MEMORY above the limit: luna_backend_over_limit makes the sentence.
+    luna_err (*compile)(void *state, const luna_plan_request *request, luna_plan **out,
+                        luna_vae_cost *cost);
+    //  input: [channels, height, width] of node 0; output: of the last node. Host memory.
+    //  LUNA_NO_MEMORY, LUNA_DEVICE.
+    luna_err (*run)(void *state, luna_plan *plan, const float *input, float *output);
+    void (*free_plan)(void *state, luna_plan *plan);
+    //  Gives working memory back.
+    void (*trim)(void *state);
+} luna_backend;
+
+//  Plain C, written to be obviously right: tests compare the others with it, and a build
+//  without another CPU backend uses it. fp32.
+extern const luna_backend luna_backend_reference;
+//  oneDNN, fp32.
+extern const luna_backend luna_backend_onednn;
+
+//  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0).
+//  LUNA_UNAVAILABLE when this build has none for it, LUNA_USAGE for another word.
+LUNA_MUST_USE luna_err luna_backend_find(const char *device, const luna_backend **out,
+                                         int *index);
+
+//  LUNA_NO_MEMORY with both numbers in the sentence when `bytes` is over the request's
+//  limit, else LUNA_OK.
+LUNA_MUST_USE luna_err luna_backend_over_limit(const luna_plan_request *request,
+                                               size_t bytes);
+
+//  A weight as float, in memory of its own; the caller frees it. LUNA_NO_MEMORY.
+LUNA_MUST_USE luna_err luna_backend_floats(const luna_weight *weight, float **out);
+
+#endif

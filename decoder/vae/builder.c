@@ -1,0 +1,211 @@
+#include "decoder/vae/builder.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_ROOM = 256 };
+
+static void compose(const luna_builder *b, char out[NAME_ROOM], const char *format,
+                    va_list args)
+{
+    const int n = snprintf(out, NAME_ROOM, "%s", b->prefix);
+    const size_t used = n < 0 || n >= NAME_ROOM ? NAME_ROOM - 1 : (size_t)n;
+    vsnprintf(out + used, NAME_ROOM - used, format, args);
+}
+
+bool luna_build_has(const luna_builder *b, const char *name, ...)
+{
+    char full[NAME_ROOM];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    return luna_safetensors_find(b->file, full) != NULL;
+}
+
+size_t luna_build_size(const luna_builder *b, size_t dimension, const char *name, ...)
+{
+    char full[NAME_ROOM];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    const luna_tensor *tensor = luna_safetensors_find(b->file, full);
+    return tensor && dimension < tensor->rank ? tensor->shape[dimension] : 0;
+}
+
+void luna_build_fail(luna_builder *b, const char *format, ...)
+{
+    char text[512];
+    if (b->err != LUNA_OK) return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    b->err = luna_error(LUNA_BAD_MODEL, "%s: %s", luna_safetensors_label(b->file), text);
+}
+
+//  Appends `node`; inputs are known to exist because every failure stops the building.
+static int append(luna_builder *b, luna_node node)
+{
+    if (b->err != LUNA_OK) return LUNA_NONE;
+    if (b->graph->count == LUNA_GRAPH_MAX) {
+        luna_build_fail(b, "the decoder has more than %d operations", LUNA_GRAPH_MAX);
+        return LUNA_NONE;
+    }
+    b->graph->node[b->graph->count] = node;
+    return (int)b->graph->count++;
+}
+
+static luna_node node_of(luna_op op, int x, size_t channels)
+{
+    return (luna_node){.op = op,
+                       .input = {x, LUNA_NONE},
+                       .weight = LUNA_NONE,
+                       .bias = LUNA_NONE,
+                       .channels = channels};
+}
+
+static size_t channels_of(const luna_builder *b, int x)
+{
+    return b->err == LUNA_OK ? b->graph->node[x].channels : 0;
+}
+
+//  The weight's number, an old one when a graph built before has it already.
+static int keep(luna_builder *b, const luna_tensor *tensor)
+{
+    luna_weights *w = b->weights;
+    for (size_t i = 0; i < w->count; i++)
+        if (w->item[i].data == tensor->data && strcmp(w->item[i].name, tensor->name) == 0)
+            return (int)i;
+    if (w->count == LUNA_GRAPH_MAX) {
+        luna_build_fail(b, "the decoder has more than %d parameter tensors",
+                        LUNA_GRAPH_MAX);
+        return LUNA_NONE;
+    }
+    w->item[w->count] = (luna_weight){.name = tensor->name,
+                                      .dtype = tensor->dtype,
+                                      .data = tensor->data,
+                                      .count = tensor->count};
+    return (int)w->count++;
+}
+
+static const luna_tensor *need(luna_builder *b, const char *name)
+{
+    if (b->err != LUNA_OK) return NULL;
+    const luna_tensor *tensor = luna_safetensors_find(b->file, name);
+    if (!tensor)
+        luna_build_fail(b, "the tensor '%s' is missing", name);
+    else if (!luna_dtype_is_float(tensor->dtype))
+        luna_build_fail(b,
+                        "the tensor '%s' is %.20s; weights must be F16, BF16, F32 or F64",
+                        name, tensor->dtype_name);
+    return b->err == LUNA_OK ? tensor : NULL;
+}
+
+//  A parameter of one value a channel.
+static int need_vector(luna_builder *b, const char *base, const char *end,
+                       size_t channels)
+{
+    char name[NAME_ROOM + 8];
+    snprintf(name, sizeof name, "%s%s", base, end);
+    const luna_tensor *tensor = need(b, name);
+    if (!tensor) return LUNA_NONE;
+    if (tensor->rank == 1 && tensor->shape[0] == channels) return keep(b, tensor);
+    luna_build_fail(b, "the tensor '%s' must have %zu values, it has %zu", name, channels,
+                    tensor->count);
+    return LUNA_NONE;
+}
+
+static bool fits_conv(const luna_tensor *tensor, size_t channels, size_t kernel)
+{
+    return tensor->rank == 4 && tensor->shape[0] > 0 && tensor->shape[1] == channels &&
+           tensor->shape[2] == kernel && tensor->shape[3] == kernel;
+}
+
+static int need_kernel(luna_builder *b, luna_node *node, const char *base)
+{
+    char name[NAME_ROOM + 8];
+    snprintf(name, sizeof name, "%s.weight", base);
+    const luna_tensor *tensor = need(b, name);
+    if (!tensor) return LUNA_NONE;
+    const size_t channels = channels_of(b, node->input[0]);
+    if (!fits_conv(tensor, channels, node->kernel)) {
+        luna_build_fail(b, "the tensor '%s' must have the shape [any, %zu, %zu, %zu]",
+                        name, channels, node->kernel, node->kernel);
+        return LUNA_NONE;
+    }
+    node->channels = tensor->shape[0];
+    return keep(b, tensor);
+}
+
+int luna_build_conv(luna_builder *b, int x, size_t kernel, luna_bias bias,
+                    const char *name, ...)
+{
+    char full[NAME_ROOM];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    luna_node node = node_of(LUNA_OP_CONV2D, x, 0);
+    node.kernel = kernel;
+    node.weight = need_kernel(b, &node, full);
+    if (bias == LUNA_WITH_BIAS) node.bias = need_vector(b, full, ".bias", node.channels);
+    return append(b, node);
+}
+
+int luna_build_group_norm(luna_builder *b, int x, size_t groups, float epsilon,
+                          const char *name, ...)
+{
+    char full[NAME_ROOM];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    luna_node node = node_of(LUNA_OP_GROUP_NORM, x, channels_of(b, x));
+    if (node.channels % groups != 0)
+        luna_build_fail(b, "'%s': %zu channels do not make %zu groups", full,
+                        node.channels, groups);
+    node.groups = groups;
+    node.epsilon = epsilon;
+    node.weight = need_vector(b, full, ".weight", node.channels);
+    node.bias = need_vector(b, full, ".bias", node.channels);
+    return append(b, node);
+}
+
+int luna_build_input(luna_builder *b, size_t channels)
+{
+    return append(b, node_of(LUNA_OP_INPUT, LUNA_NONE, channels));
+}
+
+int luna_build_add(luna_builder *b, int x, int y)
+{
+    luna_node node = node_of(LUNA_OP_ADD, x, channels_of(b, x));
+    node.input[1] = y;
+    if (channels_of(b, y) != node.channels)
+        luna_build_fail(b, "a residual of %zu channels meets one of %zu", node.channels,
+                        channels_of(b, y));
+    return append(b, node);
+}
+
+int luna_build_affine(luna_builder *b, int x, float scale, float shift)
+{
+    luna_node node = node_of(LUNA_OP_AFFINE, x, channels_of(b, x));
+    node.scale = scale;
+    node.shift = shift;
+    return append(b, node);
+}
+
+int luna_build_tanh_clamp(luna_builder *b, int x, float scale)
+{
+    luna_node node = node_of(LUNA_OP_TANH_CLAMP, x, channels_of(b, x));
+    node.scale = scale;
+    return append(b, node);
+}
+
+int luna_build_plain(luna_builder *b, luna_op op, int x)
+{
+    const size_t channels = channels_of(b, x);
+    return append(b, node_of(op, x, op == LUNA_OP_UNPACK ? channels / 4 : channels));
+}

@@ -1,0 +1,53 @@
+//  builder.h - putting a graph together from a model file
+//
+//  Each call appends one operation and returns its node. Widths come from the file's
+//  shapes and are checked against each other. The first failure is kept in `err` and
+//  turns later calls into nothing, so that a family reads like its architecture; it
+//  looks at `err` once, at the end.
+
+#ifndef LUNA_DECODER_VAE_BUILDER_H
+#define LUNA_DECODER_VAE_BUILDER_H
+
+#include "common/safetensors.h"
+#include "decoder/vae/graph.h"
+
+typedef struct luna_builder {
+    const luna_safetensors *file;
+    const char *prefix;     //  put before every name: "taesd_decoder."
+    luna_graph *graph;      //  empty at first
+    luna_weights *weights;  //  shared by the graphs of one model; a tensor is kept once
+    luna_err err;
+} luna_builder;
+
+typedef enum luna_bias { LUNA_WITHOUT_BIAS, LUNA_WITH_BIAS } luna_bias;
+
+//  Whether the file has prefix + name.
+bool luna_build_has(const luna_builder *b, const char *name, ...) LUNA_PRINTF(2, 3);
+
+//  Size `dimension` of the tensor prefix + name; 0 when there is none.
+size_t luna_build_size(const luna_builder *b, size_t dimension, const char *name, ...)
+    LUNA_PRINTF(3, 4);
+
+int luna_build_input(luna_builder *b, size_t channels);
+
+//  Convolution with NAME.weight and, with LUNA_WITH_BIAS, NAME.bias. LUNA_BAD_MODEL in
+//  b->err when one is missing or has another shape than [out, channels of x, kernel,
+//  kernel].
+int luna_build_conv(luna_builder *b, int x, size_t kernel, luna_bias bias,
+                    const char *name, ...) LUNA_PRINTF(5, 6);
+
+//  Group norm with NAME.weight and NAME.bias.
+int luna_build_group_norm(luna_builder *b, int x, size_t groups, float epsilon,
+                          const char *name, ...) LUNA_PRINTF(5, 6);
+
+int luna_build_add(luna_builder *b, int x, int y);
+int luna_build_affine(luna_builder *b, int x, float scale, float shift);
+int luna_build_tanh_clamp(luna_builder *b, int x, float scale);
+
+//  RELU, SILU, UPSAMPLE, UNPACK: operations without parameters.
+int luna_build_plain(luna_builder *b, luna_op op, int x);
+
+//  Notes LUNA_BAD_MODEL, "FILE: ...", unless a failure is noted already.
+void luna_build_fail(luna_builder *b, const char *format, ...) LUNA_PRINTF(2, 3);
+
+#endif
