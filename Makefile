@@ -49,6 +49,7 @@ ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
 BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto -linih
 DECODER_LIBS   = $(ZMQ_LIBS) -linih -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
 
+MAN_PAGES := $(wildcard broker/*.8 decoder/*.8 decoder/vae/*.1 producer/man/*.1 producer/man/*.3)
 PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
@@ -161,13 +162,27 @@ bench: programs
 # ---- install and run --------------------------------------------------------------
 DEPS ?= $(DEPS_BUILD)
 deps:
-	@tests/deps.sh $(DEPS)
+	@docker/deps.sh $(DEPS)
 check-deps:
-	@tests/deps.sh --check $(DEPS_BUILD)
+	@docker/deps.sh --check $(DEPS_BUILD)
 run:
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory -j2 programs
-	@LUNA_BIN=$(abspath $(BUILD)/bin) docker/demo.sh
+	@LUNA_BIN=$(abspath $(BUILD)/bin) tests/demo.sh
+install: all
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include share/man/man1 share/man/man3 share/man/man8 share/luna/comfyui \
+	    lib/systemd/system) $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(LIBLUNA) $(DESTDIR)$(LIBDIR)/$(SONAME).$(VERSION)
+	ln -sf $(SONAME).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libluna.so
+	install -m 644 producer/luna/luna.h $(DESTDIR)$(PREFIX)/include
+	sed 's#@PREFIX@#$(PREFIX)#; s#@LIBDIR@#$(LIBDIR)#; s#@VERSION@#$(VERSION)#' producer/luna/luna.pc.in \
+	    >$(DESTDIR)$(LIBDIR)/pkgconfig/luna.pc
+	for unit in broker/luna-broker.service decoder/luna-decoder@.service; do \
+	    sed 's#/usr/bin/#$(PREFIX)/bin/#g' $$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$unit); done
+	for page in $(MAN_PAGES); do install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; done
+	install -m 644 $(wildcard producer/comfyui/*) $(DESTDIR)$(PREFIX)/share/luna/comfyui
 clean:
 	rm -rf $(BUILD)
 

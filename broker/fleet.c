@@ -16,7 +16,8 @@ static luna_err copy_vaes(luna_decoder *decoder, const luna_msg_hello *hello)
         hello->vaes.count < LUNA_VAES_MAX ? hello->vaes.count : LUNA_VAES_MAX;
     if (count == 0) return LUNA_OK;
     decoder->vaes = calloc(count, sizeof *decoder->vaes);
-    if (!decoder->vaes) return luna_error(LUNA_NO_MEMORY, "no memory for %zu VAEs", count);
+    if (!decoder->vaes)
+        return luna_error(LUNA_NO_MEMORY, "no memory for %zu VAEs", count);
     for (size_t i = 0; i < count; i++) {
         const luna_text name = hello->vaes.items[i].name;
         char *copy = malloc(name.len + 1);
@@ -76,7 +77,7 @@ static luna_decoder *dispensable(const luna_fleet *fleet, const char *name)
 luna_err luna_fleet_add(luna_fleet *fleet, const luna_msg_hello *hello, int64_t now_ms,
                         luna_decoder **out)
 {
-    luna_decoder *decoder;
+    luna_decoder *decoder = NULL;
     LUNA_TRY(new_decoder(hello, &decoder));
     luna_decoder *old = dispensable(fleet, decoder->name);
     if (old) luna_fleet_remove(fleet, old);

@@ -12,7 +12,7 @@
 #include "proto/message.h"
 
 #define LUNA_HOLDS_MAX     64    //  attempts one decoder can hold
-#define LUNA_VAES_MAX      1024  //  names of one decoder that are looked at
+#define LUNA_VAES_MAX      1000  //  names of one decoder that are looked at
 #define LUNA_DECODERS_MAX  256
 #define LUNA_DECODER_BYTES 128  //  longest kept name, device, version or host
 
@@ -43,7 +43,7 @@ typedef struct luna_decoder {
     uint64_t pid;
     char **vaes;  //  names it can serve
     size_t vae_count;
-    char last_vae[LUNA_MAX_NAME_BYTES + 1];  //  of the job it was given last
+    char last_vae[LUNA_MAX_PATH_BYTES + 1];  //  of the job it was given last
     bool maps_payload;
     uint64_t credit_jobs;  //  at most LUNA_HOLDS_MAX
     uint64_t credit_bytes;

@@ -12,16 +12,22 @@
 static luna_err code_of(int problem)
 {
     switch (problem & 0xff) {
-        case SQLITE_FULL: return LUNA_NO_SPACE;
-        case SQLITE_NOMEM: return LUNA_NO_MEMORY;
+        case SQLITE_FULL:
+            return LUNA_NO_SPACE;
+        case SQLITE_NOMEM:
+            return LUNA_NO_MEMORY;
         case SQLITE_BUSY:
-        case SQLITE_LOCKED: return LUNA_BUSY;
-        case SQLITE_CANTOPEN: return LUNA_CANT_CREATE;
+        case SQLITE_LOCKED:
+            return LUNA_BUSY;
+        case SQLITE_CANTOPEN:
+            return LUNA_CANT_CREATE;
         case SQLITE_CONSTRAINT:
         case SQLITE_MISUSE:
         case SQLITE_RANGE:
-        case SQLITE_ERROR: return LUNA_INTERNAL;
-        default: return LUNA_IO;
+        case SQLITE_ERROR:
+            return LUNA_INTERNAL;
+        default:
+            return LUNA_IO;
     }
 }
 
@@ -31,8 +37,9 @@ static luna_err fail(const luna_db *db, int problem)
     const int kind = problem & 0xff;
     const char *hint = "";
     if (kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB)
-        hint = "; stop the broker, move the file aside and start again: active jobs are "
-               "rebuilt from the spool";
+        hint =
+            "; stop the broker, move the file aside and start again: active jobs are "
+            "rebuilt from the spool";
     if (err == LUNA_BUSY) hint = "; another program holds its lock";
     return luna_error(err, "%s: %s (%d)%s", db->path,
                       db->handle ? sqlite3_errmsg(db->handle) : sqlite3_errstr(problem),
@@ -54,8 +61,8 @@ static luna_err ask(luna_db *db, const char *sql, char *out, size_t room)
     if (sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL) != SQLITE_OK)
         return fail(db, sqlite3_extended_errcode(db->handle));
     const int rc = sqlite3_step(statement);
-    const char *text = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0)
-                                        : NULL;
+    const char *text =
+        rc == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
     snprintf(out, room, "%s", text ? text : "");
     const luna_err err = rc == SQLITE_ROW || rc == SQLITE_DONE
                              ? LUNA_OK
@@ -198,7 +205,8 @@ static void note(luna_query *query, int rc)
 //  The bits are kept, so values above INT64_MAX come back as they were.
 void luna_query_uint(luna_query *query, uint64_t value)
 {
-    note(query, sqlite3_bind_int64(query->statement, ++query->bound, (sqlite3_int64)value));
+    note(query,
+         sqlite3_bind_int64(query->statement, ++query->bound, (sqlite3_int64)value));
 }
 
 void luna_query_real(luna_query *query, double value)
@@ -230,7 +238,8 @@ luna_err luna_query_run(luna_query *query, uint64_t *changed)
 {
     bool row;
     const luna_err err = luna_query_step(query, &row);
-    if (err == LUNA_OK && changed) *changed = (uint64_t)sqlite3_changes64(query->db->handle);
+    if (err == LUNA_OK && changed)
+        *changed = (uint64_t)sqlite3_changes64(query->db->handle);
     luna_query_end(query);
     return err;
 }

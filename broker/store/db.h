@@ -19,10 +19,10 @@ typedef struct luna_db {
 } luna_db;
 
 typedef struct luna_db_schema {
-    int application_id;       //  marks the file as ours
-    int version;              //  PRAGMA user_version
-    const char *create;       //  SQL for an empty database
-    const char *const *sql;   //  the statements
+    int application_id;      //  marks the file as ours
+    int version;             //  PRAGMA user_version
+    const char *create;      //  SQL for an empty database
+    const char *const *sql;  //  the statements
     size_t count;
 } luna_db_schema;
 

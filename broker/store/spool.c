@@ -16,9 +16,11 @@
 static luna_err path_of(const luna_spool *spool, const char *folder, const char *name,
                         char out[LUNA_SPOOL_PATH_BYTES])
 {
-    const int n = snprintf(out, LUNA_SPOOL_PATH_BYTES, "%s/%s/%s", spool->dir, folder, name);
+    const int n =
+        snprintf(out, LUNA_SPOOL_PATH_BYTES, "%s/%s/%s", spool->dir, folder, name);
     if (n >= 0 && n < LUNA_SPOOL_PATH_BYTES) return LUNA_OK;
-    return luna_error(LUNA_TOO_LARGE, "the spool's path %.60s... is too long", spool->dir);
+    return luna_error(LUNA_TOO_LARGE, "the spool's path %.60s... is too long",
+                      spool->dir);
 }
 
 static luna_err path_of_id(const luna_spool *spool, const char *folder, const luna_id *id,
@@ -123,7 +125,8 @@ static luna_err allocate(const luna_spool *spool, int fd, uint64_t need)
                             (unsigned long long)room);
 }
 
-static luna_err write_all(const luna_spool *spool, int fd, const uint8_t *data, size_t len)
+static luna_err write_all(const luna_spool *spool, int fd, const uint8_t *data,
+                          size_t len)
 {
     while (len > 0) {
         const ssize_t n = spool->files->write(fd, data, len);

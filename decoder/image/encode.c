@@ -4,15 +4,16 @@
 #include <string.h>
 #include <vips/vips.h>
 
-//  libpng's filter for each zlib level. Unfiltered rows make photographs 20 to 30 %
-//  larger; choosing a filter for each row ("all") pays from level 3 on, below it the
-//  choice costs more than the whole compression. Stored rows gain nothing from a
-//  filter, so level 0 takes the cheapest.
+//  libpng's filter for each zlib level. Unfiltered rows make photographs 20 to 50 %
+//  larger. Trying every filter on each row ("all") saves 1 % over Paeth and costs 10 %
+//  of the time from level 4 on, 30 % below, where Up is the fastest. Stored rows gain
+//  nothing from a filter; Up costs nothing there.
 static const VipsForeignPngFilter filters[LUNA_PNG_COMPRESSION_MAX + 1] = {
-    VIPS_FOREIGN_PNG_FILTER_UP,  VIPS_FOREIGN_PNG_FILTER_UP,  VIPS_FOREIGN_PNG_FILTER_UP,
-    VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL,
-    VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL,
-    VIPS_FOREIGN_PNG_FILTER_ALL,
+    VIPS_FOREIGN_PNG_FILTER_UP,  VIPS_FOREIGN_PNG_FILTER_UP,
+    VIPS_FOREIGN_PNG_FILTER_UP,  VIPS_FOREIGN_PNG_FILTER_PAETH,
+    VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL,
+    VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL,
+    VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL,
 };
 
 luna_encode_options luna_encode_options_default(void)

@@ -62,7 +62,7 @@ typedef struct luna_name {
 //  Builds the name of one image; *out is set on success only.
 //
 //  LUNA_FORBIDDEN: ".." or a path from the root (also "C:/...").
-//  LUNA_TOO_LARGE: a part above 255 bytes (for the file: with room for extension
+//  LUNA_TOO_LARGE: a part above 254 bytes (for the file: with room for extension
 //  and counter), folders above LUNA_NAME_FOLDER_BYTES.
 //  LUNA_BAD_REQUEST: a NUL in a text, or a time outside the years 1 to 9999.
 LUNA_MUST_USE luna_err luna_name_make(const luna_name_request *request, luna_name *out);

@@ -23,7 +23,8 @@ typedef struct luna_backend_options {
 typedef struct luna_plan_request {
     const luna_graph *graph;    //  outlives the plan
     const luna_shape *shapes;   //  of every node, from luna_graph_infer; not kept
-    size_t memory_limit_bytes;  //  for weights and plan together; 0: none
+    size_t memory_limit_bytes;  //  for weights, plan and staging together; 0: none
+    size_t staging_bytes;       //  the engine's own buffers of a decode
 } luna_plan_request;
 
 typedef struct luna_backend {
@@ -58,8 +59,8 @@ extern const luna_backend luna_backend_onednn;
 LUNA_MUST_USE luna_err luna_backend_find(const char *device, const luna_backend **out,
                                          int *index);
 
-//  LUNA_NO_MEMORY with both numbers in the sentence when `bytes` is over the request's
-//  limit, else LUNA_OK.
+//  LUNA_NO_MEMORY with both numbers in the sentence when `bytes` and the staging are over
+//  the request's limit, else LUNA_OK.
 LUNA_MUST_USE luna_err luna_backend_over_limit(const luna_plan_request *request,
                                                size_t bytes);
 

@@ -45,14 +45,16 @@ luna_err luna_backend_find(const char *device, const luna_backend **out, int *in
 
 luna_err luna_backend_over_limit(const luna_plan_request *request, size_t bytes)
 {
-    if (request->memory_limit_bytes == 0 || bytes <= request->memory_limit_bytes)
-        return LUNA_OK;
+    const size_t limit = request->memory_limit_bytes;
+    const luna_shape *picture = &request->shapes[request->graph->count - 1];
+    const size_t all = bytes > SIZE_MAX - request->staging_bytes
+                           ? SIZE_MAX
+                           : bytes + request->staging_bytes;
+    if (limit == 0 || all <= limit) return LUNA_OK;
     return luna_error(
         LUNA_NO_MEMORY,
         "a picture of %zu x %zu needs %zu bytes of memory; the limit is %zu",
-        request->shapes[request->graph->count - 1].width,
-        request->shapes[request->graph->count - 1].height, bytes,
-        request->memory_limit_bytes);
+        picture->width, picture->height, all, limit);
 }
 
 luna_err luna_backend_floats(const luna_weight *weight, float **out)

@@ -10,9 +10,9 @@
 
 struct luna_work {
     luna_received message;
-    luna_packet *packet;    //  of the work message
-    luna_msg_work fields;   //  texts and lists are gone after unload
-    luna_map map;           //  the payload file, when it came as a path
+    luna_packet *packet;   //  of the work message
+    luna_msg_work fields;  //  texts and lists are gone after unload
+    luna_map map;          //  the payload file, when it came as a path
     luna_packet *job_packet;
     luna_msg_job job;
 };
@@ -81,7 +81,8 @@ static luna_err check_id(const luna_work *work, const luna_id *id, const char *w
     if (luna_id_compare(&work->fields.id, id) == 0) return LUNA_OK;
     char text[LUNA_ID_TEXT_BYTES];
     luna_id_text(id, text);
-    return luna_error(LUNA_PROTOCOL, "the payload's %s names another job, %s", where, text);
+    return luna_error(LUNA_PROTOCOL, "the payload's %s names another job, %s", where,
+                      text);
 }
 
 luna_err luna_work_load(luna_work *work)

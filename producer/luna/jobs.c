@@ -46,13 +46,21 @@ static void append(luna_jobs *jobs, luna_entry *entry, luna_entry_state state)
     list->count++;
 }
 
-static void prepend(luna_jobs *jobs, luna_entry *entry, luna_entry_state state)
+//  What comes back was sent before most of the queue: the walk is short.
+static void insert_in_order(luna_jobs *jobs, luna_entry *entry)
 {
-    luna_entry_list *list = &jobs->list[state];
-    entry->state = state;
-    entry->next = list->head;
-    *(list->head ? &list->head->prev : &list->tail) = entry;
-    list->head = entry;
+    luna_entry_list *list = &jobs->list[LUNA_ENTRY_QUEUED];
+    luna_entry *after = list->head;
+    while (after && after->order < entry->order) after = after->next;
+    if (!after) {
+        append(jobs, entry, LUNA_ENTRY_QUEUED);
+        return;
+    }
+    entry->state = LUNA_ENTRY_QUEUED;
+    entry->next = after;
+    entry->prev = after->prev;
+    *(after->prev ? &after->prev->next : &list->head) = entry;
+    after->prev = entry;
     list->count++;
 }
 
@@ -111,6 +119,7 @@ luna_err luna_jobs_add(luna_jobs *jobs, luna_entry *entry)
     luna_entry **bucket = bucket_of(jobs, &entry->id);
     entry->chain = *bucket;
     *bucket = entry;
+    entry->order = jobs->submitted++;
     append(jobs, entry, LUNA_ENTRY_QUEUED);
     return LUNA_OK;
 }
@@ -143,7 +152,7 @@ void luna_jobs_again(luna_jobs *jobs, luna_entry *entry)
 {
     if (entry->state != LUNA_ENTRY_FLIGHT) return;
     unlink_entry(jobs, entry);
-    prepend(jobs, entry, LUNA_ENTRY_QUEUED);
+    insert_in_order(jobs, entry);
 }
 
 void luna_jobs_again_all(luna_jobs *jobs)

@@ -1,7 +1,7 @@
 //  jobs.h - the jobs of one client: waiting, under way, settled
 //
-//  queue   to be sent, oldest first
-//  flight  sent, no receipt yet; back to the front of the queue when it is overdue
+//  queue   to be sent, in the order of submission
+//  flight  sent, no receipt yet; back in its old place in the queue when it is overdue
 //  settled accepted or refused; the latest LUNA_SETTLED_MAX are remembered
 //
 //  Pure data, no sockets and no lock: the client's lock guards it. Invariant: bytes
@@ -29,6 +29,7 @@ typedef struct luna_entry {
     luna_buffer *body;      //  the job message; NULL once settled
     size_t bytes;           //  of the message
     uint64_t sendings;      //  how often it went to the intake
+    uint64_t order;         //  of its submission; the queue is sorted by it
     int64_t timeout_ms;     //  the current wait for a receipt
     int64_t deadline_ms;    //  flight: when it is overdue
     luna_err error;         //  settled: LUNA_OK is accepted
@@ -50,6 +51,7 @@ typedef struct luna_jobs {
     luna_entry *bucket[LUNA_BUCKETS];
     uint64_t bytes;
     uint64_t max_bytes;
+    uint64_t submitted;  //  jobs ever queued
 } luna_jobs;
 
 void luna_jobs_init(luna_jobs *jobs, uint64_t max_bytes);
@@ -78,10 +80,10 @@ size_t luna_jobs_unsettled(const luna_jobs *jobs);
 //  Notes that a queued job went to the intake at now_ms.
 void luna_jobs_sent(luna_jobs *jobs, luna_entry *entry, int64_t now_ms);
 
-//  Puts a job under way back at the front of the queue. Others are left alone.
+//  Puts a job under way back in its old place in the queue. Others are left alone.
 void luna_jobs_again(luna_jobs *jobs, luna_entry *entry);
 
-//  Puts every job under way back, in order.
+//  Puts every job under way back.
 void luna_jobs_again_all(luna_jobs *jobs);
 
 //  Puts overdue jobs back with doubled waits, at most max_wait_ms. Returns how many.

@@ -1,0 +1,198 @@
+//  scheduler.h - which job goes to which decoder, and what becomes of every attempt
+//
+//  Pure: no sockets, no disk, no clock (`now_ms` is monotonic time given by the
+//  caller). It knows the active jobs and the decoders, takes what happened, and
+//  gives its decisions as calls, which the broker carries out.
+//
+//      add --> WAITING --start--> STARTING --started--> RUNNING --done--> ENDING
+//                 ^                                        |                 |
+//                 +-------- give back (lost, refused) -----+     ended: removed
+//
+//  Order: a job goes by priority, then by the time of its acceptance; with ageing,
+//  each `ageing_ms` of waiting is worth one priority. The rank never changes, so a
+//  job given back returns to its old place. Jobs of one VAE form one queue: one that
+//  must wait for its decoder holds up nobody else.
+//
+//  Choice: a decoder must have credit for the job, in number and bytes. If decoders
+//  that are connected or were a while ago list the job's VAE, only they are asked.
+//  Among several the one that was given this VAE last goes first, then the one that
+//  lists it, then the one that holds least; the one that refused it last goes last.
+//
+//  Attempts: (job, attempt, session) is the fence. What comes from an attempt that
+//  is no longer held changes no state; the pictures it saved are real, so they are
+//  recorded all the same, and complete a waiting job when they were the last.
+//  A lost attempt (decoder died, hung or forgot it) and a refused one (it said
+//  failed) are counted apart; at its limit the job is failed. An error that cannot
+//  go away by itself fails the job at once. A refused job waits before it is sent
+//  again, twice as long each time, with jitter.
+//
+//  Loop thread only. The calls may read the scheduler, never change it.
+
+#ifndef LUNA_BROKER_SCHEDULER_H
+#define LUNA_BROKER_SCHEDULER_H
+
+#include "broker/fleet.h"
+#include "broker/job_table.h"
+#include "broker/store/state.h"
+
+typedef struct luna_scheduler luna_scheduler;
+
+typedef struct luna_rules {
+    int64_t lease_ms;        //  without progress an attempt is lost
+    int64_t adopt_ms;        //  after a restart: time to claim a running attempt
+    int64_t grace_ms;        //  from a disconnect to giving the jobs back
+    int64_t remember_ms;     //  how long a lost decoder's VAEs are waited for
+    int64_t ageing_ms;       //  waiting worth one priority; 0: strict priorities
+    int64_t backoff_ms;      //  after the first refusal
+    int64_t backoff_max_ms;  //  at most, before jitter
+    uint32_t lost_limit;     //  so many lost attempts fail the job
+    uint32_t refused_limit;  //  so many refused attempts fail the job
+    uint64_t seed;           //  of the jitter
+} luna_rules;
+
+//  A job as it enters.
+typedef struct luna_entry {
+    luna_id id;
+    uint64_t priority;
+    int64_t created_ms;   //  wall clock
+    int64_t accepted_ms;  //  wall clock
+    int64_t started_ms;   //  wall clock, 0: never
+    uint64_t bytes;
+    uint64_t images;
+    luna_text vae;
+    uint64_t attempts;
+    uint64_t lost;
+    uint64_t refused;
+    bool running;  //  its latest attempt may still be in a decoder's hands
+} luna_entry;
+
+//  How a job ends or why it comes back. Texts live as long as the call.
+typedef struct luna_verdict {
+    luna_job_state state;  //  COMPLETED, FAILED, CANCELLED; PENDING: given back
+    const char *error;     //  error name; "" when completed
+    const char *detail;    //  one sentence, or ""
+} luna_verdict;
+
+typedef luna_msg_job_key luna_job_key;
+
+typedef struct luna_calls {
+    void *context;
+    //  Make attempt number job->attempts durable, then call luna_scheduler_started
+    //  or luna_scheduler_not_started.
+    void (*start)(void *context, const luna_job *job, const luna_decoder *decoder);
+    //  Make the end durable, then call luna_scheduler_ended.
+    void (*finish)(void *context, const luna_job *job, const luna_verdict *verdict);
+    //  Note the counters of a job that waits again.
+    void (*give_back)(void *context, const luna_job *job, const luna_verdict *verdict);
+    //  Tell the decoder to drop an attempt.
+    void (*stop)(void *context, const luna_decoder *decoder, const luna_job_key *key);
+    //  The decoder is gone for good: close its slot. Its jobs were given back.
+    void (*gone)(void *context, const luna_decoder *decoder, const char *why);
+} luna_calls;
+
+LUNA_MUST_USE luna_err luna_scheduler_new(const luna_rules *rules,
+                                          const luna_calls *calls, luna_scheduler **out);
+void luna_scheduler_free(luna_scheduler **scheduler);
+
+//  ---- jobs -------------------------------------------------------------------------
+
+//  LUNA_EXISTS; LUNA_BUSY with too many different VAEs waiting; LUNA_NO_MEMORY.
+LUNA_MUST_USE luna_err luna_scheduler_add(luna_scheduler *scheduler,
+                                          const luna_entry *entry, int64_t now_ms);
+
+//  Active jobs: NULL when there is none of this id. Valid until the next change.
+const luna_job *luna_scheduler_find(const luna_scheduler *scheduler, const luna_id *id);
+const char *luna_job_vae(const luna_job *job);
+
+//  Ends an active job as cancelled, waiting or running. LUNA_NOT_FOUND when it is not
+//  active; LUNA_EXISTS when its end was already decided.
+LUNA_MUST_USE luna_err luna_scheduler_cancel(luna_scheduler *scheduler,
+                                             const luna_id *id);
+
+//  The attempt is durable. Gives the session it must be sent to now, or 0 when
+//  nobody wants it any more.
+uint32_t luna_scheduler_started(luna_scheduler *scheduler, const luna_job_key *key,
+                                int64_t started_ms, int64_t now_ms);
+//  It could not be made durable: the job waits a moment, nothing is counted.
+void luna_scheduler_not_started(luna_scheduler *scheduler, const luna_job_key *key,
+                                int64_t now_ms);
+//  The payload cannot be read: the job fails with this reason.
+void luna_scheduler_unreadable(luna_scheduler *scheduler, const luna_id *id,
+                               const luna_verdict *verdict);
+//  The end is durable; the job is forgotten.
+void luna_scheduler_ended(luna_scheduler *scheduler, const luna_id *id);
+
+//  ---- decoders -----------------------------------------------------------------------
+
+//  A new session; an earlier one of the same instance ends without a trace. Attempts
+//  in `running` that nobody else was given are adopted, others are told to stop.
+//  Errors of luna_fleet_add, with nothing changed.
+LUNA_MUST_USE luna_err luna_scheduler_hello(luna_scheduler *scheduler,
+                                            const luna_msg_hello *hello, int64_t now_ms,
+                                            uint32_t *session);
+void luna_scheduler_credit(luna_scheduler *scheduler, uint32_t session,
+                           const luna_msg_ready *credit);
+//  Any message is life; ping is NULL for other messages.
+void luna_scheduler_seen(luna_scheduler *scheduler, uint32_t session,
+                         const luna_msg_ping *ping, int64_t now_ms);
+void luna_scheduler_disconnected(luna_scheduler *scheduler, uint32_t session,
+                                 int64_t now_ms);
+//  It leaves of its own will: its jobs are given back and nothing is counted.
+void luna_scheduler_bye(luna_scheduler *scheduler, uint32_t session, int64_t now_ms);
+
+const luna_fleet *luna_scheduler_fleet(const luna_scheduler *scheduler);
+const luna_decoder *luna_scheduler_decoder(const luna_scheduler *scheduler,
+                                           uint32_t session);
+
+//  ---- attempts -----------------------------------------------------------------------
+
+//  Marks saved images; from any attempt there was. `session` may be 0. Gives how many
+//  were new, or -1 when the job is not active or never had this attempt.
+int64_t luna_scheduler_images(luna_scheduler *scheduler, uint32_t session,
+                              const luna_job_key *key, const luna_msg_image *images,
+                              size_t count);
+//  Renews the lease. False when this session does not hold it: tell it to stop.
+bool luna_scheduler_progress(luna_scheduler *scheduler, uint32_t session,
+                             const luna_job_key *key, int64_t now_ms);
+//  After luna_scheduler_images of the final list. An attempt that says done while
+//  images are missing broke the rules: it counts as refused.
+void luna_scheduler_done(luna_scheduler *scheduler, uint32_t session,
+                         const luna_job_key *key, int64_t now_ms);
+void luna_scheduler_failed(luna_scheduler *scheduler, uint32_t session,
+                           const luna_msg_failed *failed, int64_t now_ms);
+
+//  ---- time
+//  -----------------------------------------------------------------------------
+
+//  Ends leases, wakes deferred jobs, gives up decoders. Call often (100 ms).
+void luna_scheduler_tick(luna_scheduler *scheduler, int64_t now_ms);
+
+//  Starts every job that can start. Call after each round of messages.
+void luna_scheduler_dispatch(luna_scheduler *scheduler, int64_t now_ms);
+
+//  Whether an image is recorded; for the work message.
+bool luna_job_image_saved(const luna_job *job, uint64_t input, uint64_t index);
+
+typedef struct luna_depth {
+    uint64_t pending;
+    uint64_t in_progress;
+    uint64_t bytes;     //  payloads of both
+    uint64_t decoders;  //  ready
+    uint64_t sent;      //  attempts in decoders' hands
+} luna_depth;
+
+luna_depth luna_scheduler_depth(const luna_scheduler *scheduler);
+
+//  Least accepted_ms of the pending jobs, 0 when there is none; and the pending jobs
+//  that go before this one. Each costs a walk over the jobs.
+int64_t luna_scheduler_oldest(const luna_scheduler *scheduler);
+uint64_t luna_scheduler_ahead(const luna_scheduler *scheduler, const luna_job *job);
+
+//  Pending jobs of this priority or a higher one: what a new job of it waits for.
+uint64_t luna_scheduler_backlog(const luna_scheduler *scheduler, uint64_t priority);
+
+//  Any active job in no order: *at starts at 0; NULL at the end. Nothing may change
+//  meanwhile.
+const luna_job *luna_scheduler_next(const luna_scheduler *scheduler, size_t *at);
+
+#endif

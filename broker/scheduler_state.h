@@ -1,0 +1,40 @@
+//  scheduler_state.h - what scheduler.c and attempts.c share; nobody else includes it
+
+#ifndef LUNA_BROKER_SCHEDULER_STATE_H
+#define LUNA_BROKER_SCHEDULER_STATE_H
+
+#include "broker/scheduler.h"
+
+#define LUNA_QUEUES_MAX 1024  //  different VAEs of active jobs
+
+//  The jobs of one VAE. It lives while there are any.
+typedef struct luna_queue {
+    char *vae;
+    luna_job_heap waiting;
+    size_t jobs;  //  active ones, in any place
+} luna_queue;
+
+struct luna_scheduler {
+    luna_rules rules;
+    luna_calls calls;
+    luna_job_table jobs;
+    luna_job_heap timers;  //  DEFERRED and ORPHAN jobs by wake_ms
+    luna_queue *queues[LUNA_QUEUES_MAX];
+    size_t queue_count;
+    luna_fleet fleet;
+    uint64_t order;                           //  of the job added last
+    uint64_t random;                          //  state of the jitter
+    uint64_t bytes;                           //  payloads of the active jobs
+    uint64_t backlog[LUNA_PRIORITY_MAX + 1];  //  pending jobs by priority
+};
+
+//  WAITING and DEFERRED: what the wire calls pending.
+bool luna_place_is_pending(luna_job_place place);
+
+//  Takes the job out of the heap of its place and puts it into that of the new one.
+void luna_scheduler_move(luna_scheduler *scheduler, luna_job *job, luna_job_place place);
+
+//  Frees what `job` uses and the job; it must be in no heap.
+void luna_scheduler_drop(luna_scheduler *scheduler, luna_job *job);
+
+#endif

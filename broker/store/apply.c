@@ -1,0 +1,114 @@
+//  apply.c - what each operation does to the rows
+
+#include "broker/store/batch.h"
+
+static luna_err known(luna_engine *engine, luna_store_op *op)
+{
+    char text[LUNA_ID_TEXT_BYTES];
+    LUNA_TRY(luna_rows_get(&engine->db, &op->id, &op->found));
+    op->state = op->found.items[0].state;
+    luna_id_text(&op->id, text);
+    return luna_error(LUNA_EXISTS, "job %s is known already: %s", text,
+                      luna_job_state_name(op->state));
+}
+
+//  Without a payload it can only be a repetition: of a stored job, or of a PUT of the
+//  same batch which then was not stored.
+static luna_err apply_put(luna_engine *engine, luna_batch_slot *slot)
+{
+    luna_store_op *op = slot->op;
+    if (slot->stage != LUNA_PUT_READY) {
+        const luna_err err = known(engine, op);
+        if (err != LUNA_NOT_FOUND) return err;
+        return luna_error(LUNA_BUSY,
+                          "the same job, sent a moment before, could not be stored; "
+                          "send it again");
+    }
+    op->state = LUNA_JOB_PENDING;
+    return luna_rows_insert(&engine->db, &op->in.put.job);
+}
+
+static luna_err check_payload(luna_engine *engine, const luna_id *id)
+{
+    luna_map map;
+    luna_payload payload;
+    luna_err err = luna_spool_map(&engine->spool, id, &map, &payload);
+    if (err == LUNA_OK) {
+        err = luna_payload_verify(&payload);
+        luna_map_close(&map);
+    }
+    if (err == LUNA_OK) return LUNA_OK;
+    return luna_error(LUNA_NOT_FOUND, "the job cannot be retried, its payload is gone: %s",
+                      luna_error_text());
+}
+
+static luna_err apply_retry(luna_engine *engine, luna_store_op *op)
+{
+    char text[LUNA_ID_TEXT_BYTES];
+    LUNA_TRY(luna_rows_state(&engine->db, &op->id, &op->state));
+    luna_id_text(&op->id, text);
+    if (op->state != LUNA_JOB_FAILED)
+        return luna_error(LUNA_BAD_REQUEST,
+                          "job %s is %s; only a failed job can be retried", text,
+                          luna_job_state_name(op->state));
+    LUNA_TRY(check_payload(engine, &op->id));
+    LUNA_TRY(luna_rows_retry(&engine->db, &op->id));
+    op->state = LUNA_JOB_PENDING;
+    return luna_rows_get(&engine->db, &op->id, &op->found);
+}
+
+static luna_err apply_get(luna_engine *engine, luna_store_op *op)
+{
+    LUNA_TRY(luna_rows_get(&engine->db, &op->id, &op->found));
+    op->state = op->found.items[0].state;
+    return LUNA_OK;
+}
+
+static luna_err apply_finish(luna_engine *engine, luna_store_op *op)
+{
+    const luna_job_state state = op->in.finish.state;
+    if (luna_job_state_is_active(state) || state >= LUNA_JOB_STATES)
+        return luna_error(LUNA_INTERNAL, "a job cannot finish as %s",
+                          luna_job_state_name(state));
+    return luna_rows_finish(&engine->db, &op->id, &op->in.finish, &op->state, &op->changed);
+}
+
+//  Payloads go first and durably: a payload without a row would become a job again.
+//  A payload that cannot be removed keeps its row.
+static luna_err apply_forget(luna_engine *engine, luna_store_op *op)
+{
+    luna_store_jobs old = {0};
+    luna_reaper_drain(&engine->reaper);
+    luna_err err = luna_rows_expired(&engine->db, &op->in.forget, &old);
+    for (size_t i = 0; err == LUNA_OK && i < old.count; i++)
+        err = luna_spool_remove(&engine->spool, &old.items[i].info.id);
+    if (err == LUNA_OK && old.count > 0)
+        err = luna_health_judge(&engine->health, luna_spool_sync(&engine->spool));
+    for (size_t i = 0; err == LUNA_OK && i < old.count; i++)
+        err = luna_rows_delete(&engine->db, &old.items[i].info.id);
+    op->changed = err == LUNA_OK ? old.count : 0;
+    luna_store_jobs_free(&old);
+    return err;
+}
+
+luna_err luna_batch_apply(luna_engine *engine, luna_batch_slot *slot)
+{
+    luna_store_op *op = slot->op;
+    luna_db *db = &engine->db;
+    switch (op->kind) {
+        case LUNA_STORE_PUT: return apply_put(engine, slot);
+        case LUNA_STORE_ATTEMPT:
+            return luna_rows_attempt(db, &op->id, &op->in.attempt, &op->state);
+        case LUNA_STORE_IMAGES:
+            return luna_rows_images(db, &op->id, &op->in.images, &op->changed);
+        case LUNA_STORE_FINISH: return apply_finish(engine, op);
+        case LUNA_STORE_REQUEUE:
+            return luna_rows_requeue(db, &op->id, &op->in.requeue, &op->state);
+        case LUNA_STORE_RETRY: return apply_retry(engine, op);
+        case LUNA_STORE_GET: return apply_get(engine, op);
+        case LUNA_STORE_LIST: return luna_rows_list(db, &op->in.list, &op->found);
+        case LUNA_STORE_COUNTS: return luna_rows_counts(db, op->counts);
+        case LUNA_STORE_FORGET: return apply_forget(engine, op);
+    }
+    return luna_error(LUNA_INTERNAL, "the store has no operation %d", (int)op->kind);
+}

@@ -1,0 +1,44 @@
+//  batch.h - executes operations that share one directory sync and one transaction
+
+#ifndef LUNA_BROKER_STORE_BATCH_H
+#define LUNA_BROKER_STORE_BATCH_H
+
+#include "broker/store/health.h"
+#include "broker/store/reaper.h"
+#include "broker/store/rows.h"
+
+#define LUNA_BATCH_MAX 64  //  operations
+
+//  Where the payload of a PUT stands.
+typedef enum luna_put_stage {
+    LUNA_PUT_NONE,     //  not a PUT, a duplicate, or refused
+    LUNA_PUT_WRITTEN,  //  in tmp/, file descriptor open
+    LUNA_PUT_SYNCED,   //  in tmp/, closed
+    LUNA_PUT_READY     //  in ready/
+} luna_put_stage;
+
+typedef struct luna_batch_slot {
+    luna_store_op *op;
+    luna_put_stage stage;
+    int fd;
+} luna_batch_slot;
+
+//  What the store's thread works with; it alone uses db and the slots.
+typedef struct luna_engine {
+    luna_spool spool;
+    luna_db db;
+    luna_reaper reaper;
+    luna_health health;
+    luna_batch_slot slots[LUNA_BATCH_MAX];
+    size_t count;  //  slots in use
+} luna_engine;
+
+//  Executes `count` operations, at most LUNA_BATCH_MAX, and sets their results. A
+//  FORGET must be alone: what it removes must not be asked for by its neighbours.
+void luna_batch_run(luna_engine *engine, luna_store_op *const *ops, size_t count);
+
+//  The rows' half of one operation, inside a transaction; sets all results but err and
+//  detail. In apply.c.
+LUNA_MUST_USE luna_err luna_batch_apply(luna_engine *engine, luna_batch_slot *slot);
+
+#endif

@@ -1,0 +1,34 @@
+//  job.c - the plain data of store.h: jobs and operations
+
+#include "broker/store/store.h"
+#include "proto/job.h"
+
+luna_store_job luna_store_job_new(const luna_msg_job *job, size_t body_bytes,
+                                  uint64_t accepted_ms)
+{
+    return (luna_store_job){
+        .state = LUNA_JOB_PENDING,
+        .client = job->client,
+        .prompt_id = job->prompt_id,
+        .info = {.id = job->id,
+                 .state = luna_text_of(luna_job_state_name(LUNA_JOB_PENDING)),
+                 .priority = job->priority,
+                 .images = luna_job_images(job),
+                 .bytes = body_bytes,
+                 .created_ms = job->created_ms,
+                 .accepted_ms = accepted_ms,
+                 .vae = job->vae},
+    };
+}
+
+void luna_store_jobs_free(luna_store_jobs *jobs)
+{
+    luna_arena_free(&jobs->arena);
+    *jobs = (luna_store_jobs){0};
+}
+
+void luna_store_op_clear(luna_store_op *op)
+{
+    luna_store_jobs_free(&op->found);
+    *op = (luna_store_op){0};
+}

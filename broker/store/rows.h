@@ -1,0 +1,60 @@
+//  rows.h - the rows of jobs and images; the only place with SQL about them
+//
+//  Functions change rows inside the caller's transaction (luna_db_begin). Errors are
+//  those of luna_db plus the ones named. Checks come before changes, so an error
+//  other than those of luna_db has changed nothing.
+
+#ifndef LUNA_BROKER_STORE_ROWS_H
+#define LUNA_BROKER_STORE_ROWS_H
+
+#include "broker/store/db.h"
+#include "broker/store/store.h"
+
+//  Opens STATE/luna.db and makes the tables in a new one.
+LUNA_MUST_USE luna_err luna_rows_open(luna_db *db, const char *path);
+
+//  LUNA_NOT_FOUND, with a sentence naming the id.
+LUNA_MUST_USE luna_err luna_rows_state(luna_db *db, const luna_id *id,
+                                       luna_job_state *out);
+
+//  Adds the job to `out`, its image records as info.files. LUNA_NOT_FOUND.
+LUNA_MUST_USE luna_err luna_rows_get(luna_db *db, const luna_id *id,
+                                     luna_store_jobs *out);
+
+//  Newest accepted first, without files.
+LUNA_MUST_USE luna_err luna_rows_list(luna_db *db, const luna_store_list *want,
+                                      luna_store_jobs *out);
+
+//  Active jobs with files: most urgent, then oldest accepted, then id.
+LUNA_MUST_USE luna_err luna_rows_active(luna_db *db, luna_store_jobs *out);
+
+LUNA_MUST_USE luna_err luna_rows_counts(luna_db *db, uint64_t counts[LUNA_JOB_STATES]);
+
+//  A pending job. The id must not be known.
+LUNA_MUST_USE luna_err luna_rows_insert(luna_db *db, const luna_store_job *job);
+
+//  As the operations of store.h. `state` is set also with LUNA_EXISTS.
+LUNA_MUST_USE luna_err luna_rows_attempt(luna_db *db, const luna_id *id,
+                                         const luna_store_attempt *attempt,
+                                         luna_job_state *state);
+LUNA_MUST_USE luna_err luna_rows_images(luna_db *db, const luna_id *id,
+                                        const luna_store_images *images, uint64_t *added);
+LUNA_MUST_USE luna_err luna_rows_finish(luna_db *db, const luna_id *id,
+                                        const luna_store_finish *finish,
+                                        luna_job_state *state, uint64_t *added);
+LUNA_MUST_USE luna_err luna_rows_requeue(luna_db *db, const luna_id *id,
+                                         const luna_store_requeue *requeue,
+                                         luna_job_state *state);
+
+//  The state must be failed already: the caller has checked.
+LUNA_MUST_USE luna_err luna_rows_retry(luna_db *db, const luna_id *id);
+
+//  Ids of jobs that finished before the given time, oldest first; items[].info.id is
+//  all that is set.
+LUNA_MUST_USE luna_err luna_rows_expired(luna_db *db, const luna_store_forget *forget,
+                                         luna_store_jobs *out);
+
+//  Deletes the job and its image records.
+LUNA_MUST_USE luna_err luna_rows_delete(luna_db *db, const luna_id *id);
+
+#endif

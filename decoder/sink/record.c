@@ -1,0 +1,217 @@
+#include "decoder/sink/record.h"
+
+#include "common/file.h"
+#include "decoder/sink/sha256.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define RECORD_BYTES (LUNA_SINK_PATH_BYTES + 512)
+
+bool luna_step(const luna_fault *fault, const char *step)
+{
+    if (!fault->before) return true;
+    const int code = fault->before(fault->arg, step);
+    errno = code;
+    return code == 0;
+}
+
+void luna_record_name(const luna_image_key *key, const char *suffix,
+                      char out[LUNA_RECORD_NAME_BYTES])
+{
+    snprintf(out, LUNA_RECORD_NAME_BYTES, "%" PRIu64 "-%" PRIu64 "%s", key->input,
+             key->index, suffix);
+}
+
+void luna_record_place(const char *root, const luna_id *job, luna_place *out)
+{
+    char id[LUNA_ID_TEXT_BYTES];
+    luna_id_text(job, id);
+    out->root = root;
+    snprintf(out->folder, sizeof out->folder, "%s/%s", LUNA_PLACE_HIDDEN, id);
+}
+
+//  ---- reading ------------------------------------------------------------------------
+
+//  The value of the line that begins with `key`, its newline replaced by a NUL; *at
+//  moves to the next line. NULL when the line is another one.
+static char *take_line(char **at, const char *key)
+{
+    const size_t len = strlen(key);
+    char *end = strchr(*at, '\n');
+    if (!end || strncmp(*at, key, len) != 0) return NULL;
+    char *value = *at + len;
+    *end = '\0';
+    *at = end + 1;
+    return value;
+}
+
+static bool take_number(char **at, const char *key, uint64_t *out)
+{
+    const char *value = take_line(at, key);
+    if (!value || value[0] < '0' || value[0] > '9' || strlen(value) > 18) return false;
+    char *end;
+    *out = strtoull(value, &end, 10);
+    return *end == '\0';
+}
+
+static bool is_plain_path(const char *path)
+{
+    if (path[0] == '\0' || path[0] == '/') return false;
+    while (*path) {
+        const size_t len = strcspn(path, "/");
+        if (len == 0 || (len == 2 && path[0] == '.' && path[1] == '.')) return false;
+        path += len + (path[len] == '/');
+    }
+    return true;
+}
+
+static bool parse(char *text, const char *root, luna_image_record *out)
+{
+    const char *value = take_line(&text, "luna-image 1");
+    if (!value || value[0] != '\0') return false;
+    value = take_line(&text, "path ");
+    if (!value || !is_plain_path(value)) return false;
+    if (luna_path_join(out->path, sizeof out->path, root, value) != LUNA_OK) return false;
+    if (!take_number(&text, "bytes ", &out->bytes)) return false;
+    value = take_line(&text, "sha256 ");
+    if (!value || strspn(value, "0123456789abcdef") != 64 || value[64]) return false;
+    memcpy(out->sha256, value, LUNA_SINK_SHA256_BYTES);
+    return take_number(&text, "width ", &out->width) &&
+           take_number(&text, "height ", &out->height) && *text == '\0';
+}
+
+//  *len is -1 when the file is not there; a file that is too long is cut.
+static luna_err read_text(int side, const char *name, char *text, ssize_t *len)
+{
+    const int fd = openat(side, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    *len = -1;
+    if (fd < 0 && (errno == ENOENT || errno == ELOOP)) return LUNA_OK;
+    if (fd < 0) return luna_error_errno(LUNA_IO, "cannot open the record %s", name);
+    *len = pread(fd, text, RECORD_BYTES - 1, 0);
+    const int code = errno;
+    close(fd);
+    errno = code;
+    if (*len < 0) return luna_error_errno(LUNA_IO, "cannot read the record %s", name);
+    text[*len] = '\0';
+    return LUNA_OK;
+}
+
+//  Opens the record's file; *fd is -1 when it is gone or something else by now.
+static luna_err open_file(const char *root, const char *path, int *fd)
+{
+    luna_place place = {.root = root};
+    int dir;
+    *fd = -1;
+    const char *inside = path + strlen(root) + (strcmp(root, "/") != 0);
+    const char *slash = strrchr(inside, '/');
+    const char *name = slash ? slash + 1 : inside;
+    snprintf(place.folder, sizeof place.folder, "%.*s", slash ? (int)(slash - inside) : 0,
+             inside);
+    const luna_err err = luna_place_open(&place, false, &dir);
+    if (err == LUNA_NOT_FOUND || err == LUNA_FORBIDDEN) return LUNA_OK;
+    if (err != LUNA_OK) return err;
+    *fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    const int code = errno;
+    close(dir);
+    errno = code;
+    if (*fd >= 0 || code == ENOENT || code == ELOOP) return LUNA_OK;
+    return luna_error_errno(LUNA_IO, "cannot open %s", path);
+}
+
+static luna_err check_file(const char *root, const luna_image_record *record, bool *same)
+{
+    char sha256[LUNA_SINK_SHA256_BYTES];
+    uint64_t bytes;
+    struct stat info;
+    int fd;
+    *same = false;
+    LUNA_TRY(open_file(root, record->path, &fd));
+    if (fd < 0) return LUNA_OK;
+    luna_err err = LUNA_OK;
+    const bool candidate = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
+                           (uint64_t)info.st_size == record->bytes;
+    if (candidate) err = luna_sha256_file(fd, record->path, sha256, &bytes);
+    close(fd);
+    *same = candidate && err == LUNA_OK && strcmp(sha256, record->sha256) == 0;
+    return err;
+}
+
+luna_err luna_record_read(const char *root, const luna_image_key *key,
+                          luna_image_record *out, bool *found)
+{
+    char text[RECORD_BYTES], name[LUNA_RECORD_NAME_BYTES];
+    luna_place place;
+    ssize_t len;
+    int side;
+    *found = false;
+    luna_record_place(root, &key->job, &place);
+    const luna_err err = luna_place_open(&place, false, &side);
+    if (err == LUNA_NOT_FOUND) return LUNA_OK;
+    if (err != LUNA_OK) return err;
+    luna_record_name(key, "", name);
+    const luna_err read = read_text(side, name, text, &len);
+    close(side);
+    if (read != LUNA_OK) return read;
+    if (len < 0 || strlen(text) != (size_t)len || !parse(text, root, out)) return LUNA_OK;
+    out->key = *key;
+    return check_file(root, out, found);
+}
+
+//  ---- writing ------------------------------------------------------------------------
+
+static luna_err write_text(int fd, const char *text, const char *path,
+                           const luna_fault *fault)
+{
+    if (!luna_step(fault, "write record")) return luna_place_error("cannot write", path);
+    if (luna_write_all(fd, text, strlen(text), path) != LUNA_OK)
+        return luna_place_error("cannot write", path);
+    if (!luna_step(fault, "sync record") || fdatasync(fd) != 0)
+        return luna_place_error("cannot sync", path);
+    return LUNA_OK;
+}
+
+//  Names it and makes the name durable.
+static luna_err name_record(int side, const char *temporary, const char *name,
+                            const luna_fault *fault)
+{
+    if (!luna_step(fault, "rename record") || renameat(side, temporary, side, name) != 0)
+        return luna_place_error("cannot name the record", name);
+    if (!luna_step(fault, "sync record folder") || fsync(side) != 0)
+        return luna_error_errno(LUNA_IO, "cannot sync the folder of the record %s", name);
+    return LUNA_OK;
+}
+
+luna_err luna_record_write(int side, const char *root, const luna_image_record *record,
+                           const luna_fault *fault)
+{
+    char name[LUNA_RECORD_NAME_BYTES], temporary[LUNA_RECORD_NAME_BYTES];
+    char text[RECORD_BYTES], suffix[32];
+    uint64_t random;
+    if (getentropy(&random, sizeof random) != 0)
+        return luna_error_errno(LUNA_INTERNAL, "the kernel gives no random numbers");
+    snprintf(suffix, sizeof suffix, ".%016" PRIx64 ".new", random);
+    luna_record_name(&record->key, "", name);
+    luna_record_name(&record->key, suffix, temporary);
+    const char *inside = record->path + strlen(root) + (strcmp(root, "/") != 0);
+    snprintf(text, sizeof text,
+             "luna-image 1\npath %s\nbytes %" PRIu64 "\nsha256 %s\nwidth %" PRIu64
+             "\nheight %" PRIu64 "\n",
+             inside, record->bytes, record->sha256, record->width, record->height);
+    if (!luna_step(fault, "create record"))
+        return luna_place_error("cannot create the record", name);
+    const int fd = openat(side, temporary,
+                          O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0) return luna_place_error("cannot create the record", name);
+    luna_err err = write_text(fd, text, name, fault);
+    close(fd);
+    if (err == LUNA_OK) err = name_record(side, temporary, name, fault);
+    if (err != LUNA_OK) unlinkat(side, temporary, 0);
+    return err;
+}

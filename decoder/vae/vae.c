@@ -1,0 +1,360 @@
+#include "decoder/vae/vae.h"
+
+#include "decoder/vae/backend.h"
+#include "decoder/vae/family.h"
+#include "decoder/vae/latents.h"
+#include "decoder/vae/pixels.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PLANS = 4 };  //  sizes kept: users mix a few aspect ratios
+
+//  A compiled size; `plan` is NULL in a free place.
+typedef struct cached_plan {
+    luna_plan *plan;
+    const luna_graph *graph;
+    size_t height;  //  of the input, in latents
+    size_t width;
+    luna_vae_cost cost;
+    uint64_t used;  //  luna_vae.clock at the last use
+} cached_plan;
+
+struct luna_vae {
+    luna_safetensors *file;
+    luna_model model;
+    luna_vae_info info;
+    char device[16];
+    size_t memory_limit_bytes;
+    const luna_backend *backend;
+    void *state;
+    cached_plan plans[PLANS];
+    uint64_t clock;
+};
+
+static const char *const precision_names[] = {"auto", "fp32", "fp16", "bf16"};
+
+const char *luna_vae_precision_name(luna_vae_precision precision)
+{
+    return (unsigned)precision < 4 ? precision_names[precision] : "unknown";
+}
+
+luna_err luna_vae_precision_parse(const char *word, luna_vae_precision *out)
+{
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(word, precision_names[i]) != 0) continue;
+        *out = (luna_vae_precision)i;
+        return LUNA_OK;
+    }
+    return luna_error(LUNA_USAGE, "the precision '%.40s' is not one: fp32, fp16 or bf16",
+                      word);
+}
+
+luna_vae_options luna_vae_options_default(void)
+{
+    return (luna_vae_options){.device = "auto", .precision = LUNA_VAE_PRECISION_AUTO};
+}
+
+static uint64_t count_parameters(const luna_weights *weights)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < weights->count; i++) count += weights->item[i].count;
+    return count;
+}
+
+static void fill_info(luna_vae *vae, luna_vae_precision precision)
+{
+    const luna_model *model = &vae->model;
+    vae->info = (luna_vae_info){.family = model->family,
+                                .variant = model->variant,
+                                .latent_channels = model->latent_channels,
+                                .packed_channels = model->packed_channels,
+                                .spatial_factor = model->spatial_factor,
+                                .output_channels = model->output_channels,
+                                .parameter_count = count_parameters(&model->weights),
+                                .latent_scale = model->latent_scale,
+                                .latent_shift = model->latent_shift,
+                                .device = vae->device,
+                                .backend = vae->backend->describe(),
+                                .precision = luna_vae_precision_name(precision)};
+}
+
+static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
+{
+    luna_backend_options settings = {.weights = &vae->model.weights,
+                                     .threads = options->threads};
+    LUNA_TRY(luna_backend_find(options->device, &vae->backend, &settings.device));
+    LUNA_TRY(vae->backend->precision(options->precision, &settings.precision));
+    const bool numbered = strncmp(options->device, "cuda:", 5) == 0;
+    snprintf(vae->device, sizeof vae->device, "%s",
+             numbered ? options->device : vae->backend->device);
+    fill_info(vae, settings.precision);
+    return vae->backend->open(&settings, &vae->state);
+}
+
+//  The damaged file of a user who named it as a model.
+static luna_err as_bad_model(luna_err err)
+{
+    return err == LUNA_BAD_REQUEST ? luna_error(LUNA_BAD_MODEL, "%s", luna_error_text())
+                                   : err;
+}
+
+//  Takes *file over, whatever happens.
+static luna_err open_file(luna_safetensors *file, const luna_vae_options *options,
+                          luna_vae **out)
+{
+    luna_vae *vae = calloc(1, sizeof *vae);
+    if (!vae) {
+        luna_safetensors_close(&file);
+        return luna_error(LUNA_NO_MEMORY, "no memory to open a model");
+    }
+    vae->file = file;
+    vae->memory_limit_bytes = options->memory_limit_bytes;
+    vae->model = (luna_model){.file = file,
+                              .latent_scale = options->latent_scale,
+                              .latent_shift = options->latent_shift};
+    luna_err err = luna_model_build(&vae->model);
+    if (err == LUNA_OK) err = open_backend(vae, options);
+    if (err != LUNA_OK) luna_vae_close(&vae);
+    if (err == LUNA_OK) *out = vae;
+    return err;
+}
+
+luna_err luna_vae_open(const char *path, const luna_vae_options *options, luna_vae **out)
+{
+    luna_safetensors *file = NULL;
+    LUNA_TRY(as_bad_model(luna_safetensors_open(path, &file)));
+    return open_file(file, options, out);
+}
+
+luna_err luna_vae_open_bytes(const void *data, size_t len, const char *label,
+                             const luna_vae_options *options, luna_vae **out)
+{
+    luna_safetensors *file = NULL;
+    LUNA_TRY(as_bad_model(luna_safetensors_parse(data, len, label, &file)));
+    return open_file(file, options, out);
+}
+
+static void drop(luna_vae *vae, cached_plan *entry)
+{
+    if (entry->plan) vae->backend->free_plan(vae->state, entry->plan);
+    *entry = (cached_plan){0};
+}
+
+void luna_vae_close(luna_vae **vae)
+{
+    luna_vae *v = *vae;
+    if (!v) return;
+    for (size_t i = 0; i < PLANS; i++) drop(v, &v->plans[i]);
+    if (v->state) v->backend->close(v->state);
+    luna_safetensors_close(&v->file);
+    free(v);
+    *vae = NULL;
+}
+
+void luna_vae_trim(luna_vae *vae)
+{
+    for (size_t i = 0; i < PLANS; i++) drop(vae, &vae->plans[i]);
+    vae->backend->trim(vae->state);
+}
+
+const luna_vae_info *luna_vae_describe(const luna_vae *vae)
+{
+    return &vae->info;
+}
+
+static luna_err choose_graph(const luna_vae *vae, size_t channels, const luna_graph **out)
+{
+    const luna_model *model = &vae->model;
+    *out = channels == model->latent_channels ? &model->plain : &model->packed;
+    if (channels == model->latent_channels) return LUNA_OK;
+    if (model->packed_channels && channels == model->packed_channels) return LUNA_OK;
+    char packed[40] = "";
+    if (model->packed_channels)
+        snprintf(packed, sizeof packed, " (or %zu, packed)", model->packed_channels);
+    return luna_error(LUNA_BAD_LATENT,
+                      "the latents have %zu channels; this VAE takes %zu%s", channels,
+                      model->latent_channels, packed);
+}
+
+//  Shapes of all nodes for these latents; the last is the picture's.
+static luna_err infer(const luna_vae *vae, const luna_vae_latents *latents,
+                      const luna_graph **graph, luna_shape *shapes)
+{
+    size_t values;
+    LUNA_TRY(choose_graph(vae, latents->channels, graph));
+    LUNA_TRY(luna_graph_infer(*graph, latents->height, latents->width, shapes));
+    const size_t one = shapes[(*graph)->count - 1].count;
+    if (latents->count == 0) return luna_error(LUNA_BAD_LATENT, "the latents are empty");
+    if (__builtin_mul_overflow(one, latents->count, &values) || values > SIZE_MAX / 8)
+        return luna_error(LUNA_BAD_LATENT,
+                          "%zu pictures of this size are too large to count",
+                          latents->count);
+    return LUNA_OK;
+}
+
+luna_err luna_vae_output_shape(const luna_vae *vae, const luna_vae_latents *latents,
+                               luna_vae_shape *out)
+{
+    luna_shape shapes[LUNA_GRAPH_MAX];
+    const luna_graph *graph = NULL;
+    LUNA_TRY(infer(vae, latents, &graph, shapes));
+    const luna_shape *last = &shapes[graph->count - 1];
+    *out = (luna_vae_shape){.count = latents->count,
+                            .channels = last->channels,
+                            .height = last->height,
+                            .width = last->width};
+    return LUNA_OK;
+}
+
+static cached_plan *find_plan(luna_vae *vae, const luna_graph *graph,
+                              const luna_vae_latents *latents)
+{
+    for (size_t i = 0; i < PLANS; i++) {
+        cached_plan *entry = &vae->plans[i];
+        if (entry->plan && entry->graph == graph && entry->height == latents->height &&
+            entry->width == latents->width)
+            return entry;
+    }
+    return NULL;
+}
+
+//  The place of the plan used longest ago, emptied.
+static cached_plan *free_place(luna_vae *vae)
+{
+    cached_plan *oldest = &vae->plans[0];
+    for (size_t i = 1; i < PLANS; i++)
+        if (vae->plans[i].used < oldest->used) oldest = &vae->plans[i];
+    drop(vae, oldest);
+    return oldest;
+}
+
+//  The engine's own buffers of a decode: one image in, one out.
+static size_t staging_bytes(const luna_graph *graph, const luna_shape *shapes)
+{
+    return (shapes[0].count + shapes[graph->count - 1].count) * sizeof(float);
+}
+
+static luna_err make_plan(luna_vae *vae, const luna_graph *graph,
+                          const luna_shape *shapes, cached_plan *entry)
+{
+    const luna_plan_request request = {.graph = graph,
+                                       .shapes = shapes,
+                                       .memory_limit_bytes = vae->memory_limit_bytes,
+                                       .staging_bytes = staging_bytes(graph, shapes)};
+    LUNA_TRY(vae->backend->compile(vae->state, &request, &entry->plan, &entry->cost));
+    entry->cost.peak_bytes += request.staging_bytes;
+    entry->cost.flop = luna_graph_flop(graph, shapes);
+    entry->graph = graph;
+    entry->height = shapes[0].height;
+    entry->width = shapes[0].width;
+    return LUNA_OK;
+}
+
+static luna_err get_plan(luna_vae *vae, const luna_vae_latents *latents,
+                         cached_plan **out)
+{
+    luna_shape shapes[LUNA_GRAPH_MAX];
+    const luna_graph *graph = NULL;
+    LUNA_TRY(infer(vae, latents, &graph, shapes));
+    cached_plan *entry = find_plan(vae, graph, latents);
+    if (!entry) {
+        entry = free_place(vae);
+        LUNA_TRY(make_plan(vae, graph, shapes, entry));
+    }
+    entry->used = ++vae->clock;
+    *out = entry;
+    return LUNA_OK;
+}
+
+luna_err luna_vae_prepare(luna_vae *vae, const luna_vae_latents *latents,
+                          luna_vae_cost *out)
+{
+    cached_plan *entry = NULL;
+    LUNA_TRY(get_plan(vae, latents, &entry));
+    if (out) *out = entry->cost;
+    return LUNA_OK;
+}
+
+static luna_err check_output(const float *values, const luna_vae_shape *shape,
+                             size_t image)
+{
+    size_t first = 0;
+    const size_t area = shape->height * shape->width;
+    const size_t bad = luna_count_not_finite(values, area * shape->channels, &first);
+    if (bad == 0) return LUNA_OK;
+    return luna_error(
+        LUNA_OVERFLOW,
+        "the decode of image %zu gave %zu values that are NaN or infinite, the "
+        "first at channel %zu, row %zu, column %zu; try a wider precision",
+        image, bad, first / area, first % area / shape->width, first % shape->width);
+}
+
+static luna_err check_target(const luna_vae_shape *shape, size_t first, size_t count,
+                             const luna_vae_target *target)
+{
+    if (count > shape->count || first > shape->count - count)
+        return luna_error(LUNA_USAGE, "images %zu to %zu asked for; the batch has %zu",
+                          first, first + count - 1, shape->count);
+    if (target->format == LUNA_PIXELS_U8 && target->rule == LUNA_PIXELS_RAW)
+        return luna_error(LUNA_USAGE, "bytes cannot hold a decoder's raw output");
+    const size_t bytes = luna_pixels_bytes(shape, count, target->format);
+    if (bytes > target->bytes)
+        return luna_error(LUNA_USAGE, "%zu bytes of pixels do not fit in %zu", bytes,
+                          target->bytes);
+    return LUNA_OK;
+}
+
+typedef struct staging {
+    float *input;
+    float *output;
+} staging;
+
+static luna_err decode_one(luna_vae *vae, const luna_vae_latents *latents, size_t image,
+                           const cached_plan *entry, const staging *stage)
+{
+    LUNA_TRY(luna_latents_read(latents, image, stage->input));
+    return vae->backend->run(vae->state, entry->plan, stage->input, stage->output);
+}
+
+static luna_err allocate_staging(const luna_vae_latents *latents,
+                                 const luna_vae_shape *shape, staging *out)
+{
+    out->input =
+        malloc(latents->channels * latents->height * latents->width * sizeof(float));
+    out->output = malloc(luna_pixels_bytes(shape, 1, LUNA_PIXELS_F32_PLANAR));
+    if (out->input && out->output) return LUNA_OK;
+    return luna_error(LUNA_NO_MEMORY, "no memory for a picture of %zu x %zu",
+                      shape->width, shape->height);
+}
+
+static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                           size_t count, const luna_vae_target *target)
+{
+    luna_vae_shape shape = {0};
+    cached_plan *entry = NULL;
+    staging stage = {0};
+    LUNA_TRY(luna_vae_output_shape(vae, latents, &shape));
+    LUNA_TRY(check_target(&shape, first, count, target));
+    LUNA_TRY(luna_latents_check(latents, first, count));
+    LUNA_TRY(get_plan(vae, latents, &entry));
+    const size_t step = luna_pixels_bytes(&shape, 1, target->format);
+    luna_err err = allocate_staging(latents, &shape, &stage);
+    for (size_t i = 0; err == LUNA_OK && i < count; i++) {
+        err = decode_one(vae, latents, first + i, entry, &stage);
+        if (err == LUNA_OK) err = check_output(stage.output, &shape, first + i);
+        if (err == LUNA_OK)
+            luna_pixels_convert(stage.output, &shape, vae->model.range, target,
+                                (uint8_t *)target->data + i * step);
+    }
+    free(stage.input);
+    free(stage.output);
+    return err;
+}
+
+luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                         size_t count, const luna_vae_target *target)
+{
+    return count == 0 ? LUNA_OK : decode_all(vae, latents, first, count, target);
+}

@@ -1,0 +1,174 @@
+//  One attempt, as the pipeline sees it: held, filled with images, released.
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "decoder/worker/attempts_own.h"
+#include "decoder/worker/show.h"
+
+static luna_attempt *next_waiting(luna_attempts *attempts)
+{
+    luna_attempt *attempt = attempts->first;
+    while (attempt && attempt->state != ATTEMPT_WAITING) attempt = attempt->next;
+    return attempt;
+}
+
+luna_attempt *luna_attempts_take(luna_attempts *attempts)
+{
+    luna_attempt *attempt = NULL;
+    pthread_mutex_lock(&attempts->lock);
+    while (!attempts->stopped && !(attempt = next_waiting(attempts)))
+        pthread_cond_wait(&attempts->news, &attempts->lock);
+    if (attempts->stopped) attempt = NULL;
+    if (attempt) {
+        attempt->state = ATTEMPT_RUNNING;
+        attempt->holders = 1;
+    }
+    pthread_mutex_unlock(&attempts->lock);
+    return attempt;
+}
+
+void luna_attempt_hold(luna_attempt *attempt)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    attempt->holders++;
+    pthread_mutex_unlock(&attempt->table->lock);
+}
+
+//  True when the attempt was cancelled: it has nothing to tell and is gone from the
+//  list. Locked.
+static bool settle(luna_attempt *attempt)
+{
+    const bool whole = attempt->saved == attempt->room;
+    attempt->holders = 0;
+    attempt->state =
+        whole || attempt->err != LUNA_OK ? ATTEMPT_ENDED : ATTEMPT_STOPPED;
+    if (attempt->cancelled) luna_attempts_unlink(attempt);
+    return attempt->cancelled;
+}
+
+void luna_attempt_release(luna_attempt **held)
+{
+    luna_attempt *attempt = *held;
+    luna_attempts *table = attempt->table;
+    *held = NULL;
+    pthread_mutex_lock(&table->lock);
+    const bool last = attempt->holders == 1;
+    if (!last) attempt->holders--;
+    pthread_mutex_unlock(&table->lock);
+    if (!last) return;
+    //  Nobody else can hold it any more: the payload goes before the attempt ends.
+    luna_work_unload(attempt->work);
+    pthread_mutex_lock(&table->lock);
+    const bool gone = settle(attempt);
+    pthread_mutex_unlock(&table->lock);
+    if (gone) luna_attempt_free(attempt);
+    luna_attempts_tick(table);
+    luna_attempts_wake(table);
+}
+
+luna_work *luna_attempt_work(luna_attempt *attempt)
+{
+    return attempt->work;
+}
+
+luna_err luna_attempt_expect(luna_attempt *attempt, size_t images)
+{
+    luna_msg_image *room = calloc(images ? images : 1, sizeof *room);
+    if (!room) return luna_error(LUNA_NO_MEMORY, "no memory for %zu images", images);
+    pthread_mutex_lock(&attempt->table->lock);
+    attempt->images = room;
+    attempt->room = images;
+    pthread_mutex_unlock(&attempt->table->lock);
+    return LUNA_OK;
+}
+
+bool luna_attempt_is_over(luna_attempt *attempt)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    const bool over =
+        attempt->cancelled || attempt->err != LUNA_OK || attempt->table->stopped;
+    pthread_mutex_unlock(&attempt->table->lock);
+    return over;
+}
+
+static luna_err save_locked(luna_attempt *attempt, const luna_image_record *record,
+                            const luna_timings *timings)
+{
+    if (attempt->saved == attempt->room)
+        return luna_error(LUNA_INTERNAL, "more images than the job has");
+    const char *path =
+        luna_arena_text(&attempt->memory, record->path, strlen(record->path));
+    const char *hash =
+        luna_arena_text(&attempt->memory, record->sha256, strlen(record->sha256));
+    if (!path || !hash)
+        return luna_error(LUNA_NO_MEMORY, "no memory for an image's record");
+    attempt->images[attempt->saved++] = (luna_msg_image){.input = record->key.input,
+                                                         .index = record->key.index,
+                                                         .path = luna_text_of(path),
+                                                         .bytes = record->bytes,
+                                                         .sha256 = luna_text_of(hash),
+                                                         .width = record->width,
+                                                         .height = record->height,
+                                                         .decode_ms = timings->decode_ms,
+                                                         .encode_ms = timings->encode_ms,
+                                                         .write_ms = timings->write_ms};
+    return LUNA_OK;
+}
+
+luna_err luna_attempt_saved(luna_attempt *attempt, const luna_image_record *record,
+                            const luna_timings *timings)
+{
+    luna_attempts *table = attempt->table;
+    pthread_mutex_lock(&table->lock);
+    const luna_err err = save_locked(attempt, record, timings);
+    pthread_mutex_unlock(&table->lock);
+    luna_attempts_tick(table);
+    luna_attempts_wake(table);
+    return err;
+}
+
+void luna_attempt_fail(luna_attempt *attempt, luna_err err)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    if (attempt->err == LUNA_OK) {
+        attempt->err = err;
+        luna_text_show(luna_text_of(luna_error_text()), attempt->detail,
+                       sizeof attempt->detail);
+    }
+    pthread_mutex_unlock(&attempt->table->lock);
+}
+
+void luna_attempt_stage(luna_attempt *attempt, const char *stage)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    attempt->stage = stage;
+    pthread_mutex_unlock(&attempt->table->lock);
+    luna_attempts_tick(attempt->table);
+    luna_attempts_wake(attempt->table);
+}
+
+luna_err luna_attempt_vae(luna_attempt *attempt, const char *name)
+{
+    char *copy = strdup(name);
+    if (!copy) return luna_error(LUNA_NO_MEMORY, "no memory for a VAE's name");
+    pthread_mutex_lock(&attempt->table->lock);
+    free(attempt->vae);
+    attempt->vae = copy;
+    pthread_mutex_unlock(&attempt->table->lock);
+    return LUNA_OK;
+}
+
+void luna_attempt_decoded(luna_attempt *attempt)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    attempt->decoded = true;
+    pthread_mutex_unlock(&attempt->table->lock);
+    luna_attempts_wake(attempt->table);
+}
+
+void luna_attempts_tick(luna_attempts *attempts)
+{
+    atomic_fetch_add(&attempts->ticks, 1);
+}
