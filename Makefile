@@ -104,7 +104,7 @@ $(LIBLUNA): $(call archives,$(LUNA_ROOMS)) producer/luna/libluna.map
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=producer/luna/libluna.map \
 	    -Wl,--no-undefined -o $@ -Wl,--whole-archive $(call archives,producer/luna) -Wl,--no-whole-archive \
-	    -Wl,--start-group $(call archives,proto common) -Wl,--end-group $(ZMQ_LIBS)
+	    -Wl,--start-group $(call archives,proto common) -Wl,--end-group -Wl,--as-needed $(ZMQ_LIBS)
 	@ln -sf $(SONAME) $(BUILD)/lib/libluna.so
 $(BUILD)/bin/lunactl: $(call archives,producer/lunactl common) $(LIBLUNA)
 	@mkdir -p $(@D)

@@ -343,7 +343,8 @@ void luna_scheduler_failed(luna_scheduler *s, uint32_t session,
 luna_err luna_scheduler_cancel(luna_scheduler *s, const luna_id *id)
 {
     luna_job *job = luna_job_table_find(&s->jobs, id);
-    if (!job) return luna_error(LUNA_NOT_FOUND, "no active job has this id");
+    if (!job || job->place == LUNA_PLACE_STORING)
+        return luna_error(LUNA_NOT_FOUND, "no active job has this id");
     if (job->place == LUNA_PLACE_ENDING)
         return luna_error(LUNA_EXISTS, "the job has ended already");
     const luna_decoder *decoder = luna_fleet_find(&s->fleet, job->session);

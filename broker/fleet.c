@@ -5,7 +5,8 @@
 
 static void free_decoder(luna_decoder *decoder)
 {
-    for (size_t i = 0; i < decoder->vae_count; i++) free(decoder->vaes[i]);
+    for (size_t i = 0; i < decoder->vae_count; i++)
+        free((void *)(uintptr_t)decoder->vaes[i].name.data);
     free(decoder->vaes);
     free(decoder);
 }
@@ -23,7 +24,7 @@ static luna_err copy_vaes(luna_decoder *decoder, const luna_msg_hello *hello)
         char *copy = malloc(name.len + 1);
         if (!copy) return luna_error(LUNA_NO_MEMORY, "no memory for %zu VAEs", count);
         luna_text_copy(name, copy, name.len + 1);
-        decoder->vaes[decoder->vae_count++] = copy;
+        decoder->vaes[decoder->vae_count++].name = (luna_text){copy, name.len};
     }
     return LUNA_OK;
 }
@@ -113,7 +114,7 @@ luna_decoder *luna_fleet_instance(const luna_fleet *fleet, const luna_id *instan
 bool luna_decoder_serves(const luna_decoder *decoder, const char *vae)
 {
     for (size_t i = 0; i < decoder->vae_count; i++)
-        if (strcmp(decoder->vaes[i], vae) == 0) return true;
+        if (luna_text_is(decoder->vaes[i].name, vae)) return true;
     return false;
 }
 

@@ -41,7 +41,7 @@ typedef struct luna_decoder {
     char version[LUNA_DECODER_BYTES];
     char host[LUNA_DECODER_BYTES];
     uint64_t pid;
-    char **vaes;  //  names it can serve
+    luna_msg_vae *vaes;  //  names it can serve; owned
     size_t vae_count;
     char last_vae[LUNA_MAX_PATH_BYTES + 1];  //  of the job it was given last
     bool maps_payload;

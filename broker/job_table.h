@@ -9,9 +9,10 @@
 
 #include "proto/message.h"
 
-//  Where an active job is. The wire knows the first two as "pending", the others
-//  as "in_progress".
+//  Where an active job is. The wire knows WAITING and DEFERRED as "pending", those
+//  after them as "in_progress", and a job that is being stored not at all.
 typedef enum luna_job_place {
+    LUNA_PLACE_STORING,   //  its acceptance is being made durable
     LUNA_PLACE_WAITING,   //  in its VAE's queue
     LUNA_PLACE_DEFERRED,  //  waits for wake_ms before it is queued again
     LUNA_PLACE_STARTING,  //  its next attempt is being made durable

@@ -61,19 +61,26 @@ static luna_job_heap *heap_of(luna_scheduler *s, const luna_job *job)
     return timed ? &s->timers : NULL;
 }
 
+static void leave(luna_scheduler *s, luna_job *job)
+{
+    luna_job_heap *heap = heap_of(s, job);
+    if (heap) luna_job_heap_remove(heap, job);
+    if (luna_place_is_pending(job->place)) s->backlog[job->priority]--;
+    if (job->place == LUNA_PLACE_STORING) s->storing--;
+}
+
 static void enter(luna_scheduler *s, luna_job *job, luna_job_place place)
 {
     job->place = place;
     luna_job_heap *heap = heap_of(s, job);
     if (heap) luna_job_heap_push(heap, job);
     if (luna_place_is_pending(place)) s->backlog[job->priority]++;
+    if (place == LUNA_PLACE_STORING) s->storing++;
 }
 
 void luna_scheduler_move(luna_scheduler *s, luna_job *job, luna_job_place place)
 {
-    luna_job_heap *heap = heap_of(s, job);
-    if (heap) luna_job_heap_remove(heap, job);
-    if (luna_place_is_pending(job->place)) s->backlog[job->priority]--;
+    leave(s, job);
     enter(s, job, place);
 }
 
@@ -160,12 +167,13 @@ luna_err luna_scheduler_add(luna_scheduler *s, const luna_entry *entry, int64_t 
     s->bytes += job->bytes;
     job->wake_ms = now_ms + s->rules.adopt_ms;
     luna_job_table_add(&s->jobs, job);
-    enter(s, job, entry->running ? LUNA_PLACE_ORPHAN : LUNA_PLACE_WAITING);
+    enter(s, job, entry->place);
     return LUNA_OK;
 }
 
-void luna_scheduler_drop(luna_scheduler *s, luna_job *job)
+static void drop(luna_scheduler *s, luna_job *job)
 {
+    leave(s, job);
     luna_job_table_remove(&s->jobs, job);
     s->bytes -= job->bytes;
     job->queue->jobs--;
@@ -177,7 +185,17 @@ void luna_scheduler_drop(luna_scheduler *s, luna_job *job)
 void luna_scheduler_ended(luna_scheduler *s, const luna_id *id)
 {
     luna_job *job = luna_job_table_find(&s->jobs, id);
-    if (job && job->place == LUNA_PLACE_ENDING) luna_scheduler_drop(s, job);
+    if (job && job->place == LUNA_PLACE_ENDING) drop(s, job);
+}
+
+void luna_scheduler_stored(luna_scheduler *s, const luna_id *id, bool durable)
+{
+    luna_job *job = luna_job_table_find(&s->jobs, id);
+    if (!job || job->place != LUNA_PLACE_STORING) return;
+    if (durable)
+        luna_scheduler_move(s, job, LUNA_PLACE_WAITING);
+    else
+        drop(s, job);
 }
 
 //  ---- the choice
@@ -303,7 +321,8 @@ uint64_t luna_scheduler_backlog(const luna_scheduler *s, uint64_t priority)
 luna_depth luna_scheduler_depth(const luna_scheduler *s)
 {
     luna_depth depth = {.pending = luna_scheduler_backlog(s, 0), .bytes = s->bytes};
-    depth.in_progress = s->jobs.count - depth.pending;
+    depth.storing = s->storing;
+    depth.in_progress = s->jobs.count - depth.pending - s->storing;
     for (size_t i = 0; i < s->fleet.count; i++) {
         const luna_decoder *each = s->fleet.at[i];
         if (each->state == LUNA_DECODER_READY) depth.decoders++;

@@ -4,7 +4,7 @@
 //  caller). It knows the active jobs and the decoders, takes what happened, and
 //  gives its decisions as calls, which the broker carries out.
 //
-//      add --> WAITING --start--> STARTING --started--> RUNNING --done--> ENDING
+//      stored -> WAITING --start--> STARTING --started--> RUNNING --done--> ENDING
 //                 ^                                        |                 |
 //                 +-------- give back (lost, refused) -----+     ended: removed
 //
@@ -63,7 +63,8 @@ typedef struct luna_entry {
     uint64_t attempts;
     uint64_t lost;
     uint64_t refused;
-    bool running;  //  its latest attempt may still be in a decoder's hands
+    luna_job_place place;  //  STORING: new; WAITING; ORPHAN: its latest attempt may still
+                           //  be in a decoder's hands
 } luna_entry;
 
 //  How a job ends or why it comes back. Texts live as long as the call.
@@ -99,6 +100,10 @@ void luna_scheduler_free(luna_scheduler **scheduler);
 //  LUNA_EXISTS; LUNA_BUSY with too many different VAEs waiting; LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_scheduler_add(luna_scheduler *scheduler,
                                           const luna_entry *entry, int64_t now_ms);
+
+//  A STORING job is durable and waits from now on, or could not be stored and is
+//  forgotten.
+void luna_scheduler_stored(luna_scheduler *scheduler, const luna_id *id, bool durable);
 
 //  Active jobs: NULL when there is none of this id. Valid until the next change.
 const luna_job *luna_scheduler_find(const luna_scheduler *scheduler, const luna_id *id);
@@ -176,7 +181,8 @@ bool luna_job_image_saved(const luna_job *job, uint64_t input, uint64_t index);
 typedef struct luna_depth {
     uint64_t pending;
     uint64_t in_progress;
-    uint64_t bytes;     //  payloads of both
+    uint64_t storing;
+    uint64_t bytes;     //  payloads of all of them
     uint64_t decoders;  //  ready
     uint64_t sent;      //  attempts in decoders' hands
 } luna_depth;

@@ -24,6 +24,7 @@ struct luna_scheduler {
     luna_fleet fleet;
     uint64_t order;                           //  of the job added last
     uint64_t random;                          //  state of the jitter
+    uint64_t storing;                         //  jobs in STORING
     uint64_t bytes;                           //  payloads of the active jobs
     uint64_t backlog[LUNA_PRIORITY_MAX + 1];  //  pending jobs by priority
 };
@@ -33,8 +34,5 @@ bool luna_place_is_pending(luna_job_place place);
 
 //  Takes the job out of the heap of its place and puts it into that of the new one.
 void luna_scheduler_move(luna_scheduler *scheduler, luna_job *job, luna_job_place place);
-
-//  Frees what `job` uses and the job; it must be in no heap.
-void luna_scheduler_drop(luna_scheduler *scheduler, luna_job *job);
 
 #endif

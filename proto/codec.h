@@ -21,6 +21,11 @@ typedef struct luna_packet luna_packet;
 //  LUNA_NO_MEMORY. Cost: microseconds, whatever the payload's size.
 LUNA_MUST_USE luna_err luna_packet_open(const void *data, size_t len, luna_packet **out);
 
+//  The id under a key of the map, whatever else is wrong with the message (its
+//  version, its type, other fields): so that a refusal finds its way. False when the
+//  bytes are no map or it has no such id.
+bool luna_packet_peek_id(const void *data, size_t len, const char *key, luna_id *out);
+
 luna_msg_type luna_packet_type(const luna_packet *packet);
 
 //  Fills the struct of the packet's type. Unknown keys are passed over, a missing

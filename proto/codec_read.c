@@ -292,6 +292,24 @@ luna_err luna_packet_open(const void *data, size_t len, luna_packet **out)
     return err;
 }
 
+bool luna_packet_peek_id(const void *data, size_t len, const char *key, luna_id *out)
+{
+    msgpack_zone zone;
+    msgpack_object root;
+    size_t offset = 0;
+    if (luna_scan(data, len) != LUNA_OK) return false;
+    if (!msgpack_zone_init(&zone, MSGPACK_ZONE_CHUNK_SIZE)) return false;
+    const bool map =
+        msgpack_unpack(data, len, &offset, &zone, &root) == MSGPACK_UNPACK_SUCCESS &&
+        root.type == MSGPACK_OBJECT_MAP;
+    const msgpack_object *id = map ? find(&root.via.map, key) : NULL;
+    const bool good =
+        id && id->type == MSGPACK_OBJECT_BIN && id->via.bin.size == LUNA_ID_BYTES;
+    if (good) memcpy(out->byte, id->via.bin.ptr, LUNA_ID_BYTES);
+    msgpack_zone_destroy(&zone);
+    return good;
+}
+
 luna_msg_type luna_packet_type(const luna_packet *packet)
 {
     return packet->type;

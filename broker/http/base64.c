@@ -28,8 +28,8 @@ static luna_err squeeze(char *text, size_t *len)
         char c = text[i];
         if (c == '\\') c = i + 1 < *len ? unescape(text[++i]) : '\0';
         if (c == '\0')
-            return luna_error(LUNA_BAD_REQUEST,
-                              "not base64: an escape at character %zu", i);
+            return luna_error(LUNA_BAD_REQUEST, "not base64: an escape at character %zu",
+                              i);
         if (c != ' ' && c != '\n' && c != '\r' && c != '\t') text[used++] = c;
     }
     *len = used;
@@ -75,8 +75,7 @@ luna_err luna_base64_decode(char *text, size_t *len)
 {
     uint8_t value[256];
     fill_values(value);
-    if (memchr(text, '\\', *len) || memchr(text, ' ', *len))
-        LUNA_TRY(squeeze(text, len));
+    if (memchr(text, '\\', *len) || memchr(text, ' ', *len)) LUNA_TRY(squeeze(text, len));
     const size_t count = *len;
     if (count % 4 != 0)
         return luna_error(LUNA_BAD_REQUEST,

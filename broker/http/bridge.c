@@ -190,11 +190,12 @@ static void expire(luna_bridge *bridge)
     while (bridge->waiting && bridge->waiting->deadline_ms <= now_ms) {
         luna_ask *ask = bridge->waiting;
         bridge->waiting = ask->next;
-        finish(ask, LUNA_TIMEOUT,
-               ask->type == LUNA_MSG_JOB
-                   ? "the broker gave no receipt in time; the job may have been accepted: "
-                     "send it again with the same id, it is never run twice"
-                   : "the broker gave no answer in time; try again");
+        finish(
+            ask, LUNA_TIMEOUT,
+            ask->type == LUNA_MSG_JOB
+                ? "the broker gave no receipt in time; the job may have been accepted: "
+                  "send it again with the same id, it is never run twice"
+                : "the broker gave no answer in time; try again");
     }
 }
 
@@ -221,7 +222,8 @@ static void send_small(luna_bridge *bridge, luna_msg_type type, const void *msg)
     size_t len;
     if (luna_msg_pack(type, msg, &bytes, &len) != LUNA_OK) return;
     if (zmq_send(zsock_resolve(bridge->control), bytes, len, ZMQ_DONTWAIT) < 0)
-        luna_log(LUNA_LOG_DEBUG, "http_bridge", "not sent: %s", zmq_strerror(zmq_errno()));
+        luna_log(LUNA_LOG_DEBUG, "http_bridge", "not sent: %s",
+                 zmq_strerror(zmq_errno()));
     free(bytes);
 }
 
@@ -297,7 +299,8 @@ void luna_bridge_ask(luna_bridge *bridge, luna_ask *ask)
         wake(bridge);
 }
 
-//  ---- start and stop -------------------------------------------------------------------
+//  ---- start and stop
+//  -------------------------------------------------------------------
 
 static luna_err open_socket(int type, const char *endpoint, const luna_id *id,
                             zsock_t **out)

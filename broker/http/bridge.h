@@ -15,10 +15,10 @@ typedef struct luna_bridge luna_bridge;
 //  Lives in the asker's memory, which must stay until `done` was called.
 typedef struct luna_ask {
     //  set by the asker
-    luna_msg_type type;    //  JOB, QUERY, CANCEL or RETRY
-    luna_id id;            //  JOB: of the job
-    uint64_t re;           //  else: as in the message; from luna_bridge_re
-    luna_parcel *message;  //  moved to the bridge
+    luna_msg_type type;                  //  JOB, QUERY, CANCEL or RETRY
+    luna_id id;                          //  JOB: of the job
+    uint64_t re;                         //  else: as in the message; from luna_bridge_re
+    luna_parcel *message;                //  moved to the bridge
     void (*done)(struct luna_ask *ask);  //  in the bridge's thread, or the asker's
     void *context;                       //  the asker's own
 

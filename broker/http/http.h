@@ -49,7 +49,7 @@ typedef struct luna_http_options {
     uint32_t connections;   //  at a time; 256
     uint32_t answer_ms;     //  wait for the broker before 504; 15 000
     uint32_t idle_s;        //  a connection without traffic is closed; 30
-    uint32_t upload_ms;     //  from headers to the body's end, else 408; 300 000
+    uint32_t upload_ms;     //  from headers to the body's end, else cut off; 300 000
 } luna_http_options;
 
 luna_http_options luna_http_options_default(void);

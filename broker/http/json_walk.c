@@ -103,7 +103,8 @@ static bool skip_number(cursor *c)
     skip_char(c, '-', '-');
     const char *first = c->at;
     const size_t digits = skip_digits(c);
-    if (digits == 0 || (digits > 1 && *first == '0')) return fail(c, "a malformed number");
+    if (digits == 0 || (digits > 1 && *first == '0'))
+        return fail(c, "a malformed number");
     if (skip_char(c, '.', '.') && skip_digits(c) == 0)
         return fail(c, "a malformed number");
     if (!skip_char(c, 'e', 'E')) return true;

@@ -2,6 +2,8 @@
 
 #include "broker/store/batch.h"
 
+#include "common/log.h"
+
 static luna_err known(luna_engine *engine, luna_store_op *op)
 {
     char text[LUNA_ID_TEXT_BYTES];
@@ -38,7 +40,8 @@ static luna_err check_payload(luna_engine *engine, const luna_id *id)
         luna_map_close(&map);
     }
     if (err == LUNA_OK) return LUNA_OK;
-    return luna_error(LUNA_NOT_FOUND, "the job cannot be retried, its payload is gone: %s",
+    return luna_error(LUNA_NOT_FOUND,
+                      "the job cannot be retried, its payload is gone: %s",
                       luna_error_text());
 }
 
@@ -70,23 +73,43 @@ static luna_err apply_finish(luna_engine *engine, luna_store_op *op)
     if (luna_job_state_is_active(state) || state >= LUNA_JOB_STATES)
         return luna_error(LUNA_INTERNAL, "a job cannot finish as %s",
                           luna_job_state_name(state));
-    return luna_rows_finish(&engine->db, &op->id, &op->in.finish, &op->state, &op->changed);
+    return luna_rows_finish(&engine->db, &op->id, &op->in.finish, &op->state,
+                            &op->changed);
+}
+
+//  Removes what it can; the others leave the list, so that they keep their rows.
+static void remove_payloads(const luna_spool *spool, luna_store_jobs *old)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < old->count; i++) {
+        if (luna_spool_remove(spool, &old->items[i].info.id) == LUNA_OK)
+            old->items[kept++] = old->items[i];
+        else
+            luna_log(LUNA_LOG_WARNING, "spool.leftover",
+                     "error=\"%s\" next=\"the job is forgotten later\"",
+                     luna_error_text());
+    }
+    old->count = kept;
 }
 
 //  Payloads go first and durably: a payload without a row would become a job again.
-//  A payload that cannot be removed keeps its row.
+static luna_err forget(luna_engine *engine, luna_store_jobs *old)
+{
+    luna_reaper_drain(&engine->reaper);
+    remove_payloads(&engine->spool, old);
+    if (old->count == 0) return LUNA_OK;
+    LUNA_TRY(luna_health_judge(&engine->health, luna_spool_sync(&engine->spool)));
+    for (size_t i = 0; i < old->count; i++)
+        LUNA_TRY(luna_rows_delete(&engine->db, &old->items[i].info.id));
+    return LUNA_OK;
+}
+
 static luna_err apply_forget(luna_engine *engine, luna_store_op *op)
 {
     luna_store_jobs old = {0};
-    luna_reaper_drain(&engine->reaper);
     luna_err err = luna_rows_expired(&engine->db, &op->in.forget, &old);
-    for (size_t i = 0; err == LUNA_OK && i < old.count; i++)
-        err = luna_spool_remove(&engine->spool, &old.items[i].info.id);
-    if (err == LUNA_OK && old.count > 0)
-        err = luna_health_judge(&engine->health, luna_spool_sync(&engine->spool));
-    for (size_t i = 0; err == LUNA_OK && i < old.count; i++)
-        err = luna_rows_delete(&engine->db, &old.items[i].info.id);
-    op->changed = err == LUNA_OK ? old.count : 0;
+    if (err == LUNA_OK) err = forget(engine, &old);
+    if (err == LUNA_OK) op->changed = old.count;
     luna_store_jobs_free(&old);
     return err;
 }
@@ -96,19 +119,26 @@ luna_err luna_batch_apply(luna_engine *engine, luna_batch_slot *slot)
     luna_store_op *op = slot->op;
     luna_db *db = &engine->db;
     switch (op->kind) {
-        case LUNA_STORE_PUT: return apply_put(engine, slot);
+        case LUNA_STORE_PUT:
+            return apply_put(engine, slot);
         case LUNA_STORE_ATTEMPT:
             return luna_rows_attempt(db, &op->id, &op->in.attempt, &op->state);
         case LUNA_STORE_IMAGES:
             return luna_rows_images(db, &op->id, &op->in.images, &op->changed);
-        case LUNA_STORE_FINISH: return apply_finish(engine, op);
+        case LUNA_STORE_FINISH:
+            return apply_finish(engine, op);
         case LUNA_STORE_REQUEUE:
             return luna_rows_requeue(db, &op->id, &op->in.requeue, &op->state);
-        case LUNA_STORE_RETRY: return apply_retry(engine, op);
-        case LUNA_STORE_GET: return apply_get(engine, op);
-        case LUNA_STORE_LIST: return luna_rows_list(db, &op->in.list, &op->found);
-        case LUNA_STORE_COUNTS: return luna_rows_counts(db, op->counts);
-        case LUNA_STORE_FORGET: return apply_forget(engine, op);
+        case LUNA_STORE_RETRY:
+            return apply_retry(engine, op);
+        case LUNA_STORE_GET:
+            return apply_get(engine, op);
+        case LUNA_STORE_LIST:
+            return luna_rows_list(db, &op->in.list, &op->found);
+        case LUNA_STORE_COUNTS:
+            return luna_rows_counts(db, op->counts);
+        case LUNA_STORE_FORGET:
+            return apply_forget(engine, op);
     }
     return luna_error(LUNA_INTERNAL, "the store has no operation %d", (int)op->kind);
 }

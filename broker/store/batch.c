@@ -1,11 +1,14 @@
 #include "broker/store/batch.h"
 
+#include "common/log.h"
+
 #include <stdio.h>
 
 static void set_result(luna_store_op *op, luna_err err)
 {
     op->err = err;
-    snprintf(op->detail, sizeof op->detail, "%s", err == LUNA_OK ? "" : luna_error_text());
+    snprintf(op->detail, sizeof op->detail, "%s",
+             err == LUNA_OK ? "" : luna_error_text());
 }
 
 static void reset_result(luna_store_op *op)
@@ -47,8 +50,13 @@ static luna_err write_payload(luna_engine *engine, luna_batch_slot *slot)
 
 static void drop_payload(luna_engine *engine, luna_batch_slot *slot)
 {
-    slot->stage = LUNA_PUT_NONE;
-    (void)luna_spool_remove(&engine->spool, &slot->op->id);
+    char name[LUNA_ID_TEXT_BYTES];
+    slot->stage = LUNA_PUT_REFUSED;
+    if (luna_spool_remove(&engine->spool, &slot->op->id) == LUNA_OK) return;
+    luna_id_text(&slot->op->id, name);
+    luna_log(LUNA_LOG_WARNING, "spool.leftover",
+             "job=%s error=\"%s\" next=\"a pending job at the next start\"", name,
+             luna_error_text());
 }
 
 //  All write-backs have been started by now, so the syncs overlap on the device.
@@ -58,29 +66,38 @@ static void finish_payload(luna_engine *engine, luna_batch_slot *slot)
     luna_err err = luna_spool_finish(&engine->spool, id, slot->fd);
     err = luna_health_judge(&engine->health, err);
     if (err == LUNA_OK) err = luna_spool_publish(&engine->spool, id);
-    slot->stage = err == LUNA_OK ? LUNA_PUT_READY : LUNA_PUT_NONE;
+    slot->stage = err == LUNA_OK ? LUNA_PUT_READY : LUNA_PUT_REFUSED;
     set_result(slot->op, err);
 }
 
 static void sync_names(luna_engine *engine)
 {
-    const luna_err err = luna_health_judge(&engine->health, luna_spool_sync(&engine->spool));
+    const luna_err err =
+        luna_health_judge(&engine->health, luna_spool_sync(&engine->spool));
     if (err == LUNA_OK) return;
+    for (size_t i = 0; i < engine->count; i++)
+        if (engine->slots[i].stage == LUNA_PUT_READY)
+            set_result(engine->slots[i].op, err);
+    for (size_t i = 0; i < engine->count; i++)
+        if (engine->slots[i].stage == LUNA_PUT_READY)
+            drop_payload(engine, &engine->slots[i]);
+}
+
+static void write_payloads(luna_engine *engine)
+{
     for (size_t i = 0; i < engine->count; i++) {
-        if (engine->slots[i].stage != LUNA_PUT_READY) continue;
-        set_result(engine->slots[i].op, err);
-        drop_payload(engine, &engine->slots[i]);
+        luna_batch_slot *slot = &engine->slots[i];
+        if (slot->op->kind != LUNA_STORE_PUT) continue;
+        const luna_err err = write_payload(engine, slot);
+        if (err != LUNA_OK) slot->stage = LUNA_PUT_REFUSED;
+        set_result(slot->op, err);
     }
 }
 
 static void store_payloads(luna_engine *engine)
 {
     bool any = false;
-    for (size_t i = 0; i < engine->count; i++) {
-        luna_batch_slot *slot = &engine->slots[i];
-        if (slot->op->kind == LUNA_STORE_PUT)
-            set_result(slot->op, write_payload(engine, slot));
-    }
+    write_payloads(engine);
     for (size_t i = 0; i < engine->count; i++) {
         if (engine->slots[i].stage != LUNA_PUT_WRITTEN) continue;
         finish_payload(engine, &engine->slots[i]);
@@ -91,15 +108,90 @@ static void store_payloads(luna_engine *engine)
 
 //  ---- rows ---------------------------------------------------------------------------
 
-//  The transaction, not the operation, has failed.
+//  The transaction may have failed, and not just the operation.
 static bool is_fatal(luna_err err)
 {
-    return err == LUNA_IO || err == LUNA_NO_SPACE || err == LUNA_NO_MEMORY ||
-           err == LUNA_BUSY || err == LUNA_INTERNAL || err == LUNA_CANT_CREATE;
+    return err != LUNA_OK && err != LUNA_EXISTS && err != LUNA_NOT_FOUND &&
+           err != LUNA_BAD_REQUEST;
 }
 
-//  A PUT that failed before the rows is not tried.
-static bool wants_rows(const luna_batch_slot *slot)
+static luna_err apply_all(luna_engine *engine)
 {
-    return slot->op->kind != LUNA_STORE_PUT || slot->op->err == LUNA_OK;
+    for (size_t i = 0; i < engine->count; i++) {
+        luna_batch_slot *slot = &engine->slots[i];
+        if (slot->stage == LUNA_PUT_REFUSED) continue;
+        const luna_err err = luna_batch_apply(engine, slot);
+        if (is_fatal(err)) return err;
+        set_result(slot->op, err);
+    }
+    return LUNA_OK;
+}
+
+//  All or nothing; the results stand only when this succeeds.
+static luna_err run_together(luna_engine *engine)
+{
+    LUNA_TRY(luna_db_begin(&engine->db));
+    const luna_err err = apply_all(engine);
+    if (err == LUNA_OK)
+        return luna_health_judge(&engine->health, luna_db_commit(&engine->db));
+    luna_db_rollback(&engine->db);
+    return err;
+}
+
+//  A payload that was written before the disk failed is not accepted after it.
+static luna_err refuse_put(luna_engine *engine, const luna_batch_slot *slot)
+{
+    char why[300];
+    if (slot->stage != LUNA_PUT_READY) return LUNA_OK;
+    if (luna_health_good(&engine->health, why, sizeof why)) return LUNA_OK;
+    return luna_error(LUNA_IO, "the store is read-only: %s", why);
+}
+
+static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
+{
+    LUNA_TRY(refuse_put(engine, slot));
+    LUNA_TRY(luna_db_begin(&engine->db));
+    luna_err err = luna_batch_apply(engine, slot);
+    if (err == LUNA_OK)
+        return luna_health_judge(&engine->health, luna_db_commit(&engine->db));
+    luna_db_rollback(&engine->db);
+    return err;
+}
+
+//  One operation that fails, or needs more room than there is, must not fail its
+//  neighbours: each gets a transaction of its own.
+static void store_rows(luna_engine *engine)
+{
+    if (engine->count > 1 && run_together(engine) == LUNA_OK) return;
+    for (size_t i = 0; i < engine->count; i++) {
+        luna_batch_slot *slot = &engine->slots[i];
+        if (slot->stage == LUNA_PUT_REFUSED) continue;
+        reset_result(slot->op);
+        set_result(slot->op, run_alone(engine, slot));
+    }
+}
+
+//  ---- the batch -----------------------------------------------------------------------
+
+//  After LUNA_IO the row may be on the disk all the same, so the payload stays.
+static void clean_up(luna_engine *engine, luna_batch_slot *slot)
+{
+    const luna_store_op *op = slot->op;
+    if (slot->stage == LUNA_PUT_READY && op->err != LUNA_OK && op->err != LUNA_IO)
+        drop_payload(engine, slot);
+    if (op->kind == LUNA_STORE_FINISH && op->err == LUNA_OK &&
+        op->state != LUNA_JOB_FAILED)
+        luna_reaper_add(&engine->reaper, &op->id);
+}
+
+void luna_batch_run(luna_engine *engine, luna_store_op *const *ops, size_t count)
+{
+    engine->count = count;
+    for (size_t i = 0; i < count; i++) {
+        engine->slots[i] = (luna_batch_slot){.op = ops[i], .fd = -1};
+        reset_result(ops[i]);
+    }
+    store_payloads(engine);
+    store_rows(engine);
+    for (size_t i = 0; i < count; i++) clean_up(engine, &engine->slots[i]);
 }

@@ -11,10 +11,10 @@
 
 //  Where the payload of a PUT stands.
 typedef enum luna_put_stage {
-    LUNA_PUT_NONE,     //  not a PUT, a duplicate, or refused
+    LUNA_PUT_NONE,     //  not a PUT, or a repetition
     LUNA_PUT_WRITTEN,  //  in tmp/, file descriptor open
-    LUNA_PUT_SYNCED,   //  in tmp/, closed
-    LUNA_PUT_READY     //  in ready/
+    LUNA_PUT_READY,    //  in ready/
+    LUNA_PUT_REFUSED   //  failed and gone; the operation has its result
 } luna_put_stage;
 
 typedef struct luna_batch_slot {

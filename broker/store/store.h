@@ -74,9 +74,11 @@ luna_store_job luna_store_job_new(const luna_msg_job *job, size_t body_bytes,
 //  ---- operations ------------------------------------------------------------------
 
 //  Every operation names what it needs in `in`, and its errors. All may also answer
-//  LUNA_IO, LUNA_NO_SPACE and LUNA_NO_MEMORY. NOT_FOUND: no job of this id.
+//  LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY and LUNA_BUSY (another program holds the
+//  database's lock for more than 5 s). NOT_FOUND: no job of this id.
 typedef enum luna_store_kind {
-    //  A new job. `in.put.job` as from luna_store_job_new, `in.put.body` its message.
+    //  A new job. `in.put.job` as from luna_store_job_new (`id` of the
+    //  operation rules), `in.put.body` its message.
     //  LUNA_EXISTS: the id is known (also when finished and not yet forgotten);
     //  nothing is written, `found` holds the stored job and `state` its state.
     //  LUNA_NO_SPACE: bytes needed and free are in `detail`. LUNA_IO: read-only.
@@ -202,7 +204,7 @@ void luna_store_op_clear(luna_store_op *op);
 
 typedef struct luna_store_options {
     const char *state_dir;   //  made when missing, mode 0700
-    const char *spool_dir;   //  the same; one file system for all of it
+    const char *spool_dir;   //  the same, 0750; all of it on one local file system
     uint64_t reserve_bytes;  //  a PUT that would leave less free than this is refused
     size_t batch_ops;        //  0: 64; one transaction holds at most so many
     size_t batch_bytes;      //  0: 64 MiB; or so many payload bytes (one is always taken)
@@ -226,8 +228,8 @@ LUNA_MUST_USE luna_err luna_store_open(const luna_store_options *options,
 //  Hands an operation over; never blocks on the disk and never fails.
 void luna_store_submit(luna_store *store, luna_store_op *op);
 
-//  A file descriptor that polls readable while operations are back. Only to be
-//  polled; closed by luna_store_close.
+//  A file descriptor that polls readable when operations have come back: collect then
+//  until NULL. Only to be polled; closed by luna_store_close.
 int luna_store_fd(const luna_store *store);
 
 //  The oldest operation that is back, or NULL when there is none: call until NULL.

@@ -205,6 +205,17 @@ luna_err luna_place_find(const luna_roots *roots, luna_text output_dir,
     return LUNA_OK;
 }
 
+bool luna_place_is_plain(const char *path)
+{
+    if (path[0] == '\0' || path[0] == '/') return false;
+    while (*path) {
+        const size_t len = strcspn(path, "/");
+        if (len == 0 || (len == 2 && path[0] == '.' && path[1] == '.')) return false;
+        path += len + (path[len] == '/');
+    }
+    return true;
+}
+
 //  ---- opening -------------------------------------------------------------------------
 
 static luna_err open_part(int parent, const char *part, const char *path, bool make,

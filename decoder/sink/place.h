@@ -39,6 +39,9 @@ LUNA_MUST_USE luna_err luna_place_find(const luna_roots *roots, luna_text output
 //  symlink.
 LUNA_MUST_USE luna_err luna_place_open(const luna_place *place, bool make, int *fd);
 
+//  Whether `path` is relative, with neither empty parts nor "..".
+bool luna_place_is_plain(const char *path);
+
 //  An error of creating or writing `path` by errno: LUNA_NO_SPACE with what to do for a
 //  full disk or a size limit, else LUNA_CANT_CREATE.
 luna_err luna_place_error(const char *what, const char *path);

@@ -37,6 +37,15 @@ void luna_record_place(const char *root, const luna_id *job, luna_place *out)
     snprintf(out->folder, sizeof out->folder, "%s/%s", LUNA_PLACE_HIDDEN, id);
 }
 
+luna_err luna_random_suffix(const char *end, char out[LUNA_SUFFIX_BYTES])
+{
+    uint64_t random;
+    if (getentropy(&random, sizeof random) != 0)
+        return luna_error_errno(LUNA_INTERNAL, "the kernel gives no random numbers");
+    snprintf(out, LUNA_SUFFIX_BYTES, ".%016" PRIx64 ".%s", random, end);
+    return LUNA_OK;
+}
+
 //  ---- reading ------------------------------------------------------------------------
 
 //  The value of the line that begins with `key`, its newline replaced by a NUL; *at
@@ -61,23 +70,12 @@ static bool take_number(char **at, const char *key, uint64_t *out)
     return *end == '\0';
 }
 
-static bool is_plain_path(const char *path)
-{
-    if (path[0] == '\0' || path[0] == '/') return false;
-    while (*path) {
-        const size_t len = strcspn(path, "/");
-        if (len == 0 || (len == 2 && path[0] == '.' && path[1] == '.')) return false;
-        path += len + (path[len] == '/');
-    }
-    return true;
-}
-
 static bool parse(char *text, const char *root, luna_image_record *out)
 {
     const char *value = take_line(&text, "luna-image 1");
     if (!value || value[0] != '\0') return false;
     value = take_line(&text, "path ");
-    if (!value || !is_plain_path(value)) return false;
+    if (!value || !luna_place_is_plain(value)) return false;
     if (luna_path_join(out->path, sizeof out->path, root, value) != LUNA_OK) return false;
     if (!take_number(&text, "bytes ", &out->bytes)) return false;
     value = take_line(&text, "sha256 ");
@@ -169,8 +167,8 @@ luna_err luna_record_read(const char *root, const luna_image_key *key,
 static luna_err write_text(int fd, const char *text, const char *path,
                            const luna_fault *fault)
 {
-    if (!luna_step(fault, "write record")) return luna_place_error("cannot write", path);
-    if (luna_write_all(fd, text, strlen(text), path) != LUNA_OK)
+    if (!luna_step(fault, "write record") ||
+        luna_write_all(fd, text, strlen(text), path) != LUNA_OK)
         return luna_place_error("cannot write", path);
     if (!luna_step(fault, "sync record") || fdatasync(fd) != 0)
         return luna_place_error("cannot sync", path);
@@ -188,28 +186,30 @@ static luna_err name_record(int side, const char *temporary, const char *name,
     return LUNA_OK;
 }
 
+static void make_text(const char *root, const luna_image_record *r,
+                      char text[RECORD_BYTES])
+{
+    const char *inside = r->path + strlen(root) + (strcmp(root, "/") != 0);
+    snprintf(text, RECORD_BYTES,
+             "luna-image 1\npath %s\nbytes %" PRIu64 "\nsha256 %s\nwidth %" PRIu64
+             "\nheight %" PRIu64 "\n",
+             inside, r->bytes, r->sha256, r->width, r->height);
+}
+
 luna_err luna_record_write(int side, const char *root, const luna_image_record *record,
                            const luna_fault *fault)
 {
     char name[LUNA_RECORD_NAME_BYTES], temporary[LUNA_RECORD_NAME_BYTES];
-    char text[RECORD_BYTES], suffix[32];
-    uint64_t random;
-    if (getentropy(&random, sizeof random) != 0)
-        return luna_error_errno(LUNA_INTERNAL, "the kernel gives no random numbers");
-    snprintf(suffix, sizeof suffix, ".%016" PRIx64 ".new", random);
+    char text[RECORD_BYTES], suffix[LUNA_SUFFIX_BYTES];
+    LUNA_TRY(luna_random_suffix("new", suffix));
     luna_record_name(&record->key, "", name);
     luna_record_name(&record->key, suffix, temporary);
-    const char *inside = record->path + strlen(root) + (strcmp(root, "/") != 0);
-    snprintf(text, sizeof text,
-             "luna-image 1\npath %s\nbytes %" PRIu64 "\nsha256 %s\nwidth %" PRIu64
-             "\nheight %" PRIu64 "\n",
-             inside, record->bytes, record->sha256, record->width, record->height);
-    if (!luna_step(fault, "create record"))
-        return luna_place_error("cannot create the record", name);
-    const int fd = openat(side, temporary,
-                          O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd < 0) return luna_place_error("cannot create the record", name);
-    luna_err err = write_text(fd, text, name, fault);
+    make_text(root, record, text);
+    const bool may = luna_step(fault, "create record");
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+    const int fd = may ? openat(side, temporary, flags, 0666) : -1;
+    if (fd < 0) return luna_place_error("cannot create the record of", record->path);
+    luna_err err = write_text(fd, text, record->path, fault);
     close(fd);
     if (err == LUNA_OK) err = name_record(side, temporary, name, fault);
     if (err != LUNA_OK) unlinkat(side, temporary, 0);

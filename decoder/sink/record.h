@@ -19,6 +19,7 @@
 #include "decoder/sink/place.h"
 
 #define LUNA_RECORD_NAME_BYTES 128
+#define LUNA_SUFFIX_BYTES      32
 
 //  Name of an image's record, with `suffix` (".try", "") after it.
 void luna_record_name(const luna_image_key *key, const char *suffix,
@@ -32,17 +33,22 @@ void luna_record_place(const char *root, const luna_id *job, luna_place *out);
 LUNA_MUST_USE luna_err luna_record_read(const char *root, const luna_image_key *key,
                                         luna_image_record *out, bool *found);
 
-//  Writes the record durably into the open folder `side`; `out->path` begins with
-//  `root`. `fault` is asked before each step, as in files.h.
+//  Asked before each step that can fail, as in files.h; `before` may be NULL.
 typedef struct luna_fault {
     int (*before)(void *arg, const char *step);
     void *arg;
 } luna_fault;
+
+//  True when the step may go on; else errno is set to its failure.
+bool luna_step(const luna_fault *fault, const char *step);
+
+//  ".<16 random hex digits>.<end>"; `end` has at most 8 characters.
+LUNA_MUST_USE luna_err luna_random_suffix(const char *end, char out[LUNA_SUFFIX_BYTES]);
+
+//  Writes the record durably into the open folder `side`; its path begins with `root`.
+//  LUNA_NO_SPACE, LUNA_CANT_CREATE, LUNA_IO; nothing is left behind then.
 LUNA_MUST_USE luna_err luna_record_write(int side, const char *root,
                                          const luna_image_record *record,
                                          const luna_fault *fault);
-
-//  True when the step may go on; else errno is set to the failure.
-bool luna_step(const luna_fault *fault, const char *step);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "decoder/worker/attempts_own.h"
 #include "decoder/worker/show.h"
 
@@ -42,10 +43,24 @@ static bool settle(luna_attempt *attempt)
 {
     const bool whole = attempt->saved == attempt->room;
     attempt->holders = 0;
-    attempt->state =
-        whole || attempt->err != LUNA_OK ? ATTEMPT_ENDED : ATTEMPT_STOPPED;
+    attempt->state = whole || attempt->err != LUNA_OK ? ATTEMPT_ENDED : ATTEMPT_STOPPED;
     if (attempt->cancelled) luna_attempts_unlink(attempt);
     return attempt->cancelled;
+}
+
+static void log_end(const luna_attempt *attempt)
+{
+    char id[LUNA_ID_TEXT_BYTES];
+    luna_id_text(&attempt->id, id);
+    if (attempt->err == LUNA_OK)
+        luna_log(LUNA_LOG_INFO, "job_ended", "job=%s attempt=%llu images=%zu of=%zu", id,
+                 (unsigned long long)attempt->number, attempt->saved, attempt->room);
+    else
+        luna_log(LUNA_LOG_WARNING, "job_failed",
+                 "job=%s attempt=%llu images=%zu of=%zu err=%s retry=%s detail=\"%s\"",
+                 id, (unsigned long long)attempt->number, attempt->saved, attempt->room,
+                 luna_err_name(attempt->err), luna_err_retry(attempt->err) ? "yes" : "no",
+                 attempt->detail);
 }
 
 void luna_attempt_release(luna_attempt **held)
@@ -62,10 +77,11 @@ void luna_attempt_release(luna_attempt **held)
     luna_work_unload(attempt->work);
     pthread_mutex_lock(&table->lock);
     const bool gone = settle(attempt);
+    if (!gone) log_end(attempt);
     pthread_mutex_unlock(&table->lock);
     if (gone) luna_attempt_free(attempt);
     luna_attempts_tick(table);
-    luna_attempts_wake(table);
+    luna_attempts_nudge(table);
 }
 
 luna_work *luna_attempt_work(luna_attempt *attempt)
@@ -84,6 +100,13 @@ luna_err luna_attempt_expect(luna_attempt *attempt, size_t images)
     return LUNA_OK;
 }
 
+void luna_attempt_expect_less(luna_attempt *attempt, size_t images)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    attempt->room -= images;
+    pthread_mutex_unlock(&attempt->table->lock);
+}
+
 bool luna_attempt_is_over(luna_attempt *attempt)
 {
     pthread_mutex_lock(&attempt->table->lock);
@@ -91,6 +114,14 @@ bool luna_attempt_is_over(luna_attempt *attempt)
         attempt->cancelled || attempt->err != LUNA_OK || attempt->table->stopped;
     pthread_mutex_unlock(&attempt->table->lock);
     return over;
+}
+
+bool luna_attempt_is_cancelled(luna_attempt *attempt)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    const bool cancelled = attempt->cancelled;
+    pthread_mutex_unlock(&attempt->table->lock);
+    return cancelled;
 }
 
 static luna_err save_locked(luna_attempt *attempt, const luna_image_record *record,
@@ -125,7 +156,7 @@ luna_err luna_attempt_saved(luna_attempt *attempt, const luna_image_record *reco
     const luna_err err = save_locked(attempt, record, timings);
     pthread_mutex_unlock(&table->lock);
     luna_attempts_tick(table);
-    luna_attempts_wake(table);
+    luna_attempts_nudge(table);
     return err;
 }
 
@@ -146,7 +177,7 @@ void luna_attempt_stage(luna_attempt *attempt, const char *stage)
     attempt->stage = stage;
     pthread_mutex_unlock(&attempt->table->lock);
     luna_attempts_tick(attempt->table);
-    luna_attempts_wake(attempt->table);
+    luna_attempts_nudge(attempt->table);
 }
 
 luna_err luna_attempt_vae(luna_attempt *attempt, const char *name)
@@ -165,7 +196,7 @@ void luna_attempt_decoded(luna_attempt *attempt)
     pthread_mutex_lock(&attempt->table->lock);
     attempt->decoded = true;
     pthread_mutex_unlock(&attempt->table->lock);
-    luna_attempts_wake(attempt->table);
+    luna_attempts_nudge(attempt->table);
 }
 
 void luna_attempts_tick(luna_attempts *attempts)

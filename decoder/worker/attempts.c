@@ -56,7 +56,7 @@ int luna_attempts_fd(const luna_attempts *attempts)
 }
 
 //  The counter cannot overflow: the link reads it away, and a full one is readable.
-void luna_attempts_wake(luna_attempts *attempts)
+void luna_attempts_nudge(luna_attempts *attempts)
 {
     const uint64_t one = 1;
     if (write(attempts->fd, &one, sizeof one) < 0) return;
@@ -182,7 +182,7 @@ luna_err luna_attempts_add(luna_attempts *attempts, luna_work **work, int64_t no
     pthread_mutex_unlock(&attempts->lock);
     if (gone) luna_attempt_free(gone);
     if (err != LUNA_OK) luna_attempt_free(attempt);
-    luna_attempts_wake(attempts);
+    luna_attempts_nudge(attempts);
     return err;
 }
 
@@ -320,7 +320,7 @@ void luna_attempts_retell(luna_attempts *attempts)
         if (at->state == ATTEMPT_TOLD) at->state = ATTEMPT_ENDED;
     }
     pthread_mutex_unlock(&attempts->lock);
-    luna_attempts_wake(attempts);
+    luna_attempts_nudge(attempts);
 }
 
 size_t luna_attempts_list(luna_attempts *attempts, luna_msg_job_key *out, size_t room)

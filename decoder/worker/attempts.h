@@ -95,9 +95,12 @@ luna_work *luna_attempt_work(luna_attempt *attempt);
 
 //  Says how many images the attempt has to report in the end.
 LUNA_MUST_USE luna_err luna_attempt_expect(luna_attempt *attempt, size_t images);
+//  So many less: the broker knows them as saved and nobody else does.
+void luna_attempt_expect_less(luna_attempt *attempt, size_t images);
 
 //  Cancelled, failed or stopped: nothing more is to be decoded for it.
 bool luna_attempt_is_over(luna_attempt *attempt);
+bool luna_attempt_is_cancelled(luna_attempt *attempt);
 
 typedef struct luna_timings {
     double decode_ms;
@@ -124,5 +127,8 @@ void luna_attempt_decoded(luna_attempt *attempt);
 
 //  A step of real progress.
 void luna_attempts_tick(luna_attempts *attempts);
+
+//  Turns the link's descriptor readable though there is nothing new to report.
+void luna_attempts_nudge(luna_attempts *attempts);
 
 #endif

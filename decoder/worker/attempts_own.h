@@ -13,8 +13,8 @@ typedef enum luna_attempt_state {
     ATTEMPT_WAITING,
     ATTEMPT_RUNNING,
     ATTEMPT_STOPPED,  //  half-way; its saved images are to be told, bye gives it back
-    ATTEMPT_ENDED,  //  its done or failed is to be told
-    ATTEMPT_TOLD    //  told; not known to be read
+    ATTEMPT_ENDED,    //  its done or failed is to be told
+    ATTEMPT_TOLD      //  told; not known to be read
 } luna_attempt_state;
 
 struct luna_attempt {
@@ -58,9 +58,6 @@ struct luna_attempts {
     size_t cancel_at;  //  the oldest note
     atomic_uint_fast64_t ticks;
 };
-
-//  Wakes the link.
-void luna_attempts_wake(luna_attempts *attempts);
 
 //  Takes the attempt out of the list; the caller frees it outside the lock. Locked.
 void luna_attempts_unlink(luna_attempt *attempt);

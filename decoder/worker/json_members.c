@@ -10,7 +10,8 @@ luna_members luna_members_of(luna_blob json)
 
 static void skip_space(luna_members *members)
 {
-    while (members->at < members->end && memchr(" \t\r\n", *members->at, 4)) members->at++;
+    while (members->at < members->end && memchr(" \t\r\n", *members->at, 4))
+        members->at++;
 }
 
 static bool take(luna_members *members, char wanted)

@@ -130,8 +130,8 @@ static void evict(luna_models *models)
     while (*at) {
         model *here = *at;
         bytes += here->bytes;
-        if (count++ == 0 || (count <= models->options.count_max &&
-                             bytes <= models->options.bytes_max)) {
+        if (count++ == 0 ||
+            (count <= models->options.count_max && bytes <= models->options.bytes_max)) {
             at = &here->next;
             continue;
         }
@@ -157,16 +157,18 @@ static luna_err load(luna_models *models, const luna_vae_entry *entry, model *in
     luna_log(LUNA_LOG_INFO, "vae_loaded",
              "vae=\"%s\" family=%s variant=\"%s\" channels=%zu device=%s precision=%s "
              "ms=%lld path=\"%s\"",
-             entry->name, info->family, info->variant, info->latent_channels, info->device,
-             info->precision, (long long)(luna_now_ms() - start_ms), entry->path);
+             entry->name, info->family, info->variant, info->latent_channels,
+             info->device, info->precision, (long long)(luna_now_ms() - start_ms),
+             entry->path);
     return LUNA_OK;
 }
 
-static luna_err add(luna_models *models, const luna_vae_entry *entry, const model_key *key,
-                    model **out)
+static luna_err add(luna_models *models, const luna_vae_entry *entry,
+                    const model_key *key, model **out)
 {
     model *fresh = calloc(1, sizeof *fresh);
-    if (!fresh) return luna_error(LUNA_NO_MEMORY, "no memory for the VAE %s", entry->path);
+    if (!fresh)
+        return luna_error(LUNA_NO_MEMORY, "no memory for the VAE %s", entry->path);
     fresh->key = *key;
     fresh->key.path = strdup(key->path);
     const luna_err err = fresh->key.path

@@ -19,9 +19,9 @@ struct luna_pool {
 
 static bool has_room(const luna_pool *pool, size_t bytes)
 {
-    return pool->tasks == 0 ||
-           (pool->tasks < pool->options.tasks_max && pool->bytes < pool->options.bytes_max &&
-            bytes <= pool->options.bytes_max - pool->bytes);
+    return pool->tasks == 0 || (pool->tasks < pool->options.tasks_max &&
+                                pool->bytes < pool->options.bytes_max &&
+                                bytes <= pool->options.bytes_max - pool->bytes);
 }
 
 void luna_pool_reserve(luna_pool *pool, size_t bytes)

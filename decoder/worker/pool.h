@@ -12,15 +12,15 @@
 
 //  The head of every task's own struct.
 typedef struct luna_task {
-    struct luna_task *next;                //  the pool's
+    struct luna_task *next;               //  the pool's
     void (*run)(struct luna_task *task);  //  runs and frees the task
-    size_t bytes;                          //  as reserved
+    size_t bytes;                         //  as reserved
 } luna_task;
 
 typedef struct luna_pool_options {
-    size_t threads;      //  at least 1
-    size_t tasks_max;    //  reserved at a time, at least 1
-    size_t bytes_max;    //  reserved at a time; one larger task is let in alone
+    size_t threads;            //  at least 1
+    size_t tasks_max;          //  reserved at a time, at least 1
+    size_t bytes_max;          //  reserved at a time; one larger task is let in alone
     void (*thread_end)(void);  //  called by each thread at its end; may be NULL
 } luna_pool_options;
 

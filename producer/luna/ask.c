@@ -110,10 +110,10 @@ luna_err luna_ask(luna_client *client, luna_question *question, int64_t deadline
                     : luna_client_late(client, "no answer");
 }
 
-static int query(luna_client *client, luna_msg_query query_fields, int32_t timeout_ms,
+static int query(luna_client *client, luna_msg_query fields, int32_t timeout_ms,
                  luna_answer **out)
 {
-    luna_question question = {.type = LUNA_MSG_QUERY, .query = query_fields};
+    luna_question question = {.type = LUNA_MSG_QUERY, .query = fields};
     LUNA_TRY(luna_client_check(client));
     if (!out) return luna_error(LUNA_USAGE, "the place for the answer is NULL");
     return luna_ask(client, &question, luna_deadline_ms(timeout_ms), out);
@@ -142,21 +142,13 @@ int luna_query_jobs(luna_client *client, const char *state, uint64_t limit,
     return query(client, fields, timeout_ms, out);
 }
 
-static luna_err parse_id(const char *text, luna_id *id)
-{
-    if (!text) return luna_error(LUNA_USAGE, "the job id is NULL");
-    return luna_id_parse(text, id) == LUNA_OK
-               ? LUNA_OK
-               : luna_error(LUNA_USAGE, "'%.40s' is not a job id (a UUID)", text);
-}
-
 int luna_query_job(luna_client *client, const char *job_id, int32_t timeout_ms,
                    luna_answer **out)
 {
     luna_answer *answer;
     luna_msg_query fields = {.what = luna_text_of("job")};
     if (!out) return luna_error(LUNA_USAGE, "the place for the answer is NULL");
-    LUNA_TRY(parse_id(job_id, &fields.id));
+    LUNA_TRY(luna_job_id(job_id, &fields.id));
     const int rc = query(client, fields, timeout_ms, &answer);
     if (rc != LUNA_RC_OK) return rc;
     if (answer->job_count != 1) {
@@ -204,7 +196,7 @@ int luna_cancel(luna_client *client, const char *job_id, int32_t timeout_ms)
     luna_id id;
     bool under_way;
     LUNA_TRY(luna_client_check(client));
-    LUNA_TRY(parse_id(job_id, &id));
+    LUNA_TRY(luna_job_id(job_id, &id));
     const int64_t deadline_ms = luna_deadline_ms(timeout_ms);
     if (withdraw(client, &id, &under_way)) {
         luna_client_ring(client);
@@ -219,6 +211,6 @@ int luna_retry(luna_client *client, const char *job_id, int32_t timeout_ms)
 {
     luna_id id;
     LUNA_TRY(luna_client_check(client));
-    LUNA_TRY(parse_id(job_id, &id));
+    LUNA_TRY(luna_job_id(job_id, &id));
     return order(client, LUNA_MSG_RETRY, &id, luna_deadline_ms(timeout_ms));
 }

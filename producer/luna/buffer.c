@@ -5,8 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SMALL_BYTES     65536U       //  below: malloc is as good, not kept
-#define HUGE_PAGE_BYTES (2U << 20)   //  x86-64 and arm64 with 4 KiB pages
+#define SMALL_BYTES     65536U      //  below: malloc is as good, not kept
+#define HUGE_PAGE_BYTES (2U << 20)  //  x86-64 and arm64 with 4 KiB pages
 #define KEEP_COUNT      32
 
 struct luna_pool {

@@ -29,6 +29,13 @@ luna_err luna_client_check(const luna_client *client)
                       "this client was made before a fork: make one in the child");
 }
 
+luna_err luna_job_id(const char *text, luna_id *id)
+{
+    if (!text) return luna_error(LUNA_USAGE, "the job id is NULL");
+    if (luna_id_parse(text, id) == LUNA_OK) return LUNA_OK;
+    return luna_error(LUNA_USAGE, "'%.40s' is not a job id (a UUID)", text);
+}
+
 void luna_client_ring(luna_client *client)
 {
     const uint64_t one = 1;
@@ -70,8 +77,8 @@ luna_err luna_client_late(luna_client *client, const char *what)
         return luna_error(LUNA_TIMEOUT, "%s: the broker at %s did not answer in time",
                           what, client->endpoint);
     return luna_error(LUNA_UNAVAILABLE, "%s: no broker answers at %s%s%s%s", what,
-                      client->endpoint, problem[0] ? " (" : "",
-                      problem, problem[0] ? ")" : ": start luna-broker or set LUNA_BROKER");
+                      client->endpoint, problem[0] ? " (" : "", problem,
+                      problem[0] ? ")" : ": start luna-broker or set LUNA_BROKER");
 }
 
 static luna_err check_options(const luna_options *options)
@@ -228,8 +235,8 @@ int luna_wait_available(luna_client *client, int32_t timeout_ms)
     while (!atomic_load(&client->available) && luna_client_wait(client, deadline_ms))
         continue;
     pthread_mutex_unlock(&client->lock);
-    return atomic_load(&client->available) ? LUNA_OK
-                                           : luna_client_late(client, "cannot connect");
+    if (atomic_load(&client->available)) return LUNA_RC_OK;
+    return luna_client_late(client, "cannot connect");
 }
 
 const char *luna_endpoint(const luna_client *client)

@@ -102,6 +102,9 @@ struct luna_client {
 //  LUNA_UNSUPPORTED in a forked child, LUNA_USAGE for NULL.
 LUNA_MUST_USE luna_err luna_client_check(const luna_client *client);
 
+//  Reads the id of a job; LUNA_USAGE for anything else.
+LUNA_MUST_USE luna_err luna_job_id(const char *text, luna_id *id);
+
 void luna_client_ring(luna_client *client);
 void luna_client_problem(luna_client *client, const char *text);
 
@@ -114,7 +117,8 @@ bool luna_client_wait(luna_client *client, int64_t deadline_ms);
 //  Notes and returns why something did not happen in time. Not under the lock.
 luna_err luna_client_late(luna_client *client, const char *what);
 
-//  ---- loop.c, session.c, intake.c, watch.c: the background thread ----------------------
+//  ---- loop.c, session.c, intake.c, watch.c: the background thread
+//  ----------------------
 
 void *luna_loop_run(void *client);
 
@@ -147,7 +151,8 @@ void luna_watch_reset(luna_client *client);
 void luna_ask_answer(luna_client *client, const luna_msg_answer *answer,
                      zmq_msg_t *frame);
 
-//  ---- ask.c, answer.c: for the functions of luna.h ---------------------------------------
+//  ---- ask.c, answer.c: for the functions of luna.h
+//  ---------------------------------------
 
 typedef struct luna_question {
     luna_msg_type type;  //  LUNA_MSG_QUERY, LUNA_MSG_CANCEL or LUNA_MSG_RETRY

@@ -23,8 +23,7 @@ static int64_t note_blocked(luna_client *client, int64_t now_ms)
 {
     luna_session *session = &client->session;
     if (session->blocked_ms == 0) session->blocked_ms = now_ms;
-    const int64_t limit_ms =
-        session->blocked_ms + client->options.receipt_timeout_max_ms;
+    const int64_t limit_ms = session->blocked_ms + client->options.receipt_timeout_max_ms;
     if (now_ms < limit_ms) return limit_ms;
     session->blocked_ms = 0;
     if (luna_link_intake(&client->link, luna_text_of(session->intake)) != LUNA_OK)

@@ -26,15 +26,15 @@ typedef enum luna_entry_state {
 typedef struct luna_entry {
     luna_id id;
     luna_entry_state state;
-    luna_buffer *body;      //  the job message; NULL once settled
-    size_t bytes;           //  of the message
-    uint64_t sendings;      //  how often it went to the intake
-    uint64_t order;         //  of its submission; the queue is sorted by it
-    int64_t timeout_ms;     //  the current wait for a receipt
-    int64_t deadline_ms;    //  flight: when it is overdue
-    luna_err error;         //  settled: LUNA_OK is accepted
-    char *detail;           //  settled with an error: one sentence
-    uint64_t position;      //  accepted
+    luna_buffer *body;    //  the job message; NULL once settled
+    size_t bytes;         //  of the message
+    uint64_t sendings;    //  how often it went to the intake
+    uint64_t order;       //  of its submission; the queue is sorted by it
+    int64_t timeout_ms;   //  the current wait for a receipt
+    int64_t deadline_ms;  //  flight: when it is overdue
+    luna_err error;       //  settled: LUNA_OK is accepted
+    char *detail;         //  settled with an error: one sentence
+    uint64_t position;    //  accepted
     uint64_t images;
     bool duplicate;
     struct luna_entry *prev, *next;  //  in its list

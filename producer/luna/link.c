@@ -66,8 +66,10 @@ static luna_err connect_socket(void **socket, const char *endpoint)
     if (zmq_connect(*socket, endpoint) == 0) return LUNA_OK;
     const int code = errno;
     close_socket(socket);
-    return luna_error(LUNA_CONFIG, "cannot connect to '%s': %s; expected ipc:///PATH or "
-                      "tcp://HOST:PORT", endpoint, zmq_strerror(code));
+    return luna_error(LUNA_CONFIG,
+                      "cannot connect to '%s': %s; expected ipc:///PATH or "
+                      "tcp://HOST:PORT",
+                      endpoint, zmq_strerror(code));
 }
 
 luna_err luna_link_control(luna_link *link, const char *endpoint)

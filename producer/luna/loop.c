@@ -77,6 +77,6 @@ void *luna_loop_run(void *arg)
         wait_until(client, next_ms < stop_ms ? next_ms : stop_ms, wants_room);
         receive_all(client);
     }
-    luna_watch_reset(client);
+    luna_watch_tick(client);  //  frees what its watchers have left
     return NULL;
 }

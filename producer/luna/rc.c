@@ -6,7 +6,7 @@
 #include "producer/luna/luna.h"
 #include "proto/message.h"
 
-#define X(symbol, name, http, sysexit, retry, meaning)      \
+#define X(symbol, name, http, sysexit, retry, meaning)          \
     _Static_assert((int)LUNA_RC_##symbol == (int)LUNA_##symbol, \
                    "luna_rc and luna_err must agree");
 LUNA_ERR_TABLE(X)

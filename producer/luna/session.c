@@ -125,8 +125,7 @@ static luna_err take_welcome(luna_client *client, luna_packet *packet, int64_t n
     if (welcome.intake.len == 0)
         return luna_error(LUNA_PROTOCOL, "its welcome names no intake");
     LUNA_TRY(connect_intake(client, &welcome));
-    luna_text_copy(welcome.events, client->session.events,
-                   sizeof client->session.events);
+    luna_text_copy(welcome.events, client->session.events, sizeof client->session.events);
     up(client, &welcome, now_ms);
     return LUNA_OK;
 }
@@ -155,7 +154,8 @@ static luna_err take_answer(luna_client *client, luna_packet *packet, zmq_msg_t 
     char detail[200];
     LUNA_TRY(luna_packet_read(packet, &answer));
     luna_text_copy(answer.detail, detail, sizeof detail);
-    if (answer.re == 0 && answer.error.len) return luna_error(LUNA_PROTOCOL, "%s", detail);
+    if (answer.re == 0 && answer.error.len)
+        return luna_error(LUNA_PROTOCOL, "%s", detail);
     luna_ask_answer(client, &answer, frame);
     return LUNA_OK;
 }

@@ -1,0 +1,172 @@
+//  loop.h - what the parts of the broker's loop share; not for anybody else
+//
+//      intake.c    PULL: jobs in, receipts out
+//      control.c   ROUTER: hello, credit, pings, progress, results
+//      answer.c    questions and orders
+//      dispatch.c  the scheduler's decisions: attempts, slots, work, ends
+//      events.c    XPUB: snapshots and numbered events
+//      info.c      jobs, decoders and status as the wire shows them
+//      task.c      operations of the store and what follows them
+//      broker.c    start, ticks, stop
+//
+//  A change of state goes: message > scheduler > call > store operation > what is
+//  told to others. Nobody is told of anything that is not durable.
+
+#ifndef LUNA_BROKER_LOOP_H
+#define LUNA_BROKER_LOOP_H
+
+#include "broker/http/http.h"
+#include "broker/scheduler.h"
+#include "broker/settings.h"
+#include "broker/slot.h"
+#include "broker/store/store.h"
+#include "proto/codec.h"
+
+#include <czmq.h>
+
+//  A received message with everything that must live while it is used.
+typedef struct luna_message {
+    luna_peer peer;
+    zframe_t *frame;
+    luna_packet *packet;
+} luna_message;
+
+void luna_message_close(luna_message *message);
+
+//  The message in hand, so that the scheduler's calls can say what they are part of.
+typedef struct luna_current {
+    luna_message *message;    //  may be moved into a task; then it is empty
+    luna_store_images saved;  //  with progress and done; borrows from the message
+    bool saved_taken;         //  a task records them
+    bool order;               //  a task will answer the peer
+    uint64_t re;
+} luna_current;
+
+typedef struct luna_broker {
+    const luna_settings *settings;
+    luna_id epoch;
+    char host[80];
+    zloop_t *loop;
+    zsock_t *control;
+    zsock_t *intake;
+    zsock_t *events;
+    luna_http *http;
+    luna_store *store;
+    luna_scheduler *scheduler;
+    luna_slot *slots[LUNA_DECODERS_MAX];
+    size_t slot_count;
+    luna_slot_namer namer;
+    luna_current current;
+    size_t task_count;          //  operations at the store
+    struct luna_task *stalled;  //  waiting to be tried again, oldest first
+    uint64_t held_bytes;        //  of jobs on their way to the disk
+    bool intake_paused;
+    int64_t accepted_ms;              //  of the latest job: never steps back
+    uint64_t seq;                     //  of the latest event
+    uint64_t ended[LUNA_JOB_STATES];  //  finished jobs by state
+    luna_msg_status told;             //  status of the latest status event
+    int64_t status_due_ms;
+    int64_t forget_due_ms;
+    int64_t watchdog_due_ms;
+    bool forgetting;
+    bool stopping;
+    int64_t stop_due_ms;
+} luna_broker;
+
+//  ---- task.c -------------------------------------------------------------------------
+
+typedef struct luna_task luna_task;
+
+//  What follows an operation that is back; the task is freed after it.
+typedef void luna_task_back(luna_broker *broker, luna_task *task);
+
+struct luna_task {
+    luna_store_op op;
+    luna_task_back *back;
+    luna_message message;  //  what the operation borrows from
+    luna_peer peer;        //  who waits for the answer
+    bool order;            //  with `re`: an order to be answered
+    uint64_t re;
+    uint64_t limit;
+    uint32_t attempt;
+    char name[LUNA_DECODER_BYTES];
+    char error[33];
+    char detail[1024];
+    char *topic;     //  of a snapshot; owned
+    int64_t due_ms;  //  stalled: next try
+    luna_task *next;
+};
+
+//  NULL, with a line in the log, when memory is short.
+luna_task *luna_task_new(luna_store_kind kind, const luna_id *id, luna_task_back *back);
+void luna_task_free(luna_task *task);
+void luna_task_submit(luna_broker *broker, luna_task *task);
+//  Everything that is back.
+void luna_task_collect(luna_broker *broker);
+void luna_task_retry_stalled(luna_broker *broker, int64_t now_ms);
+
+//  ---- intake.c -----------------------------------------------------------------------
+
+int luna_intake_ready(zloop_t *loop, zsock_t *reader, void *broker);
+//  Starts or stops reading, by what is held in memory.
+void luna_intake_pace(luna_broker *broker);
+//  "yes", or why no job is taken now. The text lives until the next call.
+const char *luna_intake_accepting(luna_broker *broker);
+
+//  ---- control.c
+//  ------------------------------------------------------------------------
+
+int luna_control_ready(zloop_t *loop, zsock_t *reader, void *broker);
+//  False when the peer is gone or does not read; the message is then dropped.
+bool luna_control_send(luna_broker *broker, const luna_peer *peer, luna_msg_type type,
+                       const void *message);
+
+//  ---- answer.c
+//  ---------------------------------------------------------------------------
+
+void luna_answer_query(luna_broker *broker, luna_message *message);
+void luna_answer_cancel(luna_broker *broker, luna_message *message);
+void luna_answer_retry(luna_broker *broker, luna_message *message);
+//  The answer to an order; `detail` is luna_error_text() for an error.
+void luna_answer_order(luna_broker *broker, const luna_peer *peer, uint64_t re,
+                       luna_err err);
+
+//  ---- dispatch.c
+//  ---------------------------------------------------------------------------
+
+luna_calls luna_dispatch_calls(luna_broker *broker);
+//  A new slot for the session. Errors of luna_slot_open.
+LUNA_MUST_USE luna_err luna_dispatch_open(luna_broker *broker, uint32_t session,
+                                          const luna_peer *peer, luna_slot **out);
+luna_slot *luna_dispatch_slot(const luna_broker *broker, uint32_t session);
+luna_slot *luna_dispatch_peer(const luna_broker *broker, const luna_peer *peer);
+void luna_dispatch_close_all(luna_broker *broker);
+//  Starts what can start; after every round of messages.
+void luna_dispatch_settle(luna_broker *broker);
+//  Records images that no other task recorded.
+void luna_dispatch_record(luna_broker *broker, const luna_id *id);
+
+//  ---- events.c
+//  -----------------------------------------------------------------------------
+
+int luna_events_ready(zloop_t *loop, zsock_t *reader, void *broker);
+void luna_events_job(luna_broker *broker, const char *kind,
+                     const luna_msg_job_info *info);
+void luna_events_decoder(luna_broker *broker, const char *kind,
+                         const luna_decoder *decoder);
+//  When something changed since the last one.
+void luna_events_status(luna_broker *broker);
+
+//  ---- info.c
+//  ---------------------------------------------------------------------------------
+
+//  Texts borrow from the broker and live until its next change.
+luna_msg_job_info luna_info_job(const luna_broker *broker, const luna_job *job);
+//  A stored row, with what only the scheduler knows of an active job.
+void luna_info_refresh(const luna_broker *broker, luna_msg_job_info *info);
+luna_msg_decoder_info luna_info_decoder(const luna_decoder *decoder, int64_t now_ms);
+luna_msg_status luna_info_status(luna_broker *broker);
+//  All decoders; the caller frees *out. Returns how many; 0 and NULL without memory.
+size_t luna_info_decoders(const luna_broker *broker, luna_msg_decoder_info **out);
+
+#endif

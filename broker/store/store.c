@@ -1,0 +1,279 @@
+//  store.c - the store's thread and the two queues between it and the loop
+//
+//  An operation is in exactly one place: waiting, in the batch being executed, done,
+//  or (loop thread only) collected. The queues are linked through the operations.
+
+#include "broker/store/store.h"
+
+#include "broker/store/batch.h"
+#include "broker/store/lock.h"
+#include "broker/store/recover.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define BATCH_BYTES ((size_t)64 << 20)
+
+typedef struct queue {
+    luna_store_op *first;
+    luna_store_op *last;
+} queue;
+
+struct luna_store {
+    luna_engine engine;  //  the store thread's, but for health and spool's paths
+    size_t batch_ops;
+    size_t batch_bytes;
+    int lock;   //  of the state folder
+    int event;  //  readable while `done` may hold something
+    pthread_t thread;
+    pthread_mutex_t mutex;  //  for what follows
+    pthread_cond_t changed;
+    queue waiting;
+    queue done;
+    bool busy;  //  a batch is being executed
+    bool stopping;
+    queue back;  //  the loop thread's: taken from `done`, not yet collected
+};
+
+//  ---- queues ----------------------------------------------------------------------
+
+static void push(queue *q, luna_store_op *op)
+{
+    op->next = NULL;
+    if (q->last)
+        q->last->next = op;
+    else
+        q->first = op;
+    q->last = op;
+}
+
+static luna_store_op *pop(queue *q)
+{
+    luna_store_op *op = q->first;
+    if (!op) return NULL;
+    q->first = op->next;
+    if (!q->first) q->last = NULL;
+    op->next = NULL;
+    return op;
+}
+
+//  Whether `op` may join a batch of `count` operations and `bytes` payload bytes.
+static bool fits(const luna_store *store, const luna_store_op *op, size_t count,
+                 size_t bytes)
+{
+    if (count == 0) return true;
+    if (count >= store->batch_ops || op->kind == LUNA_STORE_FORGET) return false;
+    if (op->kind != LUNA_STORE_PUT) return true;
+    return bytes < store->batch_bytes &&
+           op->in.put.body.len <= store->batch_bytes - bytes;
+}
+
+static size_t take_batch(luna_store *store, luna_store_op *ops[LUNA_BATCH_MAX])
+{
+    size_t count = 0, bytes = 0;
+    while (store->waiting.first && fits(store, store->waiting.first, count, bytes)) {
+        luna_store_op *op = pop(&store->waiting);
+        ops[count++] = op;
+        if (op->kind == LUNA_STORE_FORGET) break;
+        if (op->kind == LUNA_STORE_PUT) bytes += op->in.put.body.len;
+    }
+    return count;
+}
+
+//  ---- the store thread ---------------------------------------------------------------
+
+static void signal_done(const luna_store *store)
+{
+    const uint64_t one = 1;
+    //  Fails only when the counter is full, and then it is readable anyway.
+    if (write(store->event, &one, sizeof one) < 0) return;
+}
+
+static void give_back(luna_store *store, luna_store_op *const *ops, size_t count)
+{
+    for (size_t i = 0; i < count; i++) push(&store->done, ops[i]);
+    store->busy = false;
+    signal_done(store);
+    pthread_cond_broadcast(&store->changed);
+}
+
+static void *work(void *argument)
+{
+    luna_store *store = argument;
+    luna_store_op *ops[LUNA_BATCH_MAX];
+    pthread_mutex_lock(&store->mutex);
+    for (;;) {
+        while (!store->waiting.first && !store->stopping)
+            pthread_cond_wait(&store->changed, &store->mutex);
+        const size_t count = take_batch(store, ops);
+        if (count == 0) break;
+        store->busy = true;
+        pthread_mutex_unlock(&store->mutex);
+        luna_batch_run(&store->engine, ops, count);
+        pthread_mutex_lock(&store->mutex);
+        give_back(store, ops, count);
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return NULL;
+}
+
+//  ---- open -------------------------------------------------------------------------
+
+//  The names of new folders; a parent that may not be read is not ours to sync.
+static void sync_parent(const char *dir)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    if (luna_path_join(path, sizeof path, dir, "..") != LUNA_OK) return;
+    if (luna_sync_dir(path) != LUNA_OK) return;
+}
+
+static luna_err open_state(luna_store *store, const char *dir)
+{
+    char path[4096];
+    LUNA_TRY(luna_make_dirs(dir, 0700));
+    sync_parent(dir);
+    LUNA_TRY(luna_lock_take(dir, "luna.lock", &store->lock));
+    LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
+    return luna_rows_open(&store->engine.db, path);
+}
+
+static luna_err open_data(luna_store *store, const luna_store_options *options)
+{
+    luna_engine *engine = &store->engine;
+    LUNA_TRY(luna_spool_open(&engine->spool, options->spool_dir, options->reserve_bytes,
+                             options->files));
+    sync_parent(engine->spool.dir);
+    LUNA_TRY(open_state(store, options->state_dir));
+    return luna_recover(&engine->spool, &engine->db);
+}
+
+static void close_data(luna_store *store)
+{
+    luna_db_close(&store->engine.db);
+    luna_spool_close(&store->engine.spool);
+    if (store->lock >= 0) close(store->lock);
+}
+
+static luna_err start_thread(luna_store *store)
+{
+    LUNA_TRY(luna_reaper_start(&store->engine.reaper, &store->engine.spool));
+    if (pthread_create(&store->thread, NULL, work, store) == 0) return LUNA_OK;
+    luna_reaper_stop(&store->engine.reaper);
+    return luna_error(LUNA_NO_MEMORY, "cannot start a thread of the store");
+}
+
+static void free_store(luna_store *store)
+{
+    if (store->event >= 0) close(store->event);
+    pthread_cond_destroy(&store->changed);
+    pthread_mutex_destroy(&store->mutex);
+    luna_health_stop(&store->engine.health);
+    free(store);
+}
+
+static luna_store *new_store(const luna_store_options *options)
+{
+    const size_t ops = options->batch_ops;
+    luna_store *store = calloc(1, sizeof *store);
+    if (!store) return NULL;
+    store->batch_ops = ops == 0 || ops > LUNA_BATCH_MAX ? LUNA_BATCH_MAX : ops;
+    store->batch_bytes = options->batch_bytes ? options->batch_bytes : BATCH_BYTES;
+    store->lock = store->engine.spool.lock = store->engine.spool.ready = -1;
+    store->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pthread_mutex_init(&store->mutex, NULL);
+    pthread_cond_init(&store->changed, NULL);
+    luna_health_start(&store->engine.health);
+    return store;
+}
+
+static luna_err start(luna_store *store, const luna_store_options *options,
+                      luna_store_jobs *active)
+{
+    if (store->event < 0)
+        return luna_error_errno(LUNA_NO_MEMORY, "cannot make an eventfd");
+    LUNA_TRY(open_data(store, options));
+    LUNA_TRY(luna_rows_active(&store->engine.db, active));
+    return start_thread(store);
+}
+
+luna_err luna_store_open(const luna_store_options *options, luna_store **out,
+                         luna_store_jobs *active)
+{
+    luna_store *store = new_store(options);
+    if (!store) return luna_error(LUNA_NO_MEMORY, "no memory for the store");
+    *active = (luna_store_jobs){0};
+    const luna_err err = start(store, options, active);
+    if (err == LUNA_OK) {
+        *out = store;
+        return LUNA_OK;
+    }
+    luna_store_jobs_free(active);
+    close_data(store);
+    free_store(store);
+    return err;
+}
+
+//  ---- the loop's side
+//  ------------------------------------------------------------------
+
+void luna_store_submit(luna_store *store, luna_store_op *op)
+{
+    pthread_mutex_lock(&store->mutex);
+    push(&store->waiting, op);
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+int luna_store_fd(const luna_store *store)
+{
+    return store->event;
+}
+
+//  The event is cleared before `done` is taken: what comes later signals again.
+luna_store_op *luna_store_collect(luna_store *store)
+{
+    uint64_t signals;
+    if (store->back.first) return pop(&store->back);
+    if (read(store->event, &signals, sizeof signals) < 0) return NULL;
+    pthread_mutex_lock(&store->mutex);
+    store->back = store->done;
+    store->done = (queue){0};
+    pthread_mutex_unlock(&store->mutex);
+    return pop(&store->back);
+}
+
+void luna_store_drain(luna_store *store)
+{
+    pthread_mutex_lock(&store->mutex);
+    while (store->waiting.first || store->busy)
+        pthread_cond_wait(&store->changed, &store->mutex);
+    pthread_mutex_unlock(&store->mutex);
+}
+
+bool luna_store_writable(luna_store *store, char *why, size_t room)
+{
+    return luna_health_good(&store->engine.health, why, room);
+}
+
+luna_err luna_store_payload_path(const luna_store *store, const luna_id *id, char *out,
+                                 size_t room)
+{
+    return luna_spool_path(&store->engine.spool, id, out, room);
+}
+
+void luna_store_close(luna_store **store_p)
+{
+    luna_store *store = *store_p;
+    if (!store) return;
+    pthread_mutex_lock(&store->mutex);
+    store->stopping = true;
+    pthread_cond_broadcast(&store->changed);
+    pthread_mutex_unlock(&store->mutex);
+    pthread_join(store->thread, NULL);
+    luna_reaper_stop(&store->engine.reaper);
+    close_data(store);
+    free_store(store);
+    *store_p = NULL;
+}

@@ -1,0 +1,419 @@
+#define _GNU_SOURCE  //  fallocate, renameat2
+
+#include "decoder/sink/publish.h"
+
+#include "common/file.h"
+#include "decoder/sink/scan.h"
+#include "decoder/sink/sha256.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SCANS      8  //  for an anchor whose other name is nowhere
+#define LOST_TOKEN 64
+
+//  One attempt at one image. Steps return LUNA_OK with `again` set when another
+//  attempt finished the image under their hands.
+typedef struct attempt {
+    const luna_files *files;
+    const luna_image *image;
+    luna_image_record *record;
+    luna_place place;
+    int dir, side;  //  target folder, folder of the records
+    ino_t inode;    //  of the anchor
+    bool winner;    //  the anchor is this attempt's part
+    bool others;    //  a mark was there before
+    bool again;
+    char folder[LUNA_SINK_PATH_BYTES];  //  the target folder, for errors
+    char prefix[LUNA_NAME_PART_BYTES];
+    char anchor[LUNA_NAME_PART_BYTES];
+    char part[LUNA_NAME_PART_BYTES];  //  this attempt's, later the token; "" for none
+    char mark[LUNA_RECORD_NAME_BYTES];
+    char final[LUNA_NAME_PART_BYTES];
+} attempt;
+
+static bool step(const attempt *a, const char *name)
+{
+    return luna_step(&a->files->fault, name);
+}
+
+void luna_publish_prefix(const luna_image_key *key, char out[LUNA_NAME_PART_BYTES])
+{
+    char id[LUNA_ID_TEXT_BYTES];
+    luna_id_text(&key->job, id);
+    snprintf(out, LUNA_NAME_PART_BYTES, ".luna-%s-%" PRIu64 "-%" PRIu64 ".", id,
+             key->input, key->index);
+}
+
+static luna_err name_part(attempt *a)
+{
+    char suffix[LUNA_SUFFIX_BYTES];
+    LUNA_TRY(luna_random_suffix("part", suffix));
+    //  The prefix ends with the dot that the suffix begins with.
+    snprintf(a->part, sizeof a->part, "%.*s%s", LUNA_NAME_PART_BYTES - LUNA_SUFFIX_BYTES,
+             a->prefix, suffix + 1);
+    return LUNA_OK;
+}
+
+//  ---- step 1 ---------------------------------------------------------------------
+
+//  Removes what is left of an image that has a record, in the record's folder.
+static void tidy(const luna_files *files, const char *root,
+                 const luna_image_record *record)
+{
+    char mark[LUNA_RECORD_NAME_BYTES], prefix[LUNA_NAME_PART_BYTES];
+    luna_place place = {.root = root}, side_place;
+    int dir, side;
+    luna_record_name(&record->key, LUNA_MARK_END, mark);
+    luna_record_place(root, &record->key.job, &side_place);
+    if (luna_place_open(&side_place, false, &side) != LUNA_OK) return;
+    if (faccessat(side, mark, F_OK, 0) == 0 && luna_step(&files->fault, "tidy")) {
+        const char *inside = record->path + strlen(root) + (strcmp(root, "/") != 0);
+        const char *slash = strrchr(inside, '/');
+        snprintf(place.folder, sizeof place.folder, "%.*s",
+                 slash ? (int)(slash - inside) : 0, inside);
+        luna_publish_prefix(&record->key, prefix);
+        if (luna_place_open(&place, false, &dir) == LUNA_OK) {
+            if (luna_scan_remove(dir, prefix, INT64_MAX) == LUNA_OK)
+                unlinkat(side, mark, 0);
+            close(dir);
+        }
+    }
+    close(side);
+}
+
+luna_err luna_publish_find(const luna_files *files, const luna_image_key *key,
+                           luna_image_record *record, bool *found)
+{
+    *found = false;
+    for (size_t i = 0; i < files->roots.count && !*found; i++) {
+        LUNA_TRY(luna_record_read(files->roots.path[i], key, record, found));
+        if (*found) tidy(files, files->roots.path[i], record);
+    }
+    return LUNA_OK;
+}
+
+//  ---- steps 2 and 3 ----------------------------------------------------------------
+
+static luna_err open_folders(attempt *a)
+{
+    luna_place side;
+    LUNA_TRY(luna_place_find(&a->files->roots, a->image->output_dir,
+                             a->image->name->folder, &a->place));
+    LUNA_TRY(luna_path_join(a->folder, sizeof a->folder, a->place.root, a->place.folder));
+    luna_record_place(a->place.root, &a->image->key.job, &side);
+    if (!step(a, "open folders")) return luna_place_error("cannot make", a->folder);
+    LUNA_TRY(luna_place_open(&a->place, true, &a->dir));
+    return luna_place_open(&side, true, &a->side);
+}
+
+//  The mark holds the target folder, so that a sweep finds what a dead attempt left.
+static luna_err create_mark(attempt *a, bool *exists)
+{
+    const bool may = step(a, "create mark");
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+    const int fd = may ? openat(a->side, a->mark, flags, 0666) : -1;
+    *exists = fd < 0 && errno == EEXIST;
+    if (*exists) return LUNA_OK;
+    if (fd < 0)
+        return luna_place_error("cannot create a file in the records of", a->folder);
+    const luna_err err =
+        luna_write_all(fd, a->place.folder, strlen(a->place.folder), a->mark);
+    close(fd);
+    if (err != LUNA_OK) unlinkat(a->side, a->mark, 0);
+    return err;
+}
+
+//  An attempt that is not the first leaves a mark of its own beside the first one's: it
+//  may outlive the other and die.
+static luna_err set_mark(attempt *a)
+{
+    char suffix[LUNA_SUFFIX_BYTES];
+    luna_record_name(&a->image->key, LUNA_MARK_END, a->mark);
+    LUNA_TRY(create_mark(a, &a->others));
+    if (!a->others) return LUNA_OK;
+    bool exists;
+    LUNA_TRY(luna_random_suffix(LUNA_MARK_END + 1, suffix));
+    luna_record_name(&a->image->key, suffix, a->mark);
+    return create_mark(a, &exists);
+}
+
+static luna_err fill_part(const attempt *a, int fd)
+{
+    const luna_image *image = a->image;
+    const bool reserved =
+        step(a, "reserve") && fallocate(fd, 0, 0, (off_t)image->len) == 0;
+    if (!reserved && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR)
+        return luna_place_error("cannot write an image in", a->folder);
+    if (!step(a, "write") ||
+        luna_write_all(fd, image->data, image->len, a->folder) != LUNA_OK)
+        return luna_place_error("cannot write an image in", a->folder);
+    if (!step(a, "sync part") || fdatasync(fd) != 0)
+        return luna_place_error("cannot sync an image in", a->folder);
+    return LUNA_OK;
+}
+
+static luna_err write_part(attempt *a)
+{
+    struct stat info;
+    LUNA_TRY(name_part(a));
+    const bool may = step(a, "create part");
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+    const int fd = may ? openat(a->dir, a->part, flags, 0666) : -1;
+    if (fd < 0) {
+        a->part[0] = '\0';
+        return luna_place_error("cannot create a file in", a->folder);
+    }
+    luna_err err = fill_part(a, fd);
+    if (err == LUNA_OK && fstat(fd, &info) != 0)
+        err = luna_error_errno(LUNA_IO, "cannot look at an image in %s", a->folder);
+    close(fd);
+    if (err == LUNA_OK) a->inode = info.st_ino;
+    return err;
+}
+
+//  ---- step 4 -----------------------------------------------------------------------
+
+static void drop_part(attempt *a)
+{
+    if (a->part[0] && step(a, "drop part")) unlinkat(a->dir, a->part, 0);
+    a->part[0] = '\0';
+}
+
+//  Another attempt's anchor stands: looks at its file instead of this attempt's.
+static luna_err join_anchor(attempt *a)
+{
+    luna_image_record *record = a->record;
+    struct stat info;
+    drop_part(a);
+    const int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    const int fd = openat(a->dir, a->anchor, flags);
+    a->again = fd < 0 && errno == ENOENT;
+    if (a->again) return LUNA_OK;
+    if (fd < 0) return luna_place_error("cannot open an image in", a->folder);
+    luna_err err = LUNA_OK;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
+        err = luna_error(LUNA_CANT_CREATE, "%s/%.100s is in the way; remove it",
+                         a->folder, a->anchor);
+    if (err == LUNA_OK)
+        err = luna_sha256_file(fd, a->folder, record->sha256, &record->bytes);
+    close(fd);
+    if (err == LUNA_OK) a->inode = info.st_ino;
+    return err;
+}
+
+static luna_err take_anchor(attempt *a)
+{
+    luna_image_record *record = a->record;
+    snprintf(a->anchor, sizeof a->anchor, "%.*stmp",
+             LUNA_NAME_PART_BYTES - LUNA_SUFFIX_BYTES, a->prefix);
+    const bool may = step(a, "link anchor");
+    a->winner = may && linkat(a->dir, a->part, a->dir, a->anchor, 0) == 0;
+    if (a->winner) {
+        record->bytes = a->image->len;
+        return luna_sha256(a->image->data, a->image->len, record->sha256);
+    }
+    if (errno == EEXIST) return join_anchor(a);
+    a->again = errno == ENOENT;  //  tidied away by an attempt that finished
+    if (a->again) return LUNA_OK;
+    if (errno == EPERM || errno == EOPNOTSUPP || errno == EMLINK)
+        return luna_error_errno(LUNA_CANT_CREATE,
+                                "the file system of %s makes no hard links, which saving "
+                                "without overwriting needs; choose another",
+                                a->folder);
+    return luna_place_error("cannot link an image in", a->folder);
+}
+
+//  ---- step 6 -----------------------------------------------------------------------
+
+static bool is_ours(const attempt *a, const char *name)
+{
+    struct stat info;
+    return fstatat(a->dir, name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+           info.st_ino == a->inode;
+}
+
+//  A second name for an anchor that has lost its own. Two attempts may do so at the same
+//  moment: each then sees the other's name in the count of links and takes its own back.
+static luna_err renew_token(attempt *a, nlink_t allowed)
+{
+    struct stat info;
+    LUNA_TRY(name_part(a));
+    if (!step(a, "renew token") || linkat(a->dir, a->anchor, a->dir, a->part, 0) != 0) {
+        a->again = errno == ENOENT;
+        a->part[0] = '\0';
+        return a->again ? LUNA_OK
+                        : luna_place_error("cannot link an image in", a->folder);
+    }
+    if (fstatat(a->dir, a->part, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+        info.st_ino != a->inode)
+        a->again = true;
+    if (a->again || info.st_nlink > allowed) drop_part(a);
+    return LUNA_OK;
+}
+
+//  Finds the token or the final name of the anchor's file. A scan can miss a name that
+//  changes meanwhile, so only the link count tells that there is none.
+static luna_err locate(attempt *a)
+{
+    luna_found found;
+    struct stat info;
+    for (int scan = 0; scan < SCANS; scan++) {
+        LUNA_TRY(luna_scan_inode(a->dir, a->inode, a->anchor, &found));
+        memcpy(a->final, found.final, sizeof a->final);
+        memcpy(a->part, found.token, sizeof a->part);
+        if (a->final[0] || a->part[0]) return LUNA_OK;
+        if (fstatat(a->dir, a->anchor, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+            info.st_ino != a->inode) {
+            a->again = true;
+            return LUNA_OK;
+        }
+        if (info.st_nlink > 1) continue;
+        LUNA_TRY(renew_token(a, 2));
+        if (a->again || a->part[0]) return LUNA_OK;
+    }
+    //  Its other name is in another folder: somebody moved the picture.
+    return renew_token(a, (nlink_t)-1);
+}
+
+//  Moves the token to `name` unless that exists. File systems that cannot do both in
+//  one step get a link, which does not replace either, and then lose the token.
+static int move_token(attempt *a, const char *name)
+{
+    if (!step(a, "move token")) return -1;
+    if (renameat2(a->dir, a->part, a->dir, name, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) return -1;
+    if (linkat(a->dir, a->part, a->dir, name, 0) != 0) return -1;
+    if (unlinkat(a->dir, a->part, 0) != 0) a->others = true;
+    return 0;
+}
+
+static luna_err try_names(attempt *a)
+{
+    char name[LUNA_NAME_PART_BYTES];
+    for (unsigned k = 0; k < LUNA_NAME_TRIES; k++) {
+        luna_name_candidate(a->image->name, k, name);
+        const bool moved = move_token(a, name) == 0;
+        const int code = errno;
+        if (moved || (code == EEXIST && is_ours(a, name))) {
+            memcpy(a->final, name, sizeof name);
+            return LUNA_OK;
+        }
+        if (code == EEXIST) continue;
+        errno = code;
+        a->part[0] = '\0';
+        return code == ENOENT ? LUNA_OK
+                              : luna_place_error("cannot name an image in", a->folder);
+    }
+    return luna_error(LUNA_EXISTS,
+                      "%s has %d files named %.100s_*; give the job another file name",
+                      a->folder, LUNA_NAME_TRIES, a->image->name->stem);
+}
+
+static luna_err publish_name(attempt *a)
+{
+    for (int round = 0; round < LOST_TOKEN; round++) {
+        if (!a->part[0]) LUNA_TRY(locate(a));
+        if (a->again || a->final[0]) return LUNA_OK;
+        if (a->part[0]) LUNA_TRY(try_names(a));
+        if (a->final[0]) return LUNA_OK;
+    }
+    return luna_error(LUNA_IO, "the names of an image in %s keep changing; try again",
+                      a->folder);
+}
+
+//  ---- steps 7 and 8 ------------------------------------------------------------------
+
+static luna_err write_record(attempt *a)
+{
+    luna_image_record *record = a->record;
+    record->key = a->image->key;
+    record->width = a->image->width;
+    record->height = a->image->height;
+    LUNA_TRY(luna_path_join(record->path, sizeof record->path, a->folder, a->final));
+    if (!step(a, "sync folder") || fsync(a->dir) != 0)
+        return luna_error_errno(LUNA_IO, "cannot sync the folder %s", a->folder);
+    return luna_record_write(a->side, a->place.root, record, &a->files->fault);
+}
+
+static bool removed(int dir, const char *name)
+{
+    return unlinkat(dir, name, 0) == 0 || errno == ENOENT;
+}
+
+//  The image is safe: nothing that fails here is worth an error. The marks go last, and
+//  only after everything they stand for.
+static void clean_up(attempt *a)
+{
+    char first[LUNA_RECORD_NAME_BYTES];
+    luna_record_name(&a->image->key, LUNA_MARK_END, first);
+    if (!step(a, "remove anchor") || !removed(a->dir, a->anchor)) return;
+    if (a->others) {
+        if (!step(a, "remove others")) return;
+        if (luna_scan_remove(a->dir, a->prefix, INT64_MAX) != LUNA_OK) return;
+        if (!removed(a->side, first)) return;
+    }
+    if (step(a, "remove mark")) unlinkat(a->side, a->mark, 0);
+}
+
+//  ---- the whole
+//  ------------------------------------------------------------------------
+
+//  Before there is an anchor a failure leaves nothing.
+static luna_err prepare(attempt *a)
+{
+    LUNA_TRY(set_mark(a));
+    luna_err err = write_part(a);
+    if (err == LUNA_OK) err = take_anchor(a);
+    if ((err == LUNA_OK && !a->again) || a->winner) return err;
+    if (a->part[0]) unlinkat(a->dir, a->part, 0);
+    unlinkat(a->side, a->mark, 0);
+    return err;
+}
+
+static luna_err finish(attempt *a)
+{
+    luna_image_record earlier;
+    bool found;
+    if (!step(a, "look again")) return luna_place_error("cannot look into", a->folder);
+    LUNA_TRY(luna_publish_find(a->files, &a->image->key, &earlier, &found));
+    if (found) {
+        *a->record = earlier;
+        a->others = true;
+    } else {
+        LUNA_TRY(publish_name(a));
+        if (a->again) return LUNA_OK;
+        LUNA_TRY(write_record(a));
+    }
+    clean_up(a);
+    return LUNA_OK;
+}
+
+//  A failure leaves the anchor and one mark; a mark beside the first one is not needed.
+static luna_err run(attempt *a)
+{
+    LUNA_TRY(open_folders(a));
+    LUNA_TRY(prepare(a));
+    if (a->again) return LUNA_OK;
+    const luna_err err = finish(a);
+    if (a->again || (err != LUNA_OK && a->others)) unlinkat(a->side, a->mark, 0);
+    return err;
+}
+
+luna_err luna_publish(const luna_files *files, const luna_image *image,
+                      luna_image_record *record, bool *again)
+{
+    attempt a = {.files = files, .image = image, .record = record, .dir = -1, .side = -1};
+    luna_publish_prefix(&image->key, a.prefix);
+    const luna_err err = run(&a);
+    if (a.dir >= 0) close(a.dir);
+    if (a.side >= 0) close(a.side);
+    *again = a.again;
+    return err;
+}

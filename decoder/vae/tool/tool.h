@@ -1,0 +1,42 @@
+//  tool.h - luna-vae: shared by its commands
+
+#ifndef LUNA_DECODER_VAE_TOOL_H
+#define LUNA_DECODER_VAE_TOOL_H
+
+#include "decoder/vae/vae.h"
+
+//  Everything the command line can say; a command looks at its own part.
+typedef struct tool_options {
+    luna_vae_options vae;
+    const char *model;
+    const char *latents;  //  FILE[:TENSOR]
+    const char *output;
+    const char *random;  //  family of a model with random weights
+    const char *shape;   //  NxWIDTHxHEIGHT in pixels
+    int runs;            //  of bench; 0: as many as fit in two seconds, at least 3
+    bool raw;
+    bool json;
+} tool_options;
+
+luna_err tool_info(const tool_options *options);
+luna_err tool_decode(const tool_options *options);
+luna_err tool_bench(const tool_options *options);
+
+//  Reads the whole command line after the command's name into *options. LUNA_USAGE.
+luna_err tool_options_read(int argc, char **argv, tool_options *options);
+
+//  Writes `text` as a JSON string to stdout.
+void tool_print_json(const char *text);
+
+//  A safetensors image of a decoder of the family with seeded random weights; the caller
+//  frees *data. LUNA_USAGE for a family this tool cannot make.
+luna_err tool_random_model(const char *family, void **data, size_t *len);
+
+//  Uniform in (-1, 1), the same sequence from the same *seed on every machine.
+float tool_random(uint64_t *seed);
+
+//  A bar of `done` of `total` images on stderr when that is a terminal and there are
+//  several.
+void tool_progress(size_t done, size_t total, int64_t started_ms);
+
+#endif

@@ -1,0 +1,25 @@
+#include "decoder/worker/accept.h"
+
+#include "decoder/worker/show.h"
+
+#define SHOWN_BYTES 40
+
+static luna_err refuse(luna_text word, const char *what, const char *offer)
+{
+    char shown[SHOWN_BYTES];
+    luna_text_show(word, shown, sizeof shown);
+    return luna_error(LUNA_UNSUPPORTED, "%s %s is not offered by this decoder; use %s",
+                      what, shown, offer);
+}
+
+luna_err luna_accept_job(const luna_msg_job *job)
+{
+    if (job->save_mode.len && !luna_text_is(job->save_mode, "daemon"))
+        return refuse(job->save_mode, "save mode", "daemon");
+    if (job->quality_gate.len && !luna_text_is(job->quality_gate, "disabled"))
+        return refuse(job->quality_gate, "quality gate", "disabled");
+    for (size_t i = 0; i < job->inputs.count; i++)
+        if (!luna_text_is(job->inputs.items[i].format, "png"))
+            return refuse(job->inputs.items[i].format, "format", "png");
+    return LUNA_OK;
+}

@@ -1,0 +1,13 @@
+//  accept.h - does this decoder offer what a job asks for?
+//
+//  What it does not offer is refused with a sentence, never passed over in silence.
+
+#ifndef LUNA_WORKER_ACCEPT_H
+#define LUNA_WORKER_ACCEPT_H
+
+#include "proto/message.h"
+
+//  LUNA_UNSUPPORTED: a format, quality gate or save mode that is not offered here.
+LUNA_MUST_USE luna_err luna_accept_job(const luna_msg_job *job);
+
+#endif

@@ -1,0 +1,37 @@
+//  picture.h - one image on its way from pixels to a file
+//
+//  Made by the decode thread, run by an encode thread: encode, add the metadata, hand
+//  the bytes to the sink, note the record with the attempt.
+
+#ifndef LUNA_WORKER_PICTURE_H
+#define LUNA_WORKER_PICTURE_H
+
+#include "decoder/sink/sink.h"
+#include "decoder/worker/attempts.h"
+#include "decoder/worker/pool.h"
+
+typedef struct luna_picture {
+    luna_task task;         //  must be first
+    luna_attempt *attempt;  //  held by the picture
+    luna_sink *sink;
+    const luna_msg_job *job;  //  of the attempt's work
+    luna_image_key key;
+    double decode_ms;
+    size_t width;  //  pixels
+    size_t height;
+    size_t channels;
+    uint8_t pixels[];
+} luna_picture;
+
+//  A picture with room for its pixels that holds the attempt; NULL without memory.
+luna_picture *luna_picture_new(luna_attempt *attempt, size_t width, size_t height,
+                               size_t channels);
+
+//  Frees a picture and lets its attempt go; the end of every picture's task too.
+void luna_picture_free(luna_picture *picture);
+
+//  The name of an image below its job's output folder. Errors are luna_name_make's.
+LUNA_MUST_USE luna_err luna_picture_name(const luna_msg_job *job,
+                                         const luna_image_key *key, luna_name *out);
+
+#endif

@@ -1,0 +1,220 @@
+//  luna_submit: the caller's structs become one message in one buffer
+//
+//  The message is sized first and written in place, so the latents are copied exactly
+//  once, in the caller's thread and outside of the lock.
+
+#include "common/clock.h"
+#include "producer/luna/client.h"
+#include "proto/job.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_EXTRAS 64
+
+static luna_latent default_latent(void)
+{
+    return (luna_latent){.dtype = "float32",
+                         .affix = "",
+                         .format = "png",
+                         .png_compression = 4,
+                         .lossy_quality = 90,
+                         .subdir = 1};
+}
+
+void luna_submission_init(luna_submission *submission)
+{
+    *submission = (luna_submission){.priority = LUNA_PRIORITY_DEFAULT,
+                                    .vae = "auto",
+                                    .save_mode = "daemon",
+                                    .quality_gate = "disabled",
+                                    .min_quality = 0.3,
+                                    .embed_workflow = 1};
+    for (size_t i = 0; i < LUNA_INPUTS_MAX; i++) submission->inputs[i] = default_latent();
+}
+
+//  NULL and "" are both nothing.
+static luna_text text_or_none(const char *text)
+{
+    return luna_text_of(text && *text ? text : NULL);
+}
+
+static luna_blob blob_of(const char *json)
+{
+    return (luna_blob){.data = json && *json ? json : NULL,
+                       .len = json ? strlen(json) : 0};
+}
+
+static luna_err fill_input(const luna_latent *from, size_t number, luna_msg_input *to)
+{
+    const luna_latent fallback = default_latent();
+    if (!from->data)
+        return luna_error(LUNA_BAD_LATENT, "latent %zu: its data is NULL", number + 1);
+    if (from->dims > LUNA_DIMS_MAX)
+        return luna_error(LUNA_BAD_LATENT,
+                          "latent %zu: %u dimensions; its shape must be "
+                          "[N, C, H, W]",
+                          number + 1, (unsigned)from->dims);
+    *to = (luna_msg_input){
+        .affix = text_or_none(from->affix),
+        .format = luna_text_of(from->format ? from->format : fallback.format),
+        .png_compression = from->png_compression,
+        .lossy_quality = from->lossy_quality,
+        .lossless_webp = from->lossless_webp != 0,
+        .subdir = from->subdir != 0,
+        .dtype = luna_text_of(from->dtype ? from->dtype : fallback.dtype),
+        .shape.count = from->dims,
+        .latent = {.data = from->data, .len = from->bytes}};
+    memcpy(to->shape.at, from->shape, from->dims * sizeof from->shape[0]);
+    return LUNA_OK;
+}
+
+//  The parts a message is made of while it is packed; all borrowed from the caller.
+typedef struct draft {
+    luna_msg_job job;
+    luna_msg_input inputs[LUNA_INPUTS_MAX];
+    luna_pair extras[MAX_EXTRAS];
+} draft;
+
+static luna_err fill_inputs(const luna_submission *from, draft *to)
+{
+    if (from->input_count > LUNA_INPUTS_MAX)
+        return luna_error(LUNA_BAD_REQUEST, "a job has 1 to %d latents, not %u",
+                          LUNA_INPUTS_MAX, (unsigned)from->input_count);
+    for (size_t i = 0; i < from->input_count; i++)
+        LUNA_TRY(fill_input(&from->inputs[i], i, &to->inputs[i]));
+    to->job.inputs.items = to->inputs;
+    to->job.inputs.count = from->input_count;
+    return LUNA_OK;
+}
+
+static luna_err fill_extras(const luna_submission *from, draft *to)
+{
+    if (from->extra_count > MAX_EXTRAS)
+        return luna_error(LUNA_BAD_REQUEST, "%u extra keys; at most %d",
+                          (unsigned)from->extra_count, MAX_EXTRAS);
+    for (size_t i = 0; i < from->extra_count; i++) {
+        if (!from->extras[i].key || !from->extras[i].value)
+            return luna_error(LUNA_BAD_REQUEST, "extra %zu: its key or value is NULL",
+                              i + 1);
+        to->extras[i] = (luna_pair){.key = luna_text_of(from->extras[i].key),
+                                    .value = blob_of(from->extras[i].value)};
+    }
+    to->job.extra.items = to->extras;
+    to->job.extra.count = from->extra_count;
+    return LUNA_OK;
+}
+
+static void fill_settings(const luna_submission *from, luna_msg_job *job)
+{
+    job->priority = from->priority;
+    if (from->vae) job->vae = luna_text_of(from->vae);
+    job->output_dir = text_or_none(from->output_dir);
+    job->save_path = text_or_none(from->save_path);
+    job->filename = text_or_none(from->filename);
+    job->model_name = text_or_none(from->model_name);
+    job->filename_index = from->filename_index;
+    job->save_mode = text_or_none(from->save_mode);
+    job->quality_gate = text_or_none(from->quality_gate);
+    job->min_quality = from->min_quality;
+    job->embed_workflow = from->embed_workflow != 0;
+    job->round_pixels = from->round_pixels != 0;
+    job->custom_metadata = text_or_none(from->custom_metadata);
+    job->prompt_id = text_or_none(from->prompt_id);
+    job->prompt = blob_of(from->prompt);
+    job->workflow = blob_of(from->workflow);
+    job->metadata = blob_of(from->metadata);
+}
+
+static luna_err fill_draft(luna_client *client, const luna_submission *from, draft *to)
+{
+    to->job = luna_msg_job_default();
+    if (from->job_id)
+        LUNA_TRY(luna_job_id(from->job_id, &to->job.id));
+    else
+        to->job.id = luna_id_new();
+    to->job.client = client->id;
+    const int64_t now_ms = luna_wall_ms();
+    to->job.created_ms = now_ms < 0 ? 0 : (uint64_t)now_ms;
+    to->job.utc_offset_min = luna_utc_offset_min(now_ms);
+    fill_settings(from, &to->job);
+    LUNA_TRY(fill_inputs(from, to));
+    LUNA_TRY(fill_extras(from, to));
+    return luna_job_check(&to->job);
+}
+
+//  The client's bound and the broker's limit, before any memory is taken.
+static luna_err reserve(luna_client *client, size_t bytes)
+{
+    pthread_mutex_lock(&client->lock);
+    const uint64_t limit = client->max_job_bytes;
+    const luna_err err =
+        limit && bytes > limit
+            ? luna_error(LUNA_TOO_LARGE,
+                         "the job has %zu bytes, the broker takes at most %llu: "
+                         "split the batch",
+                         bytes, (unsigned long long)limit)
+            : luna_jobs_reserve(&client->jobs, bytes);
+    pthread_mutex_unlock(&client->lock);
+    return err;
+}
+
+static void entry_discard(luna_entry *entry)
+{
+    if (!entry) return;
+    luna_buffer_release(entry->body);
+    free(entry);
+}
+
+static luna_err pack(luna_client *client, const luna_msg_job *job, size_t bytes,
+                     luna_entry **out)
+{
+    luna_entry *entry = calloc(1, sizeof *entry);
+    if (entry) entry->body = luna_pool_take(client->pool, bytes);
+    if (!entry || !entry->body) {
+        free(entry);
+        return luna_error(LUNA_NO_MEMORY, "no memory for a job of %zu bytes", bytes);
+    }
+    entry->id = job->id;
+    entry->timeout_ms = client->options.receipt_timeout_ms;
+    const luna_err err =
+        luna_msg_encode(LUNA_MSG_JOB, job, entry->body->data, bytes, &entry->bytes);
+    if (err != LUNA_OK) {
+        entry_discard(entry);
+        return err;
+    }
+    assert(entry->bytes == bytes);
+    *out = entry;
+    return LUNA_OK;
+}
+
+//  The reservation becomes the job's on LUNA_OK and is taken back else.
+static luna_err enqueue(luna_client *client, const luna_msg_job *job, size_t bytes)
+{
+    luna_entry *entry = NULL;
+    luna_err err = pack(client, job, bytes, &entry);
+    pthread_mutex_lock(&client->lock);
+    if (err == LUNA_OK) err = luna_jobs_add(&client->jobs, entry);
+    if (err != LUNA_OK) luna_jobs_unreserve(&client->jobs, bytes);
+    pthread_mutex_unlock(&client->lock);
+    if (err != LUNA_OK) entry_discard(entry);
+    return err;
+}
+
+int luna_submit(luna_client *client, const luna_submission *submission,
+                char job_id[LUNA_JOB_ID_BYTES])
+{
+    draft work;
+    LUNA_TRY(luna_client_check(client));
+    if (!submission || !job_id)
+        return luna_error(LUNA_USAGE, "the submission or the place for its id is NULL");
+    LUNA_TRY(fill_draft(client, submission, &work));
+    const size_t bytes = luna_msg_size(LUNA_MSG_JOB, &work.job);
+    if (bytes == 0) return luna_error(LUNA_BAD_REQUEST, "the job cannot be packed");
+    LUNA_TRY(reserve(client, bytes));
+    LUNA_TRY(enqueue(client, &work.job, bytes));
+    luna_id_text(&work.job.id, job_id);
+    luna_client_ring(client);
+    return LUNA_RC_OK;
+}
