@@ -9,7 +9,12 @@ PYTHON   ?= /usr/bin/python3
 CPU      ?= 1
 OPT      ?= -O2
 SANITIZE ?=
+V        ?=
 T        ?=
+# Two compilers on two cores, unless make was told otherwise.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
 
 # ---- what must be installed: Debian 12 packages, the README says what for ------
 DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
@@ -74,6 +79,8 @@ help:
 	@echo "make asan tsan  the unit tests under the sanitizers"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
+# `make V=1` shows whole commands.
+say = $(if $(V),,@echo '$(1) $(2)';)
 # A change of flags rebuilds everything.
 FLAGS_TEXT := $(CC) $(CPPFLAGS) $(CFLAGS)
 FLAGS := $(BUILD)/flags
@@ -82,7 +89,7 @@ $(shell mkdir -p $(BUILD); echo '$(subst ','\'',$(FLAGS_TEXT))' | cmp -s - $(FLA
 $(BUILD)/obj/decoder/image/%.o $(BUILD)/obj/decoder/worker/%.o: CPPFLAGS += $(VIPS_INC)
 $(BUILD)/obj/%.o: %.c $(FLAGS)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,cc,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 define room_rule
 $(call archive,$(1)): $(call objects,$(1))
@@ -93,22 +100,22 @@ $(foreach room,$(ROOMS),$(eval $(call room_rule,$(room))))
 
 $(BUILD)/bin/luna-broker: $(call archives,$(BROKER_ROOMS))
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(BROKER_LIBS)
+	$(call say,link,$@)$(CC) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(BROKER_LIBS)
 $(BUILD)/bin/luna-decoder: $(call archives,$(DECODER_ROOMS))
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(DECODER_LIBS)
+	$(call say,link,$@)$(CC) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(DECODER_LIBS)
 $(BUILD)/bin/luna-vae: $(patsubst %.c,$(BUILD)/obj/%.o,$(VAE_COMMON)) $(call objects,$(VAE_ROOMS) decoder/vae/tool)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(VAE_LIBS)
+	$(call say,link,$@)$(CC) $(LDFLAGS) -o $@ $^ $(VAE_LIBS)
 $(LIBLUNA): $(call archives,$(LUNA_ROOMS)) producer/luna/libluna.map
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=producer/luna/libluna.map \
+	$(call say,link,$@)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=producer/luna/libluna.map \
 	    -Wl,--no-undefined -o $@ -Wl,--whole-archive $(call archives,producer/luna) -Wl,--no-whole-archive \
 	    -Wl,--start-group $(call archives,proto common) -Wl,--end-group -Wl,--as-needed $(ZMQ_LIBS)
 	@ln -sf $(SONAME) $(BUILD)/lib/libluna.so
 $(BUILD)/bin/lunactl: $(call archives,producer/lunactl common) $(LIBLUNA)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $(call archives,producer/lunactl common) -L$(BUILD)/lib -lluna \
+	$(call say,link,$@)$(CC) $(LDFLAGS) -o $@ $(call archives,producer/lunactl common) -L$(BUILD)/lib -lluna \
 	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -linih -lm
 
 # ---- tests: tests/unit/<room>/test_x.c is one program, linked with its room -------
@@ -138,7 +145,7 @@ LIBS_producer := $(ZMQ_LIBS) -ljansson
 define unit_rule
 $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLAGS)
 	@mkdir -p $$(@D)
-	$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests/unit $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
+	$$(call say,test,$$@)$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests/unit $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
 	    -o $$@ $$< -Wl,--start-group $(call archives,$(ROOMS_$(1))) -Wl,--end-group $$(LIBS_$(1)) -lcmocka -lm
 endef
 $(foreach room,common proto store broker http vae image sink worker producer,$(eval $(call unit_rule,$(room))))
@@ -149,7 +156,7 @@ system: programs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) --no-print-directory -j2 programs $(UNIT)
+	@$(MAKE) --no-print-directory programs $(UNIT)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
 asan tsan:
@@ -167,7 +174,7 @@ check-deps:
 	@docker/deps.sh --check $(DEPS_BUILD)
 run:
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory -j2 programs
+	@$(MAKE) --no-print-directory programs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) tests/demo.sh
 install: all
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include share/man/man1 share/man/man3 share/man/man8 share/luna/comfyui \

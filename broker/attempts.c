@@ -130,15 +130,20 @@ void luna_scheduler_disconnected(luna_scheduler *s, uint32_t session, int64_t no
 //  ---- hello
 //  ------------------------------------------------------------------------------
 
-static bool adopt(luna_scheduler *s, luna_decoder *decoder, const luna_job_key *key,
+//  Whether the attempt is this instance's own, or may be anybody's after a restart.
+static bool can_adopt(const luna_job *job, const luna_job_key *key,
+                      const luna_decoder *old)
+{
+    if (!job || job->attempts != key->attempt) return false;
+    if (job->place == LUNA_PLACE_ORPHAN) return true;
+    return old && job->place == LUNA_PLACE_RUNNING && job->session == old->session;
+}
+
+static void adopt(luna_scheduler *s, luna_decoder *decoder, const luna_job_key *key,
                   const luna_decoder *old, int64_t now_ms)
 {
     luna_job *job = luna_job_table_find(&s->jobs, &key->id);
-    if (!job || job->attempts != key->attempt) return false;
-    if (decoder->hold_count == LUNA_HOLDS_MAX) return false;
-    const bool own =
-        old && job->place == LUNA_PLACE_RUNNING && job->session == old->session;
-    if (!own && job->place != LUNA_PLACE_ORPHAN) return false;
+    if (decoder->hold_count == LUNA_HOLDS_MAX || !can_adopt(job, key, old)) return;
     release(s, job);
     luna_decoder_take(decoder, &(luna_hold){.id = job->id,
                                             .attempt = job->attempts,
@@ -147,8 +152,7 @@ static bool adopt(luna_scheduler *s, luna_decoder *decoder, const luna_job_key *
                                             .sent = true,
                                             .deadline_ms = now_ms + s->rules.lease_ms});
     job->session = decoder->session;
-    if (!own) luna_scheduler_move(s, job, LUNA_PLACE_RUNNING);
-    return true;
+    luna_scheduler_move(s, job, LUNA_PLACE_RUNNING);
 }
 
 luna_err luna_scheduler_hello(luna_scheduler *s, const luna_msg_hello *hello,
@@ -158,8 +162,7 @@ luna_err luna_scheduler_hello(luna_scheduler *s, const luna_msg_hello *hello,
     luna_decoder *decoder;
     LUNA_TRY(luna_fleet_add(&s->fleet, hello, now_ms, &decoder));
     for (size_t i = 0; i < hello->running.count; i++)
-        if (!adopt(s, decoder, &hello->running.items[i], old, now_ms))
-            s->calls.stop(s->calls.context, decoder, &hello->running.items[i]);
+        adopt(s, decoder, &hello->running.items[i], old, now_ms);
     if (old) {
         part(s, old, &(parting){"it said hello again without this job", true}, now_ms);
         luna_fleet_remove(&s->fleet, old);
@@ -405,16 +408,32 @@ void luna_scheduler_unreadable(luna_scheduler *s, const luna_id *id,
 
 //  The hold stays until the decoder shows that it can let go of it, so that one whose
 //  loop hangs gets no further job to lose.
+static void end_lease(luna_scheduler *s, luna_decoder *decoder, luna_hold *hold)
+{
+    hold->wanted = false;
+    const luna_job_key key = {.id = hold->id, .attempt = hold->attempt};
+    s->calls.stop(s->calls.context, decoder, &key);
+    luna_job *job = job_of(s, hold);
+    if (job) lose(s, job, "the decoder made no progress within the lease");
+}
+
+//  The store did not get to it: nothing was sent, so nothing is counted.
+static void take_back_unsent(luna_scheduler *s, luna_decoder *decoder, luna_hold *hold)
+{
+    luna_job *job = job_of(s, hold);
+    luna_decoder_release(decoder, hold);
+    if (job) give_back(s, job, LUNA_PLACE_WAITING, &nothing_wrong);
+}
+
 static void end_leases(luna_scheduler *s, luna_decoder *decoder, int64_t now_ms)
 {
-    for (size_t i = 0; i < decoder->hold_count; i++) {
+    for (size_t i = decoder->hold_count; i-- > 0;) {
         luna_hold *hold = &decoder->holds[i];
-        if (!hold->wanted || !hold->sent || now_ms < hold->deadline_ms) continue;
-        hold->wanted = false;
-        const luna_job_key key = {.id = hold->id, .attempt = hold->attempt};
-        s->calls.stop(s->calls.context, decoder, &key);
-        luna_job *job = job_of(s, hold);
-        if (job) lose(s, job, "the decoder made no progress within the lease");
+        if (!hold->wanted || now_ms < hold->deadline_ms) continue;
+        if (hold->sent)
+            end_lease(s, decoder, hold);
+        else
+            take_back_unsent(s, decoder, hold);
     }
 }
 

@@ -11,9 +11,7 @@ static luna_text fixed(const char *text)
 
 static luna_job_state state_of(const luna_job *job)
 {
-    const bool pending =
-        job->place == LUNA_PLACE_WAITING || job->place == LUNA_PLACE_DEFERRED;
-    return pending ? LUNA_JOB_PENDING : LUNA_JOB_IN_PROGRESS;
+    return luna_place_is_pending(job->place) ? LUNA_JOB_PENDING : LUNA_JOB_IN_PROGRESS;
 }
 
 static luna_text decoder_of(const luna_broker *b, const luna_job *job)
@@ -52,9 +50,13 @@ void luna_info_refresh(const luna_broker *b, luna_msg_job_info *info)
     info->attempts = job->attempts;
     info->lost = job->lost;
     info->refused = job->refused;
-    if (state_of(job) == LUNA_JOB_IN_PROGRESS)
-        info->decoder = decoder_of(b, job);
-    else
+    info->decoder = decoder_of(b, job);
+}
+
+void luna_info_position(const luna_broker *b, luna_msg_job_info *info)
+{
+    const luna_job *job = luna_scheduler_find(b->scheduler, &info->id);
+    if (job && luna_place_is_pending(job->place))
         info->position = luna_scheduler_ahead(b->scheduler, job);
 }
 

@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool luna_place_is_pending(luna_job_place place)
+{
+    return place == LUNA_PLACE_WAITING || place == LUNA_PLACE_DEFERRED;
+}
+
 //  ---- by id ----------------------------------------------------------------------
 
 //  Ids are chosen by producers; their random half decides and the multiplication

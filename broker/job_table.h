@@ -21,6 +21,9 @@ typedef enum luna_job_place {
     LUNA_PLACE_ENDING     //  its final state is being made durable
 } luna_job_place;
 
+//  WAITING and DEFERRED.
+bool luna_place_is_pending(luna_job_place place);
+
 typedef struct luna_job {
     luna_id id;
     luna_job_place place;

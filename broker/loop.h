@@ -56,6 +56,8 @@ typedef struct luna_broker {
     luna_slot *slots[LUNA_DECODERS_MAX];
     size_t slot_count;
     luna_slot_namer namer;
+    luna_peer given_up[LUNA_DECODERS_MAX];  //  ring: decoders that must say hello again
+    size_t given_up_next;
     luna_current current;
     size_t task_count;          //  operations at the store
     struct luna_task *stalled;  //  waiting to be tried again, oldest first
@@ -139,7 +141,14 @@ luna_calls luna_dispatch_calls(luna_broker *broker);
 LUNA_MUST_USE luna_err luna_dispatch_open(luna_broker *broker, uint32_t session,
                                           const luna_peer *peer, luna_slot **out);
 luna_slot *luna_dispatch_slot(const luna_broker *broker, uint32_t session);
+//  The latest session of a routing id; NULL when it is no decoder's.
 luna_slot *luna_dispatch_peer(const luna_broker *broker, const luna_peer *peer);
+//  Whether the decoder on this routing id was given up and has not said hello since.
+bool luna_dispatch_gave_up(const luna_broker *broker, const luna_peer *peer);
+//  Tells the decoder to drop what it has of a job it should not have.
+void luna_dispatch_stop(luna_broker *broker, const luna_peer *peer, const luna_id *id);
+//  Sends what a slot has room for.
+void luna_dispatch_flush(luna_broker *broker, luna_slot *slot);
 void luna_dispatch_close_all(luna_broker *broker);
 //  Starts what can start; after every round of messages.
 void luna_dispatch_settle(luna_broker *broker);
@@ -162,8 +171,10 @@ void luna_events_status(luna_broker *broker);
 
 //  Texts borrow from the broker and live until its next change.
 luna_msg_job_info luna_info_job(const luna_broker *broker, const luna_job *job);
-//  A stored row, with what only the scheduler knows of an active job.
+//  Brings a stored row up to what the scheduler knows of an active job; without its
+//  position, which costs a walk over the jobs.
 void luna_info_refresh(const luna_broker *broker, luna_msg_job_info *info);
+void luna_info_position(const luna_broker *broker, luna_msg_job_info *info);
 luna_msg_decoder_info luna_info_decoder(const luna_decoder *decoder, int64_t now_ms);
 luna_msg_status luna_info_status(luna_broker *broker);
 //  All decoders; the caller frees *out. Returns how many; 0 and NULL without memory.

@@ -48,11 +48,6 @@ void luna_scheduler_free(luna_scheduler **scheduler)
 
 //  ---- places -----------------------------------------------------------------------
 
-bool luna_place_is_pending(luna_job_place place)
-{
-    return place == LUNA_PLACE_WAITING || place == LUNA_PLACE_DEFERRED;
-}
-
 static luna_job_heap *heap_of(luna_scheduler *s, const luna_job *job)
 {
     if (job->place == LUNA_PLACE_WAITING) return &job->queue->waiting;

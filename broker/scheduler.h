@@ -129,8 +129,9 @@ void luna_scheduler_ended(luna_scheduler *scheduler, const luna_id *id);
 
 //  ---- decoders -----------------------------------------------------------------------
 
-//  A new session; an earlier one of the same instance ends without a trace. Attempts
-//  in `running` that nobody else was given are adopted, others are told to stop.
+//  A new session; an earlier one of the same instance ends. Attempts in `running`
+//  that are its own or were anybody's after a restart are adopted: the decoder then
+//  holds them. The caller tells it to stop the others.
 //  Errors of luna_fleet_add, with nothing changed.
 LUNA_MUST_USE luna_err luna_scheduler_hello(luna_scheduler *scheduler,
                                             const luna_msg_hello *hello, int64_t now_ms,

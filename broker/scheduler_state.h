@@ -29,9 +29,6 @@ struct luna_scheduler {
     uint64_t backlog[LUNA_PRIORITY_MAX + 1];  //  pending jobs by priority
 };
 
-//  WAITING and DEFERRED: what the wire calls pending.
-bool luna_place_is_pending(luna_job_place place);
-
 //  Takes the job out of the heap of its place and puts it into that of the new one.
 void luna_scheduler_move(luna_scheduler *scheduler, luna_job *job, luna_job_place place);
 

@@ -15,7 +15,9 @@ bool luna_text_is(luna_text text, const char *word)
 
 void luna_text_copy(luna_text text, char *out, size_t room)
 {
-    const size_t len = text.len < room ? text.len : room - 1;
+    size_t len = text.len < room ? text.len : room - 1;
+    if (len < text.len)  //  never half a character
+        while (len > 0 && ((unsigned char)text.data[len] & 0xc0) == 0x80) len--;
     if (len) memcpy(out, text.data, len);
     out[len] = '\0';
 }

@@ -96,7 +96,7 @@ static void keep_ignored(luna_exchange *x, const luna_draft *draft)
 
 static luna_err build(luna_exchange *x, luna_draft *draft)
 {
-    body_kind kind;
+    body_kind kind = BODY_JSON;
     luna_id key;
     const luna_id client = luna_bridge_client(x->core->bridge);
     LUNA_TRY(kind_of_body(x, &kind));

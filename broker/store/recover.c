@@ -45,6 +45,8 @@ static luna_err check_job(const recovery *r, const luna_id *id)
     luna_payload payload;
     const luna_err err = luna_spool_map(r->spool, id, &map, &payload);
     if (err == LUNA_NO_MEMORY) return err;
+    if (err == LUNA_NOT_FOUND)
+        (void)luna_error(err, "the payload is missing from the spool");
     if (err != LUNA_OK) return fail_job(r, id);
     luna_map_close(&map);
     return LUNA_OK;

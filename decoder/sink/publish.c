@@ -15,8 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SCANS      8  //  for an anchor whose other name is nowhere
-#define LOST_TOKEN 64
+#define SCANS  8   //  for an anchor whose other name is nowhere
+#define ROUNDS 64  //  for names that other attempts change
 
 //  One attempt at one image. Steps return LUNA_OK with `again` set when another
 //  attempt finished the image under their hands.
@@ -63,25 +63,35 @@ static luna_err name_part(attempt *a)
 
 //  ---- step 1 ---------------------------------------------------------------------
 
-//  Removes what is left of an image that has a record, in the record's folder.
+//  Removes every temporary of an image that has a record, then every mark of it, which
+//  stand for the temporaries. A live attempt may have made its part behind the first
+//  scan; it then looks for its mark, and finds none or is before the second scan.
+static void remove_all(int dir, int side, const luna_image_key *key)
+{
+    char prefix[LUNA_NAME_PART_BYTES], marks[LUNA_RECORD_NAME_BYTES];
+    luna_publish_prefix(key, prefix);
+    luna_record_name(key, ".", marks);
+    if (luna_scan_remove(dir, prefix, INT64_MAX) != LUNA_OK) return;
+    if (luna_scan_remove(side, marks, INT64_MAX) != LUNA_OK) return;
+    if (luna_scan_remove(dir, prefix, INT64_MAX) != LUNA_OK) return;
+}
+
+//  The same after an attempt that died, or that another one overtook.
 static void tidy(const luna_files *files, const char *root,
                  const luna_image_record *record)
 {
-    char mark[LUNA_RECORD_NAME_BYTES], prefix[LUNA_NAME_PART_BYTES];
-    luna_place place = {.root = root}, side_place;
+    char marks[LUNA_RECORD_NAME_BYTES];
+    luna_place place, side_place;
     int dir, side;
-    luna_record_name(&record->key, LUNA_MARK_END, mark);
+    bool left;
     luna_record_place(root, &record->key.job, &side_place);
     if (luna_place_open(&side_place, false, &side) != LUNA_OK) return;
-    if (faccessat(side, mark, F_OK, 0) == 0 && luna_step(&files->fault, "tidy")) {
-        const char *inside = record->path + strlen(root) + (strcmp(root, "/") != 0);
-        const char *slash = strrchr(inside, '/');
-        snprintf(place.folder, sizeof place.folder, "%.*s",
-                 slash ? (int)(slash - inside) : 0, inside);
-        luna_publish_prefix(&record->key, prefix);
+    luna_record_name(&record->key, ".", marks);
+    if (luna_scan_has(side, marks, &left) == LUNA_OK && left &&
+        luna_step(&files->fault, "tidy")) {
+        luna_record_folder(root, record, &place);
         if (luna_place_open(&place, false, &dir) == LUNA_OK) {
-            if (luna_scan_remove(dir, prefix, INT64_MAX) == LUNA_OK)
-                unlinkat(side, mark, 0);
+            remove_all(dir, side, &record->key);
             close(dir);
         }
     }
@@ -114,34 +124,42 @@ static luna_err open_folders(attempt *a)
 }
 
 //  The mark holds the target folder, so that a sweep finds what a dead attempt left.
-static luna_err create_mark(attempt *a, bool *exists)
+static luna_err create_mark(attempt *a, const char *first)
 {
     const bool may = step(a, "create mark");
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
-    const int fd = may ? openat(a->side, a->mark, flags, 0666) : -1;
-    *exists = fd < 0 && errno == EEXIST;
-    if (*exists) return LUNA_OK;
+    const int fd = may ? openat(a->side, first, flags, 0666) : -1;
+    a->others = fd < 0 && errno == EEXIST;
+    if (a->others) return LUNA_OK;
     if (fd < 0)
         return luna_place_error("cannot create a file in the records of", a->folder);
     const luna_err err =
-        luna_write_all(fd, a->place.folder, strlen(a->place.folder), a->mark);
+        luna_write_all(fd, a->place.folder, strlen(a->place.folder), a->folder);
     close(fd);
-    if (err != LUNA_OK) unlinkat(a->side, a->mark, 0);
+    if (err != LUNA_OK) unlinkat(a->side, first, 0);
     return err;
 }
 
-//  An attempt that is not the first leaves a mark of its own beside the first one's: it
-//  may outlive the other and die.
+//  An attempt that is not the first links a mark of its own to the first one's: it may
+//  outlive the other and die, and the other sees by the count of links that it came.
 static luna_err set_mark(attempt *a)
 {
-    char suffix[LUNA_SUFFIX_BYTES];
-    luna_record_name(&a->image->key, LUNA_MARK_END, a->mark);
-    LUNA_TRY(create_mark(a, &a->others));
-    if (!a->others) return LUNA_OK;
-    bool exists;
-    LUNA_TRY(luna_random_suffix(LUNA_MARK_END + 1, suffix));
-    luna_record_name(&a->image->key, suffix, a->mark);
-    return create_mark(a, &exists);
+    char first[LUNA_RECORD_NAME_BYTES], suffix[LUNA_SUFFIX_BYTES];
+    luna_record_name(&a->image->key, LUNA_MARK_END, first);
+    for (int round = 0; round < ROUNDS; round++) {
+        LUNA_TRY(create_mark(a, first));
+        memcpy(a->mark, first, sizeof first);
+        if (!a->others) return LUNA_OK;
+        LUNA_TRY(luna_random_suffix(LUNA_MARK_END + 1, suffix));
+        luna_record_name(&a->image->key, suffix, a->mark);
+        if (!step(a, "link mark"))
+            return luna_place_error("cannot link a file in the records of", a->folder);
+        if (linkat(a->side, first, a->side, a->mark, 0) == 0) return LUNA_OK;
+        if (errno != ENOENT)
+            return luna_place_error("cannot link a file in the records of", a->folder);
+    }
+    return luna_error(LUNA_IO, "the records of an image in %s keep changing; try again",
+                      a->folder);
 }
 
 static luna_err fill_part(const attempt *a, int fd)
@@ -159,9 +177,20 @@ static luna_err fill_part(const attempt *a, int fd)
     return LUNA_OK;
 }
 
-static luna_err write_part(attempt *a)
+static luna_err fill_and_look(attempt *a, int fd)
 {
     struct stat info;
+    a->again = faccessat(a->side, a->mark, F_OK, 0) != 0 && errno == ENOENT;
+    if (a->again) return LUNA_OK;
+    LUNA_TRY(fill_part(a, fd));
+    if (fstat(fd, &info) != 0)
+        return luna_error_errno(LUNA_IO, "cannot look at an image in %s", a->folder);
+    a->inode = info.st_ino;
+    return LUNA_OK;
+}
+
+static luna_err write_part(attempt *a)
+{
     LUNA_TRY(name_part(a));
     const bool may = step(a, "create part");
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
@@ -170,11 +199,8 @@ static luna_err write_part(attempt *a)
         a->part[0] = '\0';
         return luna_place_error("cannot create a file in", a->folder);
     }
-    luna_err err = fill_part(a, fd);
-    if (err == LUNA_OK && fstat(fd, &info) != 0)
-        err = luna_error_errno(LUNA_IO, "cannot look at an image in %s", a->folder);
+    const luna_err err = fill_and_look(a, fd);
     close(fd);
-    if (err == LUNA_OK) a->inode = info.st_ino;
     return err;
 }
 
@@ -318,7 +344,7 @@ static luna_err try_names(attempt *a)
 
 static luna_err publish_name(attempt *a)
 {
-    for (int round = 0; round < LOST_TOKEN; round++) {
+    for (int round = 0; round < ROUNDS; round++) {
         if (!a->part[0]) LUNA_TRY(locate(a));
         if (a->again || a->final[0]) return LUNA_OK;
         if (a->part[0]) LUNA_TRY(try_names(a));
@@ -339,27 +365,30 @@ static luna_err write_record(attempt *a)
     LUNA_TRY(luna_path_join(record->path, sizeof record->path, a->folder, a->final));
     if (!step(a, "sync folder") || fsync(a->dir) != 0)
         return luna_error_errno(LUNA_IO, "cannot sync the folder %s", a->folder);
-    return luna_record_write(a->side, a->place.root, record, &a->files->fault);
+    const luna_err err =
+        luna_record_write(a->side, a->place.root, record, &a->files->fault);
+    a->again = err == LUNA_NOT_FOUND;
+    return a->again ? LUNA_OK : err;
 }
 
-static bool removed(int dir, const char *name)
+//  Whether other attempts at this image are under way, or were and died.
+static bool others_came(const attempt *a)
 {
-    return unlinkat(dir, name, 0) == 0 || errno == ENOENT;
+    struct stat info;
+    return a->others || fstatat(a->side, a->mark, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+           info.st_nlink > 1;
 }
 
 //  The image is safe: nothing that fails here is worth an error. The marks go last, and
 //  only after everything they stand for.
 static void clean_up(attempt *a)
 {
-    char first[LUNA_RECORD_NAME_BYTES];
-    luna_record_name(&a->image->key, LUNA_MARK_END, first);
-    if (!step(a, "remove anchor") || !removed(a->dir, a->anchor)) return;
-    if (a->others) {
-        if (!step(a, "remove others")) return;
-        if (luna_scan_remove(a->dir, a->prefix, INT64_MAX) != LUNA_OK) return;
-        if (!removed(a->side, first)) return;
-    }
-    if (step(a, "remove mark")) unlinkat(a->side, a->mark, 0);
+    if (!step(a, "remove anchor")) return;
+    if (unlinkat(a->dir, a->anchor, 0) != 0 && errno != ENOENT) return;
+    if (others_came(a) && step(a, "remove others"))
+        remove_all(a->dir, a->side, &a->image->key);
+    else if (step(a, "remove mark"))
+        unlinkat(a->side, a->mark, 0);
 }
 
 //  ---- the whole
@@ -370,7 +399,7 @@ static luna_err prepare(attempt *a)
 {
     LUNA_TRY(set_mark(a));
     luna_err err = write_part(a);
-    if (err == LUNA_OK) err = take_anchor(a);
+    if (err == LUNA_OK && !a->again) err = take_anchor(a);
     if ((err == LUNA_OK && !a->again) || a->winner) return err;
     if (a->part[0]) unlinkat(a->dir, a->part, 0);
     unlinkat(a->side, a->mark, 0);
@@ -388,8 +417,8 @@ static luna_err finish(attempt *a)
         a->others = true;
     } else {
         LUNA_TRY(publish_name(a));
+        if (!a->again) LUNA_TRY(write_record(a));
         if (a->again) return LUNA_OK;
-        LUNA_TRY(write_record(a));
     }
     clean_up(a);
     return LUNA_OK;

@@ -101,26 +101,33 @@ static luna_err read_text(int side, const char *name, char *text, ssize_t *len)
     return LUNA_OK;
 }
 
-//  Opens the record's file; *fd is -1 when it is gone or something else by now.
-static luna_err open_file(const char *root, const char *path, int *fd)
+void luna_record_folder(const char *root, const luna_image_record *record,
+                        luna_place *out)
 {
-    luna_place place = {.root = root};
+    const char *inside = record->path + strlen(root) + (strcmp(root, "/") != 0);
+    const char *slash = strrchr(inside, '/');
+    out->root = root;
+    snprintf(out->folder, sizeof out->folder, "%.*s", slash ? (int)(slash - inside) : 0,
+             inside);
+}
+
+//  Opens the record's file; *fd is -1 when it is gone or something else by now.
+static luna_err open_file(const char *root, const luna_image_record *record, int *fd)
+{
+    luna_place place;
     int dir;
     *fd = -1;
-    const char *inside = path + strlen(root) + (strcmp(root, "/") != 0);
-    const char *slash = strrchr(inside, '/');
-    const char *name = slash ? slash + 1 : inside;
-    snprintf(place.folder, sizeof place.folder, "%.*s", slash ? (int)(slash - inside) : 0,
-             inside);
+    luna_record_folder(root, record, &place);
     const luna_err err = luna_place_open(&place, false, &dir);
     if (err == LUNA_NOT_FOUND || err == LUNA_FORBIDDEN) return LUNA_OK;
     if (err != LUNA_OK) return err;
+    const char *name = strrchr(record->path, '/') + 1;
     *fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     const int code = errno;
     close(dir);
     errno = code;
     if (*fd >= 0 || code == ENOENT || code == ELOOP) return LUNA_OK;
-    return luna_error_errno(LUNA_IO, "cannot open %s", path);
+    return luna_error_errno(LUNA_IO, "cannot open %s", record->path);
 }
 
 static luna_err check_file(const char *root, const luna_image_record *record, bool *same)
@@ -130,7 +137,7 @@ static luna_err check_file(const char *root, const luna_image_record *record, bo
     struct stat info;
     int fd;
     *same = false;
-    LUNA_TRY(open_file(root, record->path, &fd));
+    LUNA_TRY(open_file(root, record, &fd));
     if (fd < 0) return LUNA_OK;
     luna_err err = LUNA_OK;
     const bool candidate = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
@@ -179,8 +186,12 @@ static luna_err write_text(int fd, const char *text, const char *path,
 static luna_err name_record(int side, const char *temporary, const char *name,
                             const luna_fault *fault)
 {
-    if (!luna_step(fault, "rename record") || renameat(side, temporary, side, name) != 0)
-        return luna_place_error("cannot name the record", name);
+    const bool may = luna_step(fault, "rename record");
+    if (!may || renameat(side, temporary, side, name) != 0)
+        return may && errno == ENOENT
+                   ? luna_error(LUNA_NOT_FOUND, "another attempt removed the record %s",
+                                name)
+                   : luna_place_error("cannot name the record", name);
     if (!luna_step(fault, "sync record folder") || fsync(side) != 0)
         return luna_error_errno(LUNA_IO, "cannot sync the folder of the record %s", name);
     return LUNA_OK;

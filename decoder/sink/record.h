@@ -28,6 +28,10 @@ void luna_record_name(const luna_image_key *key, const char *suffix,
 //  The place of a job's records in `root`, which is borrowed.
 void luna_record_place(const char *root, const luna_id *job, luna_place *out);
 
+//  The folder of a record's file. The record's path is below `root`, which is borrowed.
+void luna_record_folder(const char *root, const luna_image_record *record,
+                        luna_place *out);
+
 //  Reads and checks the record of `key` in `root`: *found and *out, whose key is `key`.
 //  LUNA_IO when the root is gone or a file cannot be read.
 LUNA_MUST_USE luna_err luna_record_read(const char *root, const luna_image_key *key,
@@ -46,7 +50,8 @@ bool luna_step(const luna_fault *fault, const char *step);
 LUNA_MUST_USE luna_err luna_random_suffix(const char *end, char out[LUNA_SUFFIX_BYTES]);
 
 //  Writes the record durably into the open folder `side`; its path begins with `root`.
-//  LUNA_NO_SPACE, LUNA_CANT_CREATE, LUNA_IO; nothing is left behind then.
+//  LUNA_NO_SPACE, LUNA_CANT_CREATE, LUNA_IO; nothing is left behind then. LUNA_NOT_FOUND:
+//  an attempt that finished this image removed it before it got its name.
 LUNA_MUST_USE luna_err luna_record_write(int side, const char *root,
                                          const luna_image_record *record,
                                          const luna_fault *fault);

@@ -59,6 +59,25 @@ luna_err luna_scan_inode(int dir, ino_t inode, const char *anchor, luna_found *o
     return luna_scan(dir, visit_inode, &search);
 }
 
+typedef struct presence {
+    const char *prefix;
+    bool *has;
+} presence;
+
+static void visit_has(void *arg, int dir, const char *name)
+{
+    const presence *p = arg;
+    (void)dir;
+    if (strncmp(name, p->prefix, strlen(p->prefix)) == 0) *p->has = true;
+}
+
+luna_err luna_scan_has(int dir, const char *prefix, bool *has)
+{
+    presence p = {.prefix = prefix, .has = has};
+    *has = false;
+    return luna_scan(dir, visit_has, &p);
+}
+
 int64_t luna_scan_written_ms(int dir, const char *name)
 {
     struct stat info;

@@ -21,6 +21,9 @@ typedef struct luna_found {
 LUNA_MUST_USE luna_err luna_scan_inode(int dir, ino_t inode, const char *anchor,
                                        luna_found *out);
 
+//  Whether a name in `dir` begins with `prefix`. LUNA_IO.
+LUNA_MUST_USE luna_err luna_scan_has(int dir, const char *prefix, bool *has);
+
 //  Removes every file of `dir` whose name begins with `prefix` and that was last
 //  written before `before_ms` (wall clock; INT64_MAX for all). LUNA_IO when the folder
 //  cannot be read; what cannot be removed stays.

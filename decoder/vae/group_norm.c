@@ -35,25 +35,21 @@ static double sum_squares(const luna_group_norm *n, const float *x, run r, doubl
     return total;
 }
 
-//  out = x * scale + offset of each lane's channel.
-static void apply_lane(const luna_group_norm *n, const float *x, float *out, size_t start,
-                       const double factor[2])
+typedef struct group_stats {
+    double mean;
+    double scale;  //  1 / sqrt(variance + epsilon)
+} group_stats;
+
+//  In double to the end: with x * scale + offset in float a mean far from zero would take
+//  the low bits of every value with it.
+static void apply(const luna_group_norm *n, const float *x, float *out, size_t channel,
+                  const group_stats *stats)
 {
-    const float scale = (float)factor[0], offset = (float)factor[1];
+    const double scale = stats->scale * n->weight[channel], bias = n->bias[channel];
+    const size_t start = run_at(n, channel, channel + 1).start;
     for (size_t p = 0; p < n->pixels; p++) {
         const size_t at = start + p * n->block;
-        out[at] = x[at] * scale + offset;
-    }
-}
-
-static void apply(const luna_group_norm *n, const float *x, float *out, size_t begin,
-                  const double stats[2])
-{
-    const size_t end = begin + n->channels / n->groups;
-    for (size_t c = begin; c < end; c++) {
-        const double scale = stats[1] * n->weight[c];
-        const double factor[2] = {scale, n->bias[c] - stats[0] * scale};
-        apply_lane(n, x, out, run_at(n, c, c + 1).start, factor);
+        out[at] = (float)((x[at] - stats->mean) * scale + bias);
     }
 }
 
@@ -69,7 +65,8 @@ void luna_group_norm_run(const luna_group_norm *norm, const float *x, float *out
         const double mean = total / values;
         for (size_t c = begin; c < end; c += run_at(norm, c, end).lanes)
             squares += sum_squares(norm, x, run_at(norm, c, end), mean);
-        const double stats[2] = {mean, 1.0 / sqrt(squares / values + norm->epsilon)};
-        apply(norm, x, out, begin, stats);
+        const group_stats stats = {.mean = mean,
+                                   .scale = 1.0 / sqrt(squares / values + norm->epsilon)};
+        for (size_t c = begin; c < end; c++) apply(norm, x, out, c, &stats);
     }
 }

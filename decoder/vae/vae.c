@@ -252,6 +252,18 @@ static luna_err make_plan(luna_vae *vae, const luna_graph *graph,
     return LUNA_OK;
 }
 
+//  What older plans hold, weights in other layouts above all, makes way for a new one.
+static luna_err make_plan_alone(luna_vae *vae, const luna_graph *graph,
+                                const luna_shape *shapes, cached_plan *entry)
+{
+    luna_err err = make_plan(vae, graph, shapes, entry);
+    if (err != LUNA_NO_MEMORY) return err;
+    luna_vae_trim(vae);
+    err = make_plan(vae, graph, shapes, entry);
+    if (err != LUNA_OK) luna_vae_trim(vae);
+    return err;
+}
+
 static luna_err get_plan(luna_vae *vae, const luna_vae_latents *latents,
                          cached_plan **out)
 {
@@ -261,7 +273,7 @@ static luna_err get_plan(luna_vae *vae, const luna_vae_latents *latents,
     cached_plan *entry = find_plan(vae, graph, latents);
     if (!entry) {
         entry = free_place(vae);
-        LUNA_TRY(make_plan(vae, graph, shapes, entry));
+        LUNA_TRY(make_plan_alone(vae, graph, shapes, entry));
     }
     entry->used = ++vae->clock;
     *out = entry;

@@ -47,7 +47,8 @@ void luna_watch_tick(luna_client *client)
     pthread_mutex_lock(&client->lock);
     drop_ended(client);
     const bool all = client->all_events;
-    if ((all || client->watches) && have_socket(client)) {
+    const bool wanted = all || client->watches;
+    if (client->link.events || (wanted && have_socket(client))) {
         for (size_t i = 0; all != client->subscribed_all && i < 3; i++)
             subscribe(client, every_topic[i], all);
         client->subscribed_all = all;

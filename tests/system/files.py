@@ -56,22 +56,25 @@ def photograph(name):
     return DATA / f"{name}.latent"
 
 
+def reference(name):
+    return read_safetensors(DATA / "taef2_reference.safetensors")[0][name]
+
+
 def photograph_latent(name):
-    return read_safetensors(photograph(name))[0]["latent_tensor"]
+    """[1, 32, H / 8, W / 8], unpacked, where astronaut.latent is packed."""
+    return reference(f"{name}.latent")
 
 
 def photograph_pixels(name):
     """[3, H, W] in [0, 1], decoded in float64."""
-    return read_safetensors(DATA / "taef2_reference.safetensors")[0][f"{name}.pixels"][0]
+    return reference(f"{name}.pixels")[0]
 
 
 def batch(count, size=16):
     """`count` different cuts of a photograph's latent: float16 [count, 32, size, size]."""
     whole = photograph_latent("astronaut")[0]
-    steps = whole.shape[-1] - size
-    cuts = [whole[:, (7 * i) % (steps + 1):, (3 * i) % (steps + 1):][:, :size, :size]
-            for i in range(count)]
-    return numpy.stack(cuts)
+    turned = [numpy.roll(whole, (7 * i, 3 * i), (1, 2)) for i in range(count)]
+    return numpy.stack([latent[:, :size, :size] for latent in turned])
 
 
 def psnr(got, wanted):

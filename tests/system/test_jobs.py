@@ -95,7 +95,7 @@ def test_cancel_of_a_waiting_job(home):
 
 
 def test_cancel_of_a_running_job(luna):
-    job = luna.submit(latents(luna, 12, 64), expect="cancelled")
+    job = luna.submit(latents(luna, 12, 40), expect="cancelled")
     luna.wait_images(job)
     assert luna.lunactl("cancel", job).code == 0
     info = luna.wait_job(job, "cancelled")

@@ -5,7 +5,7 @@ import signal
 from files import batch, write_latent
 from luna import wait_for
 
-LEASE = {"LUNA_LEASE_MS": "1500"}
+LEASE = {"LUNA_LEASE_TIME": "4s", "LUNA_LEASE_PING": "200ms"}
 
 
 def latents(luna, count, size=16):
@@ -20,7 +20,7 @@ def kill_in_the_middle(luna, job):
 
 
 def test_a_second_decoder_finishes_a_killed_ones_batch(luna):
-    job = luna.submit(latents(luna, 12, 64))
+    job = luna.submit(latents(luna, 12, 40))
     luna.wait_images(job)
     luna.start_decoder("two")
     kill_in_the_middle(luna, job)
@@ -31,7 +31,7 @@ def test_a_second_decoder_finishes_a_killed_ones_batch(luna):
 
 
 def test_a_restarted_decoder_finishes_its_own_batch(luna):
-    job = luna.submit(latents(luna, 12, 64))
+    job = luna.submit(latents(luna, 12, 40))
     kill_in_the_middle(luna, job)
     luna.start_decoder("one", ready=False)
     info = luna.wait_job(job)
@@ -41,7 +41,7 @@ def test_a_restarted_decoder_finishes_its_own_batch(luna):
 
 def test_a_hung_decoder_that_wakes_up_changes_nothing(home):
     luna = home.start(decoders=1, **LEASE)
-    job = luna.submit(latents(luna, 12, 64))
+    job = luna.submit(latents(luna, 12, 40))
     luna.wait_images(job)
     hung = luna.decoders["one"]
     hung.signal(signal.SIGSTOP)
@@ -55,7 +55,7 @@ def test_a_hung_decoder_that_wakes_up_changes_nothing(home):
 
 
 def test_a_killed_broker_comes_back_with_every_job(luna):
-    running = luna.submit(latents(luna, 12, 64))
+    running = luna.submit(latents(luna, 12, 40))
     waiting = [luna.submit(latents(luna, 1)) for _ in range(4)]
     luna.wait_images(running)
     luna.broker.kill()
@@ -66,7 +66,7 @@ def test_a_killed_broker_comes_back_with_every_job(luna):
 
 
 def test_everything_killed_at_once(luna):
-    running = luna.submit(latents(luna, 8, 64))
+    running = luna.submit(latents(luna, 8, 40))
     waiting = luna.submit(latents(luna, 2))
     luna.wait_images(running)
     for process in luna.processes:
@@ -77,7 +77,7 @@ def test_everything_killed_at_once(luna):
 
 
 def test_sigterm_gives_the_running_job_back(luna):
-    job = luna.submit(latents(luna, 12, 64))
+    job = luna.submit(latents(luna, 12, 40))
     luna.wait_images(job)
     assert luna.decoders["one"].terminate() == 0
     assert luna.broker.terminate() == 0

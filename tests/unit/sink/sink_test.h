@@ -70,6 +70,7 @@ static inline size_t count_names(const char *path, bool hidden)
     return count;
 }
 
+//  Files in a job's memory.
 static inline size_t count_records(const luna_id *job)
 {
     char id[LUNA_ID_TEXT_BYTES], path[256];

@@ -159,9 +159,9 @@ static void test_refused_paths(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "..",          "../x",        "a/../b", "a/..",  "..\\x",    "a\\..\\..\\b",
-        "/etc",        "\\etc",       "C:/x",   "c:\\x", "a/... /b", "a/.. ",
-        "%time:../x%", "%model_dir%", "//host",
+        "..",           "../x",  "a/../b",      "a/..",        "..\\x",
+        "a\\..\\..\\b", "/etc",  "\\etc",       "C:/x",        "c:\\x",
+        "a/... /b",     "a/.. ", "%time:../x%", "%model_dir%", "//host",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         luna_name_request r = plain();

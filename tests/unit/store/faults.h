@@ -55,6 +55,7 @@ static struct {
     atomic_int logged;
     char log[4096];
     atomic_bool gate;  //  the next ALLOCATE waits for `open`
+    sem_t there;       //  it does wait
     sem_t open;
 } faults;
 
@@ -86,7 +87,10 @@ static inline bool faults_hit(step kind)
 
 static int faulty_allocate(int fd, off_t bytes)
 {
-    if (atomic_exchange(&faults.gate, false)) sem_wait(&faults.open);
+    if (atomic_exchange(&faults.gate, false)) {
+        sem_post(&faults.there);
+        sem_wait(&faults.open);
+    }
     return faults_hit(STEP_ALLOCATE) ? -1 : luna_files_system.allocate(fd, bytes);
 }
 
@@ -155,6 +159,7 @@ static ssize_t faulty_pwrite(int fd, const void *data, size_t len, off_t at)
 //  Once at the start of main.
 static inline void faults_start(void)
 {
+    sem_init(&faults.there, 0, 0);
     sem_init(&faults.open, 0, 0);
     sqlite3_initialize();
     sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
@@ -171,7 +176,9 @@ static inline void faults_submit_behind(luna_store *store, luna_store_op *ops,
                                         size_t count)
 {
     atomic_store(&faults.gate, true);
-    for (size_t i = 0; i < count; i++) luna_store_submit(store, &ops[i]);
+    luna_store_submit(store, &ops[0]);
+    sem_wait(&faults.there);
+    for (size_t i = 1; i < count; i++) luna_store_submit(store, &ops[i]);
     sem_post(&faults.open);
 }
 

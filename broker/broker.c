@@ -1,0 +1,367 @@
+//  broker.c - start, ticks, stop
+
+#include "broker/broker.h"
+
+#include "broker/endpoint.h"
+#include "broker/loop.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/home.h"
+#include "common/log.h"
+#include "common/notify.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    TICK_MS = 100,
+    STATUS_MS = 1000,
+    FORGET_MS = 60000,
+    FORGET_AT_A_TIME = 200,
+    CONTROL_MAX_BYTES = 64 << 20,  //  a done with 20 480 images fits
+    INTAKE_SLACK_BYTES = 64 << 20  //  so much too large gets an answer, not a cut
+};
+
+static const char control_inproc[] = "inproc://luna-control";
+static const char intake_inproc[] = "inproc://luna-intake";
+
+//  ---- starting -----------------------------------------------------------------------------
+
+static luna_rules rules_of(const luna_settings *s)
+{
+    const luna_id random = luna_id_new();
+    luna_rules rules = {.lease_ms = (int64_t)s->lease_ms,
+                        .adopt_ms = (int64_t)s->adopt_ms,
+                        .grace_ms = (int64_t)s->disconnect_grace_ms,
+                        .remember_ms = (int64_t)s->remember_ms,
+                        .ageing_ms = (int64_t)s->ageing_ms,
+                        .backoff_ms = (int64_t)s->backoff_ms,
+                        .backoff_max_ms = (int64_t)s->backoff_max_ms,
+                        .lost_limit = (uint32_t)s->lost_limit,
+                        .refused_limit = (uint32_t)s->refused_limit};
+    memcpy(&rules.seed, random.byte + 8, sizeof rules.seed);
+    return rules;
+}
+
+//  A job that was running may still be: its decoder has some time to say so.
+static luna_err load_job(luna_broker *b, const luna_store_job *stored, int64_t now_ms)
+{
+    const luna_msg_job_info *info = &stored->info;
+    const bool running = stored->state == LUNA_JOB_IN_PROGRESS;
+    const luna_entry entry = {
+        .id = info->id,
+        .priority = info->priority,
+        .created_ms = (int64_t)info->created_ms,
+        .accepted_ms = (int64_t)info->accepted_ms,
+        .started_ms = (int64_t)info->started_ms,
+        .bytes = info->bytes,
+        .images = info->images,
+        .vae = info->vae,
+        .attempts = info->attempts,
+        .lost = info->lost,
+        .refused = info->refused,
+        .place = running ? LUNA_PLACE_ORPHAN : LUNA_PLACE_WAITING};
+    if ((int64_t)info->accepted_ms > b->accepted_ms)
+        b->accepted_ms = (int64_t)info->accepted_ms;
+    return luna_scheduler_enter(b->scheduler, &entry, &info->files, now_ms);
+}
+
+static luna_err load_jobs(luna_broker *b, const luna_store_jobs *active)
+{
+    const int64_t now_ms = luna_now_ms();
+    for (size_t i = 0; i < active->count; i++)
+        LUNA_TRY(load_job(b, &active->items[i], now_ms));
+    luna_log(LUNA_LOG_INFO, "store_opened", "state=%s spool=%s active=%zu",
+             b->settings->state_dir, b->settings->spool_dir, active->count);
+    return LUNA_OK;
+}
+
+static luna_err open_store(luna_broker *b)
+{
+    const luna_settings *s = b->settings;
+    luna_store_jobs active = {0};
+    LUNA_TRY(luna_store_open(&(luna_store_options){.state_dir = s->state_dir,
+                                                   .spool_dir = s->spool_dir,
+                                                   .reserve_bytes = s->reserve_bytes},
+                             &b->store, &active));
+    const luna_err err = load_jobs(b, &active);
+    luna_store_jobs_free(&active);
+    return err;
+}
+
+static luna_err bind_one(zsock_t *socket, const char *endpoint, const char *inproc)
+{
+    LUNA_TRY(luna_endpoint_make_dir(endpoint));
+    LUNA_TRY(luna_endpoint_bind(socket, endpoint));
+    return inproc ? luna_endpoint_bind(socket, inproc) : LUNA_OK;
+}
+
+static luna_err bind_control(luna_broker *b)
+{
+    b->control = zsock_new(ZMQ_ROUTER);
+    if (!b->control) return luna_error(LUNA_NO_MEMORY, "no more sockets");
+    zsock_set_router_mandatory(b->control, 1);
+    zsock_set_router_handover(b->control, 1);
+    zsock_set_sndhwm(b->control, 1000);
+    zsock_set_rcvhwm(b->control, 1000);
+    zsock_set_heartbeat_ivl(b->control, 2000);
+    zsock_set_heartbeat_timeout(b->control, 6000);
+    zsock_set_heartbeat_ttl(b->control, 30000);
+    zsock_set_linger(b->control, 1000);  //  the last receipts leave
+    luna_endpoint_limit(b->control, CONTROL_MAX_BYTES);
+    return bind_one(b->control, b->settings->control, control_inproc);
+}
+
+static luna_err bind_intake(luna_broker *b)
+{
+    b->intake = zsock_new(ZMQ_PULL);
+    if (!b->intake) return luna_error(LUNA_NO_MEMORY, "no more sockets");
+    zsock_set_rcvhwm(b->intake, 1);
+    zsock_set_linger(b->intake, 0);
+    luna_endpoint_limit(b->intake, b->settings->max_job_bytes + INTAKE_SLACK_BYTES);
+    return bind_one(b->intake, b->settings->intake, intake_inproc);
+}
+
+static luna_err bind_events(luna_broker *b)
+{
+    b->events = zsock_new(ZMQ_XPUB);
+    if (!b->events) return luna_error(LUNA_NO_MEMORY, "no more sockets");
+    zsock_set_xpub_verbose(b->events, 1);
+    zsock_set_sndhwm(b->events, 10000);
+    zsock_set_linger(b->events, 0);
+    luna_endpoint_limit(b->events, 4096);
+    return bind_one(b->events, b->settings->events, NULL);
+}
+
+//  ipc sockets take the process's umask at bind: the owner's group may connect.
+static luna_err bind_sockets(luna_broker *b)
+{
+    LUNA_TRY(luna_endpoint_make_dir(b->settings->slots));
+    luna_slot_sweep(b->settings->slots);
+    LUNA_TRY(bind_control(b));
+    LUNA_TRY(bind_intake(b));
+    return bind_events(b);
+}
+
+static luna_err read_token(const char *path, char **out)
+{
+    size_t len;
+    *out = NULL;
+    if (!path[0]) return LUNA_OK;
+    LUNA_TRY(luna_file_read(path, 4096, out, &len));
+    (*out)[strcspn(*out, "\r\n")] = '\0';
+    if ((*out)[0]) return LUNA_OK;
+    free(*out);
+    *out = NULL;
+    return luna_error(LUNA_CONFIG, "[http] token_file: %s is empty", path);
+}
+
+static luna_err start_http(luna_broker *b)
+{
+    if (strcmp(b->settings->http_listen, "off") == 0) return LUNA_OK;
+    char *token;
+    LUNA_TRY(read_token(b->settings->http_token_file, &token));
+    luna_http_options options = luna_http_options_default();
+    options.listen = b->settings->http_listen;
+    options.control = control_inproc;
+    options.intake = intake_inproc;
+    options.version = LUNA_VERSION;
+    options.token = token;
+    options.max_body_bytes = b->settings->max_job_bytes;
+    const luna_err err = luna_http_start(&options, &b->http);
+    free(token);
+    if (err == LUNA_OK)
+        luna_log(LUNA_LOG_INFO, "http", "listen=%s", luna_http_address(b->http));
+    return err;
+}
+
+static luna_err open_broker(luna_broker *b)
+{
+    const luna_rules rules = rules_of(b->settings);
+    const luna_calls calls = luna_dispatch_calls(b);
+    b->epoch = luna_id_new();
+    luna_home_host(b->host);
+    b->namer.base = b->settings->slots;
+    snprintf(b->namer.tag, sizeof b->namer.tag, "%02x%02x%02x", b->epoch.byte[13],
+             b->epoch.byte[14], b->epoch.byte[15]);
+    b->loop = zloop_new();
+    if (!b->loop) return luna_error(LUNA_NO_MEMORY, "no memory for the loop");
+    LUNA_TRY(luna_scheduler_new(&rules, &calls, &b->scheduler));
+    LUNA_TRY(open_store(b));
+    LUNA_TRY(bind_sockets(b));
+    return start_http(b);
+}
+
+//  ---- what time brings -----------------------------------------------------------------------
+
+static void counts_are_back(luna_broker *b, luna_task *task)
+{
+    if (task->op.err == LUNA_OK)
+        memcpy(b->ended, task->op.counts, sizeof b->ended);
+    else
+        luna_log(LUNA_LOG_WARNING, "counts", "err=%s", luna_err_name(task->op.err));
+}
+
+static void ask_counts(luna_broker *b)
+{
+    luna_task *task = luna_task_new(LUNA_STORE_COUNTS, NULL, counts_are_back);
+    if (task) luna_task_submit(b, task);
+}
+
+static void forgotten(luna_broker *b, luna_task *task)
+{
+    b->forgetting = false;
+    if (task->op.err == LUNA_OK && task->op.changed > 0) {
+        luna_log(LUNA_LOG_INFO, "forgotten", "jobs=%llu",
+                 (unsigned long long)task->op.changed);
+        ask_counts(b);
+    }
+    if (task->op.changed == FORGET_AT_A_TIME) b->forget_due_ms = 0;
+}
+
+static void forget_old(luna_broker *b, int64_t now_ms)
+{
+    if (b->settings->keep_ms == 0 || b->forgetting || now_ms < b->forget_due_ms) return;
+    b->forget_due_ms = now_ms + FORGET_MS;
+    const int64_t before_ms = luna_wall_ms() - (int64_t)b->settings->keep_ms;
+    luna_task *task = luna_task_new(LUNA_STORE_FORGET, NULL, forgotten);
+    if (!task) return;
+    task->op.in.forget =
+        (luna_store_forget){.before_ms = before_ms > 0 ? (uint64_t)before_ms : 0,
+                            .limit = FORGET_AT_A_TIME};
+    b->forgetting = true;
+    luna_task_submit(b, task);
+}
+
+static void tell_systemd(luna_broker *b, int64_t now_ms)
+{
+    const int64_t watchdog_ms = luna_notify_watchdog_ms();
+    if (watchdog_ms && now_ms >= b->watchdog_due_ms) {
+        b->watchdog_due_ms = now_ms + watchdog_ms;
+        luna_notify("WATCHDOG=1");
+    }
+    if (now_ms < b->status_due_ms) return;
+    b->status_due_ms = now_ms + STATUS_MS;
+    luna_events_status(b);
+    const luna_depth depth = luna_scheduler_depth(b->scheduler);
+    luna_notify("STATUS=%llu pending, %llu in progress, %llu decoders",
+                (unsigned long long)depth.pending, (unsigned long long)depth.in_progress,
+                (unsigned long long)depth.decoders);
+}
+
+static bool may_end(luna_broker *b, int64_t now_ms)
+{
+    if (!b->stopping) return false;
+    const luna_depth depth = luna_scheduler_depth(b->scheduler);
+    return now_ms >= b->stop_due_ms || (depth.sent == 0 && b->task_count == 0);
+}
+
+static int tick(zloop_t *loop, int timer, void *broker)
+{
+    (void)loop;
+    (void)timer;
+    luna_broker *b = broker;
+    const int64_t now_ms = luna_now_ms();
+    luna_scheduler_tick(b->scheduler, now_ms);
+    luna_task_retry_stalled(b, now_ms);
+    luna_dispatch_settle(b);
+    forget_old(b, now_ms);
+    tell_systemd(b, now_ms);
+    return may_end(b, now_ms) ? -1 : 0;
+}
+
+static int store_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
+{
+    (void)loop;
+    (void)item;
+    luna_task_collect(broker);
+    luna_dispatch_settle(broker);
+    return 0;
+}
+
+//  ---- stopping ---------------------------------------------------------------------------------
+
+//  The first request stops taking jobs and starting attempts; the second ends the wait.
+static int stop_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
+{
+    (void)loop;
+    luna_broker *b = broker;
+    char event[128];  //  a signalfd gives 128 bytes, an eventfd 8
+    if (read(item->fd, event, sizeof event) <= 0) return 0;
+    if (b->stopping) return -1;
+    b->stopping = true;
+    b->stop_due_ms = luna_now_ms() + (int64_t)b->settings->stop_grace_ms;
+    luna_notify("STOPPING=1");
+    luna_log(LUNA_LOG_INFO, "stopping", "attempts=%llu next=\"waits %llu ms for them\"",
+             (unsigned long long)luna_scheduler_depth(b->scheduler).sent,
+             (unsigned long long)b->settings->stop_grace_ms);
+    luna_intake_pace(b);
+    return may_end(b, luna_now_ms()) ? -1 : 0;
+}
+
+static void serve(luna_broker *b, int stop_fd)
+{
+    zmq_pollitem_t stop = {.fd = stop_fd, .events = ZMQ_POLLIN};
+    zmq_pollitem_t store = {.fd = luna_store_fd(b->store), .events = ZMQ_POLLIN};
+    zloop_poller(b->loop, &stop, stop_ready, b);
+    zloop_poller(b->loop, &store, store_ready, b);
+    zloop_reader(b->loop, b->control, luna_control_ready, b);
+    zloop_reader(b->loop, b->intake, luna_intake_ready, b);
+    zloop_reader(b->loop, b->events, luna_events_ready, b);
+    zloop_timer(b->loop, TICK_MS, 0, tick, b);
+    zloop_set_nonstop(b->loop, true);  //  signals are ours, not czmq's
+    ask_counts(b);
+    luna_notify("READY=1");
+    luna_log(LUNA_LOG_INFO, "ready", "control=%s", b->settings->control);
+    zloop_start(b->loop);
+}
+
+//  What the store has taken is finished and answered; what it could not write is told.
+static void flush(luna_broker *b)
+{
+    if (!b->store) return;
+    luna_task_retry_stalled(b, INT64_MAX);
+    luna_store_drain(b->store);
+    luna_task_collect(b);
+    while (b->stalled) {
+        luna_task *task = b->stalled;
+        b->stalled = task->next;
+        luna_task_free(task);
+    }
+    luna_store_drain(b->store);  //  what the answers put in
+    luna_task_collect(b);
+}
+
+static void close_broker(luna_broker *b)
+{
+    luna_http_stop(&b->http);
+    flush(b);
+    luna_dispatch_close_all(b);
+    if (b->loop) zloop_destroy(&b->loop);
+    zsock_t **const sockets[] = {&b->intake, &b->events, &b->control};
+    const char *const endpoints[] = {b->settings->intake, b->settings->events,
+                                     b->settings->control};
+    for (size_t i = 0; i < 3; i++) {
+        if (!*sockets[i]) continue;
+        const char *bound = zsock_endpoint(*sockets[i]);
+        (void)bound;
+        zsock_destroy(sockets[i]);
+        (void)endpoints;
+    }
+    luna_store_close(&b->store);
+    luna_scheduler_free(&b->scheduler);
+}
+
+luna_err luna_broker_run(const luna_settings *settings, int stop_fd)
+{
+    luna_broker *b = calloc(1, sizeof *b);
+    if (!b) return luna_error(LUNA_NO_MEMORY, "no memory for the broker");
+    b->settings = settings;
+    const luna_err err = open_broker(b);
+    if (err == LUNA_OK) serve(b, stop_fd);
+    char why[1024];
+    snprintf(why, sizeof why, "%s", luna_error_text());
+    close_broker(b);
+    free(b);
+    return err == LUNA_OK ? LUNA_OK : luna_error(err, "%s", why);
+}

@@ -1,0 +1,263 @@
+//  intake.c - jobs in, receipts out
+//
+//  A job is checked, entered in the scheduler as STORING, which takes all the memory
+//  it will ever need, and put into the store. Only when that is back with LUNA_OK is
+//  it accepted. The received frame itself is what the store writes: no copy.
+
+#include "broker/loop.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "proto/job.h"
+
+#include <string.h>
+
+enum { JOBS_A_ROUND = 16, BUSY_RETRY_MS = 1000, DISK_RETRY_MS = 5000 };
+
+//  ---- receipts -----------------------------------------------------------------------
+
+static luna_peer client_peer(const luna_id *client)
+{
+    luna_peer peer = {.len = LUNA_ID_BYTES};
+    memcpy(peer.id, client->byte, LUNA_ID_BYTES);
+    return peer;
+}
+
+static void send_receipt(luna_broker *b, const luna_id *client,
+                         const luna_msg_receipt *receipt)
+{
+    const luna_peer peer = client_peer(client);
+    char id[LUNA_ID_TEXT_BYTES];
+    luna_id_text(&receipt->id, id);
+    if (!luna_control_send(b, &peer, LUNA_MSG_RECEIPT, receipt))
+        luna_log(LUNA_LOG_DEBUG, "receipt_dropped",
+                 "job=%s next=\"the producer asks again\"", id);
+}
+
+//  An error that another try may mend is "busy", any other is final.
+static void refuse(luna_broker *b, const luna_id *id, const luna_id *client, luna_err err)
+{
+    const bool busy = luna_err_retry(err);
+    const bool disk = err == LUNA_NO_SPACE || err == LUNA_IO;
+    const luna_msg_receipt receipt = {
+        .id = *id,
+        .status = luna_text_of(busy ? "busy" : "refused"),
+        .error = luna_text_of(luna_err_name(err)),
+        .detail = luna_text_of(luna_error_text()),
+        .retry_ms = busy ? disk ? DISK_RETRY_MS : BUSY_RETRY_MS : 0};
+    char text[LUNA_ID_TEXT_BYTES];
+    luna_id_text(id, text);
+    luna_log(busy ? LUNA_LOG_INFO : LUNA_LOG_WARNING, busy ? "busy" : "refused",
+             "job=%s err=%s detail=\"%s\"", text, luna_err_name(err), luna_error_text());
+    send_receipt(b, client, &receipt);
+}
+
+static void accept(luna_broker *b, const luna_id *id, const luna_id *client,
+                   const luna_msg_receipt *found)
+{
+    luna_msg_receipt receipt = *found;
+    receipt.id = *id;
+    receipt.status = luna_text_of("accepted");
+    send_receipt(b, client, &receipt);
+}
+
+//  ---- what may come in
+//  ------------------------------------------------------------------
+
+const char *luna_intake_accepting(luna_broker *b)
+{
+    static char why[512];
+    const luna_depth depth = luna_scheduler_depth(b->scheduler);
+    if (b->stopping) return "the broker is stopping";
+    if (!luna_store_writable(b->store, why, sizeof why)) return why;
+    if (depth.pending + depth.in_progress + depth.storing >= b->settings->max_jobs)
+        return "the queue is full: [limits] max_jobs";
+    if (depth.bytes >= b->settings->max_queued_bytes)
+        return "the queue is full: [limits] max_queued_bytes";
+    return "yes";
+}
+
+static luna_err check_limits(luna_broker *b, const luna_msg_job *job, size_t len)
+{
+    if (len > b->settings->max_job_bytes)
+        return luna_error(LUNA_TOO_LARGE,
+                          "the job has %zu bytes; [limits] max_job_bytes is %llu", len,
+                          (unsigned long long)b->settings->max_job_bytes);
+    LUNA_TRY(luna_job_check(job));
+    const char *accepting = luna_intake_accepting(b);
+    if (strcmp(accepting, "yes") != 0) return luna_error(LUNA_BUSY, "%s", accepting);
+    return LUNA_OK;
+}
+
+//  ---- storing
+//  ------------------------------------------------------------------------------
+
+static void stored_now(luna_broker *b, const luna_task *task)
+{
+    const luna_job *job = luna_scheduler_find(b->scheduler, &task->op.id);
+    const uint64_t ahead = luna_scheduler_backlog(b->scheduler, job->priority);
+    luna_scheduler_stored(b->scheduler, &task->op.id, true);
+    char id[LUNA_ID_TEXT_BYTES];
+    luna_id_text(&task->op.id, id);
+    luna_log(LUNA_LOG_INFO, "accepted", "job=%s bytes=%llu images=%u vae=%s priority=%u",
+             id, (unsigned long long)job->bytes, job->images, luna_job_vae(job),
+             job->priority);
+    accept(b, &task->op.id, &task->op.in.put.job.client,
+           &(luna_msg_receipt){.position = ahead, .images = job->images});
+    const luna_msg_job_info info = luna_info_job(b, job);
+    luna_events_job(b, "accepted", &info);
+}
+
+//  Known from before, maybe finished: the same answer as then.
+static void stored_before(luna_broker *b, const luna_task *task)
+{
+    uint64_t images = 0;
+    if (task->op.found.count > 0) images = task->op.found.items[0].info.images;
+    accept(b, &task->op.id, &task->op.in.put.job.client,
+           &(luna_msg_receipt){.images = images, .duplicate = true});
+}
+
+static void stored(luna_broker *b, luna_task *task)
+{
+    b->held_bytes -= task->op.in.put.body.len;
+    if (task->op.err == LUNA_OK) {
+        stored_now(b, task);
+    } else {
+        luna_scheduler_stored(b->scheduler, &task->op.id, false);
+        if (task->op.err == LUNA_EXISTS)
+            stored_before(b, task);
+        else
+            refuse(b, &task->op.id, &task->op.in.put.job.client,
+                   luna_error(task->op.err, "%s", task->op.detail));
+    }
+    luna_intake_pace(b);
+}
+
+static luna_err enter(luna_broker *b, const luna_msg_job *job, size_t len)
+{
+    const int64_t wall_ms = luna_wall_ms();
+    if (wall_ms > b->accepted_ms) b->accepted_ms = wall_ms;
+    return luna_scheduler_add(b->scheduler,
+                              &(luna_entry){.id = job->id,
+                                            .priority = job->priority,
+                                            .created_ms = (int64_t)job->created_ms,
+                                            .accepted_ms = b->accepted_ms,
+                                            .bytes = len,
+                                            .images = luna_job_images(job),
+                                            .vae = job->vae,
+                                            .place = LUNA_PLACE_STORING},
+                              luna_now_ms());
+}
+
+//  Moves the message into a task.
+static luna_err store(luna_broker *b, luna_message *message, const luna_msg_job *job)
+{
+    const size_t len = zframe_size(message->frame);
+    luna_task *task = luna_task_new(LUNA_STORE_PUT, &job->id, stored);
+    if (!task) return luna_error(LUNA_NO_MEMORY, "the broker is out of memory");
+    const luna_err err = enter(b, job, len);
+    if (err != LUNA_OK) {
+        luna_task_free(task);
+        return err;
+    }
+    task->op.in.put =
+        (luna_store_put){.job = luna_store_job_new(job, len, (uint64_t)b->accepted_ms),
+                         .body = {.data = zframe_data(message->frame), .len = len}};
+    task->message = *message;
+    *message = (luna_message){0};
+    b->held_bytes += len;
+    luna_task_submit(b, task);
+    return LUNA_OK;
+}
+
+//  An active job under this id: true when the message is dealt with.
+static bool take_duplicate(luna_broker *b, const luna_msg_job *job)
+{
+    const luna_job *known = luna_scheduler_find(b->scheduler, &job->id);
+    if (!known) return false;
+    //  One that is still being stored will be answered when it is.
+    if (known->place != LUNA_PLACE_STORING)
+        accept(b, &job->id, &job->client,
+               &(luna_msg_receipt){.images = known->images, .duplicate = true});
+    return true;
+}
+
+//  ---- the socket
+//  -----------------------------------------------------------------------------
+
+static luna_err take_job(luna_broker *b, luna_message *message, luna_msg_job *job)
+{
+    const size_t len = zframe_size(message->frame);
+    LUNA_TRY(luna_packet_open(zframe_data(message->frame), len, &message->packet));
+    if (luna_packet_type(message->packet) != LUNA_MSG_JOB)
+        return luna_error(LUNA_PROTOCOL, "intake takes jobs only");
+    LUNA_TRY(luna_packet_read(message->packet, job));
+    if (take_duplicate(b, job)) return LUNA_OK;
+    LUNA_TRY(check_limits(b, job, len));
+    return store(b, message, job);
+}
+
+static const char *peer_address(zframe_t *frame)
+{
+    const char *address = zframe_meta(frame, "Peer-Address");
+    return address && *address ? address : "local";
+}
+
+static void take(luna_broker *b, luna_message *message)
+{
+    luna_msg_job job;
+    luna_id id, client;
+    const luna_err err = take_job(b, message, &job);
+    if (err == LUNA_OK) return;
+    const void *data = zframe_data(message->frame);
+    const size_t len = zframe_size(message->frame);
+    char why[1024];
+    luna_text_copy(luna_text_of(luna_error_text()), why, sizeof why);
+    const bool known = luna_packet_peek_id(data, len, "id", &id) &&
+                       luna_packet_peek_id(data, len, "client", &client);
+    if (known)
+        refuse(b, &id, &client, luna_error(err, "%s", why));
+    else
+        luna_log(LUNA_LOG_WARNING, "unreadable", "peer=%s bytes=%zu detail=\"%s\"",
+                 peer_address(message->frame), len, why);
+}
+
+//  A job is one frame; the rest of a longer message is dropped.
+static bool receive(zsock_t *reader, luna_message *message)
+{
+    message->frame = zframe_recv(reader);
+    while (message->frame && zsock_rcvmore(reader)) {
+        zframe_t *more = zframe_recv(reader);
+        zframe_destroy(&more);
+    }
+    return message->frame != NULL;
+}
+
+int luna_intake_ready(zloop_t *loop, zsock_t *reader, void *broker)
+{
+    (void)loop;
+    luna_broker *b = broker;
+    for (int i = 0; i < JOBS_A_ROUND && zsock_events(reader) & ZMQ_POLLIN; i++) {
+        luna_message message = {0};
+        if (!receive(reader, &message)) break;
+        take(b, &message);
+        luna_message_close(&message);
+        luna_intake_pace(b);
+        if (b->intake_paused) break;
+    }
+    luna_dispatch_settle(b);
+    return 0;
+}
+
+void luna_intake_pace(luna_broker *b)
+{
+    const uint64_t limit = b->settings->max_held_bytes;
+    const bool full =
+        b->intake_paused ? b->held_bytes > limit / 2 : b->held_bytes > limit;
+    const bool pause = full || b->stopping;
+    if (pause == b->intake_paused) return;
+    b->intake_paused = pause;
+    if (pause)
+        zloop_reader_end(b->loop, b->intake);
+    else
+        zloop_reader(b->loop, b->intake, luna_intake_ready, b);
+}

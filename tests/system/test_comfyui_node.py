@@ -1,0 +1,149 @@
+"""The node "Luna Multi Saver (Daemon Async)" on real processes, ComfyUI itself stood in for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import comfyui_stand_in as comfyui
+import numpy
+import pytest
+from files import (VAE, batch, image_pixels, photograph, photograph_latent, photograph_pixels,
+                   png_texts, psnr)
+from luna import LIBRARY
+
+PROMPT = {"3": {"class_type": "KSampler", "inputs": {"seed": 18446744073709551615, "cfg": 7.5},
+                "_meta": {"title": "Sampler \u2013 \u6708"}}}
+WORKFLOW = {"nodes": [{"id": 3, "type": "KSampler"}], "version": 0.4, "extra": {"ds": [1.0, None]}}
+HIDDEN = {"prompt": PROMPT, "extra_pnginfo": {"workflow": WORKFLOW}, "unique_id": "9"}
+
+
+class Comfy:
+    """The node package in a process that looks like ComfyUI."""
+
+    def __init__(self, luna, package):
+        self.luna = luna
+        self.package = package
+        self.cls = package.NODE_CLASS_MAPPINGS["LunaMultiSaver"]
+
+    def run(self, tensor, **settings):
+        latent = {"samples": tensor}
+        ui, (passed, job_id) = comfyui.run_node(
+            self.package, {"latent_1": latent, "vae_name": VAE, **HIDDEN, **settings})
+        assert passed is latent
+        assert job_id in ui["text"][0]
+        return job_id
+
+    def save(self, tensor, **settings):
+        """The paths of the saved pictures, in order."""
+        info = self.luna.wait_job(self.luna.expect(self.run(tensor, **settings)))
+        files = sorted(info["files"], key=lambda file: (file["input"], file["index"]))
+        return [Path(file["path"]) for file in files]
+
+
+@pytest.fixture
+def comfy(luna, monkeypatch):
+    monkeypatch.setenv("LUNA_HOME", str(luna.home))
+    monkeypatch.setenv("LUNA_LIBRARY", str(LIBRARY))
+    for name, module in comfyui.modules(luna.output).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    package = comfyui.load_package()
+    yield Comfy(luna, package)
+    sys.modules[f"{package.__name__}.session"]._close(os.getpid())
+    for name in [name for name in sys.modules if name.startswith(package.__name__)]:
+        del sys.modules[name]
+
+
+def test_interface(comfy):
+    cls = comfy.cls
+    assert comfy.package.NODE_DISPLAY_NAME_MAPPINGS["LunaMultiSaver"] == (
+        "Luna Multi Saver (Daemon Async)")
+    assert cls.CATEGORY == "Luna/Image" and cls.OUTPUT_NODE is True
+    assert cls.RETURN_TYPES == ("LATENT", "STRING")
+    types = cls.INPUT_TYPES()
+    assert types["required"]["latent_1"][0] == "LATENT"
+    assert {f"latent_{n}" for n in range(2, 6)} <= set(types["optional"])
+    assert types["hidden"] == {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO",
+                               "unique_id": "UNIQUE_ID"}
+    assert "torch" not in sys.modules
+
+
+def test_a_picture_with_its_workflow(comfy):
+    (path,) = comfy.save(comfyui.Tensor(photograph_latent("astronaut")), filename="node",
+                         save_path="", affix_1="", model_name="flux/dev.safetensors")
+    assert path == comfy.luna.output / "node.png"
+    texts = png_texts(path)
+    assert texts["prompt"] == json.dumps(PROMPT).encode()
+    assert texts["workflow"] == json.dumps(WORKFLOW).encode()
+    assert psnr(image_pixels(path), photograph_pixels("astronaut")) >= 50
+
+
+def test_other_pnginfo_keys_are_kept(comfy):
+    extra = {"workflow": WORKFLOW, "artist": {"name": "somebody", "id": 2**63}}
+    (path,) = comfy.save(comfyui.Tensor(batch(1)), extra_pnginfo=extra)
+    assert png_texts(path)["artist"] == json.dumps(extra["artist"]).encode()
+
+
+def test_dtypes_and_strides(comfy):
+    latent = photograph_latent("chelsea")
+    wanted = photograph_pixels("chelsea")
+    turned = numpy.ascontiguousarray(latent.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert not turned.flags.c_contiguous
+    for tensor, least in ((comfyui.Tensor(latent), 50),
+                          (comfyui.Tensor(latent.astype(numpy.float32)), 50),
+                          (comfyui.Tensor(turned), 50),
+                          (comfyui.Tensor(latent, device="cuda:0"), 50),
+                          (comfyui.bfloat16(latent), 30)):
+        (path,) = comfy.save(tensor)
+        assert psnr(image_pixels(path), wanted) >= least, tensor.dtype
+
+
+def test_five_inputs_and_a_picture_from_a_video_model(comfy):
+    more = {f"latent_{n}": {"samples": comfyui.Tensor(batch(1, 8 + n))} for n in (2, 3, 5)}
+    five_d = comfyui.Tensor(batch(2)[:, :, None])
+    paths = comfy.save(five_d, affix_3="", filename="many", **more)
+    assert [path.name for path in paths] == [
+        "many_ORIG_0.png", "many_ORIG_1.png", "many_UPSCALED.png", "many.png", "many_IMAGE5.png"]
+
+
+def test_metadata_can_be_left_out(comfy, monkeypatch):
+    (path,) = comfy.save(comfyui.Tensor(batch(1)), embed_workflow=False)
+    assert not png_texts(path)
+    monkeypatch.setattr(sys.modules["comfy.cli_args"].args, "disable_metadata", True)
+    (path,) = comfy.save(comfyui.Tensor(batch(1)), custom_metadata="secret")
+    assert not png_texts(path)
+
+
+@pytest.mark.parametrize("samples, words", [
+    (comfyui.NestedTensor(), "nested"),
+    (comfyui.Tensor(numpy.zeros((1, 16, 9, 4, 4), numpy.float32)), "video"),
+    (comfyui.Tensor(numpy.zeros((16, 4, 4), numpy.float32)), "shape"),
+    (comfyui.Tensor(numpy.zeros((1, 4, 4, 4), numpy.int64)), "int64"),
+    (None, "LATENT")])
+def test_refused_latents(comfy, samples, words):
+    with pytest.raises(ValueError, match=words):
+        comfy.run(samples)
+
+
+def test_a_failure_is_in_comfyuis_log(comfy, caplog):
+    job = comfy.luna.expect(comfy.run(comfyui.Tensor(batch(1)), vae_name="no_such_vae"), "failed")
+    comfy.luna.wait_job(job, "failed")
+    from luna import wait_for
+    wait_for(lambda: any(job in record.getMessage() and "unknown_vae" in record.getMessage()
+                         for record in caplog.records), "the log says it")
+
+
+def test_without_the_library(comfy, monkeypatch):
+    sys.modules[f"{comfy.package.__name__}.session"]._close(os.getpid())
+    monkeypatch.setenv("LUNA_LIBRARY", "/nonexistent/libluna.so.0")
+    with pytest.raises(RuntimeError, match="LUNA_LIBRARY"):
+        comfy.run(comfyui.Tensor(batch(1)))
+
+
+def test_a_comfyui_that_exits_at_once_loses_nothing(luna):
+    done = subprocess.run(
+        [sys.executable, comfyui.__file__, luna.output, photograph("chelsea"), VAE],
+        env={**luna.env, "LUNA_LIBRARY": str(LIBRARY)}, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done
+    luna.wait_job(luna.expect(done.stdout.strip()))

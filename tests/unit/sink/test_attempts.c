@@ -1,0 +1,241 @@
+//  The file sink under several attempts: after a crash at any step, at the same moment,
+//  and both. Whatever happens, the image is there once, whole, and nothing else is.
+
+#include "sink_test.h"
+
+#include <sched.h>
+#include <sys/wait.h>
+
+typedef struct crash {
+    int at, seen;
+    unsigned seed;  //  0: no yielding
+} crash;
+
+//  Dies before step `at`; on the way gives other attempts a chance to get between.
+static int die_at(void *arg, const char *step)
+{
+    crash *c = arg;
+    (void)step;
+    if (++c->seen == c->at) _exit(42);
+    if (c->seed && rand_r(&c->seed) % 3 == 0) sched_yield();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    remove_tree(ROOT);
+    return 0;
+}
+
+//  A process that puts `image` and dies at step `at`. Exit 0: it lived to the end.
+static pid_t start_attempt(const luna_image *image, crash c)
+{
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0) return pid;
+    static const char *const roots[] = {ROOT};
+    luna_sink *sink;
+    luna_image_record record;
+    const luna_files_options options = {
+        .roots = roots, .count = 1, .before = die_at, .arg = &c};
+    if (luna_files_open(&options, &sink) != LUNA_OK) _exit(1);
+    const luna_err err = luna_sink_put(sink, image, &record);
+    if (err != LUNA_OK) fprintf(stderr, "%s\n", luna_error_text());
+    _exit(err == LUNA_OK ? 0 : 2);
+}
+
+//  True when it lived to the end.
+static bool end_attempt(pid_t pid)
+{
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_true(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 42);
+    return WEXITSTATUS(status) == 0;
+}
+
+static void check_once(const luna_image *image, const char *want)
+{
+    luna_sink *sink = open_sink(NULL, NULL);
+    luna_image_record record, again;
+    put_ok(sink, image, &record);
+    put_ok(sink, image, &again);
+    assert_string_equal(record.path, again.path);
+    if (want) check_content(record.path, want);
+    assert_int_equal(count_names(ROOT "/f", false), 1);
+    assert_int_equal(count_names(ROOT "/f", true), 0);
+    assert_int_equal(count_records(&image->key.job), 1);
+    luna_sink_close(&sink);
+}
+
+static void test_crash_at_every_step(void **state)
+{
+    (void)state;
+    const luna_name name = make_name("f", "img");
+    int at = 0;
+    bool lived = false;
+    while (!lived) {
+        const luna_image image = make_image(luna_id_new(), &name, "first");
+        lived = end_attempt(start_attempt(&image, (crash){.at = ++at}));
+        luna_image second = image;
+        second.data = "again";
+        check_once(&second, NULL);
+        remove_tree(ROOT);
+    }
+    assert_true(at > 15);
+}
+
+static void test_crash_twice(void **state)
+{
+    (void)state;
+    const luna_name name = make_name("f", "img");
+    int first = 0;
+    for (bool lived = false; !lived;) {
+        first++;
+        bool lived_too = false;
+        for (int second = 1; !lived_too; second++) {
+            const luna_image image = make_image(luna_id_new(), &name, "abc");
+            lived = end_attempt(start_attempt(&image, (crash){.at = first}));
+            lived_too = end_attempt(start_attempt(&image, (crash){.at = second}));
+            check_once(&image, "abc");
+            remove_tree(ROOT);
+        }
+    }
+}
+
+//  Somebody deletes the picture between its publication and the end of the attempt.
+static void test_deleted_before_its_record(void **state)
+{
+    (void)state;
+    const luna_name name = make_name("f", "img");
+    size_t deleted = 0;
+    for (int at = 1; at < 25; at++) {
+        const luna_image image = make_image(luna_id_new(), &name, "abc");
+        end_attempt(start_attempt(&image, (crash){.at = at}));
+        deleted += unlink(ROOT "/f/img.png") == 0;
+        check_once(&image, "abc");
+        remove_tree(ROOT);
+    }
+    assert_true(deleted > 3);
+}
+
+static void test_renamed_before_its_record(void **state)
+{
+    (void)state;
+    const luna_name name = make_name("f", "img");
+    size_t renamed = 0;
+    for (int at = 1; at < 25; at++) {
+        const luna_image image = make_image(luna_id_new(), &name, "abc");
+        const bool lived = end_attempt(start_attempt(&image, (crash){.at = at}));
+        luna_sink *sink = open_sink(NULL, NULL);
+        luna_image_record record;
+        bool found;
+        assert_int_equal(luna_sink_find(sink, &image.key, &record, &found), LUNA_OK);
+        luna_sink_close(&sink);
+        assert_true(found || !lived);
+        if (!found && rename(ROOT "/f/img.png", ROOT "/f/mine.png") == 0) renamed++;
+        check_once(&image, "abc");
+        remove_tree(ROOT);
+    }
+    assert_true(renamed > 3);
+}
+
+//  ---- at the same moment -----------------------------------------------------------
+
+static void race(unsigned round, int processes, bool deaths)
+{
+    pid_t pids[8];
+    char bytes[8][16];
+    const luna_name name = make_name("f", "img");
+    luna_image image = make_image(luna_id_new(), &name, "x");
+    for (int i = 0; i < processes; i++) {
+        snprintf(bytes[i], sizeof bytes[i], "attempt %d", i);
+        image.data = bytes[i];
+        image.len = strlen(bytes[i]);
+        unsigned seed = round * 8 + (unsigned)i + 1;
+        const int at = deaths ? 1 + rand_r(&seed) % 40 : 0;
+        pids[i] = start_attempt(&image, (crash){.at = at, .seed = seed});
+    }
+    for (int i = 0; i < processes; i++) end_attempt(pids[i]);
+    check_once(&image, NULL);
+    remove_tree(ROOT);
+}
+
+static void test_two_attempts_at_once(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 100; round++) race(round, 2, false);
+}
+
+static void test_five_attempts_at_once_some_die(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 60; round++) race(round, 5, true);
+}
+
+#define WRITERS 4
+#define IMAGES  200
+
+static void write_images(int writer)
+{
+    static const char *const roots[] = {ROOT};
+    luna_sink *sink;
+    luna_image_record record;
+    const luna_name name = make_name("f", "img");
+    if (luna_files_open(&(luna_files_options){.roots = roots, .count = 1}, &sink) !=
+        LUNA_OK)
+        _exit(1);
+    luna_image image = make_image(luna_id_new(), &name, "x");
+    for (int i = 0; i < IMAGES; i++) {
+        char bytes[64];
+        snprintf(bytes, sizeof bytes, "writer %d image %d", writer, i);
+        image.key.index = (uint64_t)i;
+        image.data = bytes;
+        image.len = strlen(bytes);
+        if (luna_sink_put(sink, &image, &record) != LUNA_OK) _exit(2);
+    }
+    _exit(0);
+}
+
+//  All want the same names: every image must be there, each content once.
+static void test_writers_share_a_template(void **state)
+{
+    (void)state;
+    static bool seen[WRITERS][IMAGES];
+    pid_t pids[WRITERS];
+    memset(seen, 0, sizeof seen);
+    for (int i = 0; i < WRITERS; i++) {
+        pids[i] = fork();
+        assert_true(pids[i] >= 0);
+        if (pids[i] == 0) write_images(i);
+    }
+    for (int i = 0; i < WRITERS; i++) assert_true(end_attempt(pids[i]));
+    assert_int_equal(count_names(ROOT "/f", true), 0);
+    assert_int_equal(count_names(ROOT "/f", false), WRITERS * IMAGES);
+    for (int k = 0; k < WRITERS * IMAGES; k++) {
+        char path[64], *got;
+        size_t len;
+        int writer, image;
+        snprintf(path, sizeof path, k ? ROOT "/f/img_%05d.png" : ROOT "/f/img.png", k);
+        assert_int_equal(luna_file_read(path, 1000, &got, &len), LUNA_OK);
+        assert_int_equal(sscanf(got, "writer %d image %d", &writer, &image), 2);
+        free(got);
+        assert_in_range(writer, 0, WRITERS - 1);
+        assert_in_range(image, 0, IMAGES - 1);
+        assert_false(seen[writer][image]);
+        seen[writer][image] = true;
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(test) cmocka_unit_test_teardown(test, teardown)
+        T(test_crash_at_every_step),       T(test_crash_twice),
+        T(test_deleted_before_its_record), T(test_renamed_before_its_record),
+        T(test_two_attempts_at_once),      T(test_five_attempts_at_once_some_die),
+        T(test_writers_share_a_template),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
