@@ -19,7 +19,8 @@ static void send_error(luna_broker *b, const luna_peer *peer, uint64_t re, luna_
                                          .detail = luna_text_of(luna_error_text())});
 }
 
-//  ---- questions the store answers -------------------------------------------------------
+//  ---- questions the store answers
+//  -------------------------------------------------------
 
 //  Rows of the store, brought up to the moment; NULL without memory.
 static luna_msg_job_info *list_infos(const luna_broker *b, const luna_store_jobs *found)
@@ -35,7 +36,8 @@ static luna_msg_job_info *list_infos(const luna_broker *b, const luna_store_jobs
 static void rows_are_back(luna_broker *b, luna_task *task)
 {
     if (task->op.err != LUNA_OK) {
-        send_error(b, &task->peer, task->re, luna_error(task->op.err, "%s", task->op.detail));
+        send_error(b, &task->peer, task->re,
+                   luna_error(task->op.err, "%s", task->op.detail));
         return;
     }
     luna_msg_job_info *infos = list_infos(b, &task->op.found);
@@ -70,7 +72,8 @@ static luna_err ask_store(luna_broker *b, const luna_peer *peer,
     return LUNA_OK;
 }
 
-//  ---- questions answered from memory ---------------------------------------------------------
+//  ---- questions answered from memory
+//  ---------------------------------------------------------
 
 static void answer_status(luna_broker *b, const luna_peer *peer, uint64_t re)
 {
@@ -115,7 +118,8 @@ void luna_answer_query(luna_broker *b, luna_message *message)
     if (err != LUNA_OK) send_error(b, &message->peer, query.re, err);
 }
 
-//  ---- orders ---------------------------------------------------------------------------------
+//  ---- orders
+//  ---------------------------------------------------------------------------------
 
 void luna_answer_order(luna_broker *b, const luna_peer *peer, uint64_t re, luna_err err)
 {
@@ -169,6 +173,11 @@ void luna_answer_cancel(luna_broker *b, luna_message *message)
     if (err != LUNA_OK) luna_answer_order(b, &message->peer, order.re, err);
 }
 
+static void failed_again(luna_broker *b, luna_task *task)
+{
+    if (task->op.err == LUNA_OK) b->ended[LUNA_JOB_FAILED]++;
+}
+
 static luna_err enter_again(luna_broker *b, const luna_store_job *stored)
 {
     const luna_msg_job_info *info = &stored->info;
@@ -179,8 +188,24 @@ static luna_err enter_again(luna_broker *b, const luna_store_job *stored)
                               .bytes = info->bytes,
                               .images = info->images,
                               .vae = info->vae,
+                              .saved = info->files.items,
+                              .saved_count = info->files.count,
                               .place = LUNA_PLACE_WAITING};
-    return luna_scheduler_enter(b->scheduler, &entry, &info->files, luna_now_ms());
+    return luna_scheduler_add(b->scheduler, &entry, luna_now_ms());
+}
+
+//  There is no room for it after all: it is failed again.
+static void undo_retry(luna_broker *b, const luna_id *id, luna_err err)
+{
+    luna_task *task = luna_task_new(LUNA_STORE_FINISH, id, failed_again);
+    if (!task) return;
+    luna_text_copy(luna_text_of(luna_err_name(err)), task->error, sizeof task->error);
+    luna_text_copy(luna_text_of(luna_error_text()), task->detail, sizeof task->detail);
+    task->op.in.finish = (luna_store_finish){.state = LUNA_JOB_FAILED,
+                                             .error = luna_text_of(task->error),
+                                             .detail = luna_text_of(task->detail),
+                                             .finished_ms = (uint64_t)luna_wall_ms()};
+    luna_task_submit(b, task);
 }
 
 static void retried(luna_broker *b, luna_task *task)
@@ -189,6 +214,7 @@ static void retried(luna_broker *b, luna_task *task)
     if (err == LUNA_OK) {
         b->ended[LUNA_JOB_FAILED]--;
         err = enter_again(b, &task->op.found.items[0]);
+        if (err != LUNA_OK) undo_retry(b, &task->op.id, err);
     } else {
         err = luna_error(err, "%s", task->op.detail);
     }

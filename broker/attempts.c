@@ -232,7 +232,7 @@ static luna_hold *current(luna_scheduler *s, uint32_t session, const luna_job_ke
     return hold && hold->sent ? hold : NULL;
 }
 
-static bool mark_saved(luna_job *job, uint64_t input, uint64_t index)
+static bool mark_one(luna_job *job, uint64_t input, uint64_t index)
 {
     if (input >= LUNA_MAX_INPUTS || index >= job->images) return false;
     const size_t bit = (size_t)(input * job->images + index);
@@ -241,6 +241,16 @@ static bool mark_saved(luna_job *job, uint64_t input, uint64_t index)
     job->saved[bit / 8] |= mask;
     job->images_done++;
     return true;
+}
+
+uint32_t luna_job_mark_saved(luna_job *job, const luna_msg_image *images, size_t count)
+{
+    uint32_t fresh = 0;
+    if (count > 0 && !job->saved)
+        job->saved = calloc((size_t)job->images * LUNA_MAX_INPUTS / 8 + 1, 1);
+    for (size_t i = 0; job->saved && i < count; i++)
+        fresh += mark_one(job, images[i].input, images[i].index);
+    return fresh;
 }
 
 bool luna_job_image_saved(const luna_job *job, uint64_t input, uint64_t index)
@@ -257,14 +267,9 @@ int64_t luna_scheduler_images(luna_scheduler *s, uint32_t session,
     luna_job *job = luna_job_table_find(&s->jobs, &key->id);
     if (!job || job->place == LUNA_PLACE_ENDING) return -1;
     if (key->attempt < 1 || key->attempt > job->attempts) return -1;
-    if (count > 0 && !job->saved)
-        job->saved = calloc((size_t)job->images * LUNA_MAX_INPUTS / 8 + 1, 1);
-    if (count > 0 && !job->saved) return 0;
-    int64_t fresh = 0;
-    for (size_t i = 0; i < count; i++)
-        fresh += mark_saved(job, images[i].input, images[i].index);
+    const uint32_t fresh = luna_job_mark_saved(job, images, count);
     luna_decoder *decoder = luna_fleet_find(&s->fleet, session);
-    if (decoder) decoder->images_done += (uint64_t)fresh;
+    if (decoder) decoder->images_done += fresh;
     return fresh;
 }
 

@@ -25,7 +25,8 @@ enum {
 static const char control_inproc[] = "inproc://luna-control";
 static const char intake_inproc[] = "inproc://luna-intake";
 
-//  ---- starting -----------------------------------------------------------------------------
+//  ---- starting
+//  -----------------------------------------------------------------------------
 
 static luna_rules rules_of(const luna_settings *s)
 {
@@ -48,22 +49,27 @@ static luna_err load_job(luna_broker *b, const luna_store_job *stored, int64_t n
 {
     const luna_msg_job_info *info = &stored->info;
     const bool running = stored->state == LUNA_JOB_IN_PROGRESS;
-    const luna_entry entry = {
-        .id = info->id,
-        .priority = info->priority,
-        .created_ms = (int64_t)info->created_ms,
-        .accepted_ms = (int64_t)info->accepted_ms,
-        .started_ms = (int64_t)info->started_ms,
-        .bytes = info->bytes,
-        .images = info->images,
-        .vae = info->vae,
-        .attempts = info->attempts,
-        .lost = info->lost,
-        .refused = info->refused,
-        .place = running ? LUNA_PLACE_ORPHAN : LUNA_PLACE_WAITING};
+    const luna_entry entry = {.id = info->id,
+                              .priority = info->priority,
+                              .created_ms = (int64_t)info->created_ms,
+                              .accepted_ms = (int64_t)info->accepted_ms,
+                              .started_ms = (int64_t)info->started_ms,
+                              .bytes = info->bytes,
+                              .images = info->images,
+                              .vae = info->vae,
+                              .attempts = info->attempts,
+                              .lost = info->lost,
+                              .refused = info->refused,
+                              .saved = info->files.items,
+                              .saved_count = info->files.count,
+                              .place = running ? LUNA_PLACE_ORPHAN : LUNA_PLACE_WAITING};
     if ((int64_t)info->accepted_ms > b->accepted_ms)
         b->accepted_ms = (int64_t)info->accepted_ms;
-    return luna_scheduler_enter(b->scheduler, &entry, &info->files, now_ms);
+    const luna_err err = luna_scheduler_add(b->scheduler, &entry, now_ms);
+    if (err != LUNA_BUSY) return err;
+    luna_log(LUNA_LOG_ERROR, "not_scheduled", "detail=\"%s\" next=\"at the next start\"",
+             luna_error_text());
+    return LUNA_OK;
 }
 
 static luna_err load_jobs(luna_broker *b, const luna_store_jobs *active)
@@ -133,7 +139,6 @@ static luna_err bind_events(luna_broker *b)
     return bind_one(b->events, b->settings->events, NULL);
 }
 
-//  ipc sockets take the process's umask at bind: the owner's group may connect.
 static luna_err bind_sockets(luna_broker *b)
 {
     LUNA_TRY(luna_endpoint_make_dir(b->settings->slots));
@@ -180,6 +185,7 @@ static luna_err open_broker(luna_broker *b)
     const luna_rules rules = rules_of(b->settings);
     const luna_calls calls = luna_dispatch_calls(b);
     b->epoch = luna_id_new();
+    b->nobodys_epoch = luna_id_new();
     luna_home_host(b->host);
     b->namer.base = b->settings->slots;
     snprintf(b->namer.tag, sizeof b->namer.tag, "%02x%02x%02x", b->epoch.byte[13],
@@ -192,7 +198,8 @@ static luna_err open_broker(luna_broker *b)
     return start_http(b);
 }
 
-//  ---- what time brings -----------------------------------------------------------------------
+//  ---- what time brings
+//  -----------------------------------------------------------------------
 
 static void counts_are_back(luna_broker *b, luna_task *task)
 {
@@ -226,9 +233,8 @@ static void forget_old(luna_broker *b, int64_t now_ms)
     const int64_t before_ms = luna_wall_ms() - (int64_t)b->settings->keep_ms;
     luna_task *task = luna_task_new(LUNA_STORE_FORGET, NULL, forgotten);
     if (!task) return;
-    task->op.in.forget =
-        (luna_store_forget){.before_ms = before_ms > 0 ? (uint64_t)before_ms : 0,
-                            .limit = FORGET_AT_A_TIME};
+    task->op.in.forget = (luna_store_forget){
+        .before_ms = before_ms > 0 ? (uint64_t)before_ms : 0, .limit = FORGET_AT_A_TIME};
     b->forgetting = true;
     luna_task_submit(b, task);
 }
@@ -279,7 +285,8 @@ static int store_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
     return 0;
 }
 
-//  ---- stopping ---------------------------------------------------------------------------------
+//  ---- stopping
+//  ---------------------------------------------------------------------------------
 
 //  The first request stops taking jobs and starting attempts; the second ends the wait.
 static int stop_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
@@ -316,38 +323,37 @@ static void serve(luna_broker *b, int stop_fd)
     zloop_start(b->loop);
 }
 
-//  What the store has taken is finished and answered; what it could not write is told.
-static void flush(luna_broker *b)
+static void drop_stalled(luna_broker *b)
 {
-    if (!b->store) return;
-    luna_task_retry_stalled(b, INT64_MAX);
-    luna_store_drain(b->store);
-    luna_task_collect(b);
     while (b->stalled) {
         luna_task *task = b->stalled;
         b->stalled = task->next;
         luna_task_free(task);
     }
-    luna_store_drain(b->store);  //  what the answers put in
-    luna_task_collect(b);
+}
+
+//  What the store was given is finished and answered. What it still cannot write was
+//  logged when it failed; the next start repeats those jobs.
+static void flush(luna_broker *b)
+{
+    luna_task_retry_stalled(b, INT64_MAX);
+    while (b->task_count > 0) {
+        luna_store_drain(b->store);
+        luna_task_collect(b);
+    }
+    drop_stalled(b);
 }
 
 static void close_broker(luna_broker *b)
 {
     luna_http_stop(&b->http);
-    flush(b);
+    b->stopping = true;
+    if (b->store) flush(b);
     luna_dispatch_close_all(b);
-    if (b->loop) zloop_destroy(&b->loop);
-    zsock_t **const sockets[] = {&b->intake, &b->events, &b->control};
-    const char *const endpoints[] = {b->settings->intake, b->settings->events,
-                                     b->settings->control};
-    for (size_t i = 0; i < 3; i++) {
-        if (!*sockets[i]) continue;
-        const char *bound = zsock_endpoint(*sockets[i]);
-        (void)bound;
-        zsock_destroy(sockets[i]);
-        (void)endpoints;
-    }
+    zloop_destroy(&b->loop);
+    zsock_destroy(&b->intake);
+    zsock_destroy(&b->events);
+    zsock_destroy(&b->control);
     luna_store_close(&b->store);
     luna_scheduler_free(&b->scheduler);
 }

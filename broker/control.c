@@ -13,8 +13,6 @@
 
 enum { MESSAGES_A_ROUND = 64 };
 
-static const luna_id nobodys_epoch;
-
 bool luna_control_send(luna_broker *b, const luna_peer *peer, luna_msg_type type,
                        const void *message)
 {
@@ -114,7 +112,7 @@ static luna_err take_ping(luna_broker *b, luna_message *message)
     luna_scheduler_seen(b->scheduler, session_of(b, &message->peer), &ping,
                         luna_now_ms());
     const bool given_up = luna_dispatch_gave_up(b, &message->peer);
-    pong(b, &message->peer, given_up ? &nobodys_epoch : &b->epoch);
+    pong(b, &message->peer, given_up ? &b->nobodys_epoch : &b->epoch);
     return LUNA_OK;
 }
 
@@ -122,7 +120,7 @@ static luna_err take_ping(luna_broker *b, luna_message *message)
 static bool is_decoder(luna_broker *b, const luna_peer *peer)
 {
     if (session_of(b, peer)) return true;
-    pong(b, peer, &nobodys_epoch);
+    pong(b, peer, &b->nobodys_epoch);
     return false;
 }
 

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-//  ---- slots ----------------------------------------------------------------------------
+//  ---- slots
+//  ----------------------------------------------------------------------------
 
 luna_slot *luna_dispatch_slot(const luna_broker *b, uint32_t session)
 {
@@ -115,7 +116,8 @@ void luna_dispatch_close_all(luna_broker *b)
     while (b->slot_count > 0) close_slot(b, b->slot_count - 1);
 }
 
-//  ---- work -----------------------------------------------------------------------------
+//  ---- work
+//  -----------------------------------------------------------------------------
 
 //  The images the decoder need not make again; the caller frees *out.
 static size_t list_saved(const luna_job *job, luna_msg_image_key **out)
@@ -234,7 +236,8 @@ static void queue_work(luna_broker *b, luna_slot *slot, const luna_job_key *key)
     luna_dispatch_flush(b, slot);
 }
 
-//  ---- the scheduler's calls ----------------------------------------------------------------
+//  ---- the scheduler's calls
+//  ----------------------------------------------------------------
 
 static void attempt_stored(luna_broker *b, luna_task *task)
 {
@@ -245,9 +248,8 @@ static void attempt_stored(luna_broker *b, luna_task *task)
         luna_scheduler_not_started(b->scheduler, &key, luna_now_ms());
         return;
     }
-    const uint32_t session =
-        luna_scheduler_started(b->scheduler, &key,
-                               (int64_t)task->op.in.attempt.started_ms, luna_now_ms());
+    const uint32_t session = luna_scheduler_started(
+        b->scheduler, &key, (int64_t)task->op.in.attempt.started_ms, luna_now_ms());
     luna_slot *slot = session ? luna_dispatch_slot(b, session) : NULL;
     if (slot) queue_work(b, slot, &key);
 }
@@ -259,10 +261,9 @@ static void start(void *context, const luna_job *job, const luna_decoder *decode
     if (!task) return;  //  taken back when the lease ends
     memcpy(task->name, decoder->name, sizeof task->name);
     task->attempt = job->attempts;
-    task->op.in.attempt =
-        (luna_store_attempt){.attempt = job->attempts,
-                             .decoder = luna_text_of(task->name),
-                             .started_ms = (uint64_t)luna_wall_ms()};
+    task->op.in.attempt = (luna_store_attempt){.attempt = job->attempts,
+                                               .decoder = luna_text_of(task->name),
+                                               .started_ms = (uint64_t)luna_wall_ms()};
     luna_task_submit(b, task);
 }
 
@@ -271,11 +272,11 @@ static void tell_ended(luna_broker *b, const luna_task *task, const luna_job *jo
     char id[LUNA_ID_TEXT_BYTES];
     luna_id_text(&task->op.id, id);
     const char *state = luna_job_state_name(task->op.in.finish.state);
-    luna_log(task->op.in.finish.state == LUNA_JOB_FAILED ? LUNA_LOG_WARNING
-                                                         : LUNA_LOG_INFO,
-             state, "job=%s attempts=%u images=%u/%u decoder=%s err=%s detail=\"%s\"", id,
-             job->attempts, job->images_done, job->images, task->name, task->error,
-             task->detail);
+    luna_log(
+        task->op.in.finish.state == LUNA_JOB_FAILED ? LUNA_LOG_WARNING : LUNA_LOG_INFO,
+        state, "job=%s attempts=%u images=%u/%u decoder=%s err=%s detail=\"%s\"", id,
+        job->attempts, job->images_done, job->images, task->name, task->error,
+        task->detail);
     luna_msg_job_info info = luna_info_job(b, job);
     info.state = luna_text_of(state);
     info.finished_ms = task->op.in.finish.finished_ms;
@@ -311,6 +312,24 @@ static void take_saved(luna_broker *b, luna_task *task, luna_store_images *image
     b->current.saved_taken = true;
 }
 
+static void counters_stored(luna_broker *b, luna_task *task)
+{
+    (void)b;
+    if (task->op.err != LUNA_OK)
+        luna_log(LUNA_LOG_ERROR, "counters_not_stored", "err=%s detail=\"%s\"",
+                 luna_err_name(task->op.err), task->op.detail);
+}
+
+//  A failed end has counted one more attempt, which the row must show.
+static void store_counters(luna_broker *b, const luna_job *job)
+{
+    luna_task *task = luna_task_new(LUNA_STORE_REQUEUE, &job->id, counters_stored);
+    if (!task) return;
+    task->op.in.requeue =
+        (luna_store_requeue){.lost = job->lost, .refused = job->refused};
+    luna_task_submit(b, task);
+}
+
 static void finish(void *context, const luna_job *job, const luna_verdict *verdict)
 {
     luna_broker *b = context;
@@ -324,11 +343,11 @@ static void finish(void *context, const luna_job *job, const luna_verdict *verdi
                    sizeof task->name);
     luna_text_copy(luna_text_of(verdict->error), task->error, sizeof task->error);
     luna_text_copy(luna_text_of(verdict->detail), task->detail, sizeof task->detail);
-    task->op.in.finish = (luna_store_finish){
-        .state = verdict->state,
-        .error = luna_text_of(task->error[0] ? task->error : NULL),
-        .detail = luna_text_of(task->detail[0] ? task->detail : NULL),
-        .finished_ms = (uint64_t)luna_wall_ms()};
+    task->op.in.finish =
+        (luna_store_finish){.state = verdict->state,
+                            .error = luna_text_of(task->error[0] ? task->error : NULL),
+                            .detail = luna_text_of(task->detail[0] ? task->detail : NULL),
+                            .finished_ms = (uint64_t)luna_wall_ms()};
     if (b->current.order) {
         task->order = true;
         task->re = b->current.re;
@@ -336,6 +355,7 @@ static void finish(void *context, const luna_job *job, const luna_verdict *verdi
         b->current.order = false;
     }
     take_saved(b, task, &task->op.in.finish.images);
+    if (verdict->state == LUNA_JOB_FAILED) store_counters(b, job);
     luna_task_submit(b, task);
 }
 
@@ -388,8 +408,7 @@ void luna_dispatch_stop(luna_broker *b, const luna_peer *peer, const luna_id *id
     const luna_decoder *decoder =
         slot ? luna_scheduler_decoder(b->scheduler, slot->session) : NULL;
     for (size_t i = 0; decoder && i < decoder->hold_count; i++)
-        if (decoder->holds[i].wanted &&
-            luna_id_compare(&decoder->holds[i].id, id) == 0)
+        if (decoder->holds[i].wanted && luna_id_compare(&decoder->holds[i].id, id) == 0)
             return;
     luna_control_send(b, peer, LUNA_MSG_CANCEL, &(luna_msg_order){.id = *id});
 }
@@ -428,7 +447,8 @@ luna_calls luna_dispatch_calls(luna_broker *b)
                         .gone = gone};
 }
 
-//  ---- images ---------------------------------------------------------------------------------
+//  ---- images
+//  ---------------------------------------------------------------------------------
 
 static void images_stored(luna_broker *b, luna_task *task)
 {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -58,7 +59,11 @@ luna_err luna_endpoint_bind(zsock_t *socket, const char *endpoint)
                           "somebody listens on %s already; is another broker running?",
                           endpoint);
     if (path) unlink(path);
-    if (zmq_bind(zsock_resolve(socket), endpoint) == 0) return LUNA_OK;
+    if (zmq_bind(zsock_resolve(socket), endpoint) == 0) {
+        //  Connecting needs write permission; the folder decides who gets that far.
+        if (path) chmod(path, 0660);
+        return LUNA_OK;
+    }
     if (errno == EADDRINUSE)
         return luna_error(LUNA_BUSY, "%s is in use; is another broker running?",
                           endpoint);

@@ -32,7 +32,8 @@ static void publish(luna_broker *b, const char *topic, luna_msg_event *event)
     free(bytes);
 }
 
-//  ---- changes ----------------------------------------------------------------------------
+//  ---- changes
+//  ----------------------------------------------------------------------------
 
 void luna_events_job(luna_broker *b, const char *kind, const luna_msg_job_info *info)
 {
@@ -75,7 +76,8 @@ void luna_events_status(luna_broker *b)
             &(luna_msg_event){.kind = luna_text_of("status"), .status = &status});
 }
 
-//  ---- snapshots ---------------------------------------------------------------------------
+//  ---- snapshots
+//  ---------------------------------------------------------------------------
 
 static void snapshot(luna_broker *b, const char *topic, luna_msg_event *event)
 {
@@ -101,7 +103,7 @@ static void snapshot_jobs(luna_broker *b, luna_task *task)
 static void ask_jobs(luna_broker *b, const char *topic)
 {
     luna_id id;
-    const bool one = luna_id_parse(topic + 4, &id) == LUNA_OK;
+    const bool one = topic[0] && luna_id_parse(topic + 4, &id) == LUNA_OK;
     if (b->task_count >= SNAPSHOTS_MAX) return;
     luna_task *task = luna_task_new(one ? LUNA_STORE_GET : LUNA_STORE_LIST,
                                     one ? &id : NULL, snapshot_jobs);
@@ -152,6 +154,7 @@ static void answer_subscription(luna_broker *b, const char *topic)
     } else if (topic[0] == '\0') {
         event.status = &status;
         snapshot_decoders(b, topic, &event);
+        ask_jobs(b, topic);
     }
 }
 
@@ -161,7 +164,8 @@ int luna_events_ready(zloop_t *loop, zsock_t *reader, void *broker)
     (void)loop;
     for (int i = 0; i < 64 && zsock_events(reader) & ZMQ_POLLIN; i++) {
         uint8_t frame[TOPIC_BYTES];
-        const int len = zmq_recv(zsock_resolve(reader), frame, sizeof frame, ZMQ_DONTWAIT);
+        const int len =
+            zmq_recv(zsock_resolve(reader), frame, sizeof frame, ZMQ_DONTWAIT);
         if (len < 1) break;
         if (frame[0] != 1 || len >= (int)sizeof frame) continue;
         char topic[TOPIC_BYTES];

@@ -51,8 +51,8 @@ static void refuse(luna_broker *b, const luna_id *id, const luna_id *client, lun
     send_receipt(b, client, &receipt);
 }
 
-static void accept(luna_broker *b, const luna_id *id, const luna_id *client,
-                   const luna_msg_receipt *found)
+static void accept_job(luna_broker *b, const luna_id *id, const luna_id *client,
+                       const luna_msg_receipt *found)
 {
     luna_msg_receipt receipt = *found;
     receipt.id = *id;
@@ -101,8 +101,8 @@ static void stored_now(luna_broker *b, const luna_task *task)
     luna_log(LUNA_LOG_INFO, "accepted", "job=%s bytes=%llu images=%u vae=%s priority=%u",
              id, (unsigned long long)job->bytes, job->images, luna_job_vae(job),
              job->priority);
-    accept(b, &task->op.id, &task->op.in.put.job.client,
-           &(luna_msg_receipt){.position = ahead, .images = job->images});
+    accept_job(b, &task->op.id, &task->op.in.put.job.client,
+               &(luna_msg_receipt){.position = ahead, .images = job->images});
     const luna_msg_job_info info = luna_info_job(b, job);
     luna_events_job(b, "accepted", &info);
 }
@@ -112,8 +112,8 @@ static void stored_before(luna_broker *b, const luna_task *task)
 {
     uint64_t images = 0;
     if (task->op.found.count > 0) images = task->op.found.items[0].info.images;
-    accept(b, &task->op.id, &task->op.in.put.job.client,
-           &(luna_msg_receipt){.images = images, .duplicate = true});
+    accept_job(b, &task->op.id, &task->op.in.put.job.client,
+               &(luna_msg_receipt){.images = images, .duplicate = true});
 }
 
 static void stored(luna_broker *b, luna_task *task)
@@ -176,8 +176,8 @@ static bool take_duplicate(luna_broker *b, const luna_msg_job *job)
     if (!known) return false;
     //  One that is still being stored will be answered when it is.
     if (known->place != LUNA_PLACE_STORING)
-        accept(b, &job->id, &job->client,
-               &(luna_msg_receipt){.images = known->images, .duplicate = true});
+        accept_job(b, &job->id, &job->client,
+                   &(luna_msg_receipt){.images = known->images, .duplicate = true});
     return true;
 }
 

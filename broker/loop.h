@@ -45,6 +45,7 @@ typedef struct luna_current {
 typedef struct luna_broker {
     const luna_settings *settings;
     luna_id epoch;
+    luna_id nobodys_epoch;  //  tells a decoder that is not known to say hello
     char host[80];
     zloop_t *loop;
     zsock_t *control;

@@ -161,6 +161,7 @@ luna_err luna_scheduler_add(luna_scheduler *s, const luna_entry *entry, int64_t 
     queue->jobs++;
     s->bytes += job->bytes;
     job->wake_ms = now_ms + s->rules.adopt_ms;
+    luna_job_mark_saved(job, entry->saved, entry->saved_count);
     luna_job_table_add(&s->jobs, job);
     enter(s, job, entry->place);
     return LUNA_OK;

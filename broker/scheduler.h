@@ -63,6 +63,8 @@ typedef struct luna_entry {
     uint64_t attempts;
     uint64_t lost;
     uint64_t refused;
+    const luna_msg_image *saved;  //  images recorded already
+    size_t saved_count;
     luna_job_place place;  //  STORING: new; WAITING; ORPHAN: its latest attempt may still
                            //  be in a decoder's hands
 } luna_entry;

@@ -32,4 +32,8 @@ struct luna_scheduler {
 //  Takes the job out of the heap of its place and puts it into that of the new one.
 void luna_scheduler_move(luna_scheduler *scheduler, luna_job *job, luna_job_place place);
 
+//  Marks saved images and returns how many were new. Without memory for the marks
+//  none is: the images are then made once more.
+uint32_t luna_job_mark_saved(luna_job *job, const luna_msg_image *images, size_t count);
+
 #endif

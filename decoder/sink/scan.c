@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-luna_err luna_scan(int dir, void (*visit)(void *arg, int dir, const char *name),
-                   void *arg)
+luna_err luna_scan_each(int dir, void (*visit)(void *arg, int dir, const char *name),
+                        void *arg)
 {
     //  A descriptor of its own: a duplicate would share the position of `dir`.
     const int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -56,7 +56,7 @@ luna_err luna_scan_inode(int dir, ino_t inode, const char *anchor, luna_found *o
 {
     inode_search search = {.inode = inode, .anchor = anchor, .out = out};
     *out = (luna_found){0};
-    return luna_scan(dir, visit_inode, &search);
+    return luna_scan_each(dir, visit_inode, &search);
 }
 
 typedef struct presence {
@@ -75,7 +75,7 @@ luna_err luna_scan_has(int dir, const char *prefix, bool *has)
 {
     presence p = {.prefix = prefix, .has = has};
     *has = false;
-    return luna_scan(dir, visit_has, &p);
+    return luna_scan_each(dir, visit_has, &p);
 }
 
 int64_t luna_scan_written_ms(int dir, const char *name)
@@ -101,5 +101,5 @@ static void visit_remove(void *arg, int dir, const char *name)
 luna_err luna_scan_remove(int dir, const char *prefix, int64_t before_ms)
 {
     removal r = {.prefix = prefix, .before_ms = before_ms};
-    return luna_scan(dir, visit_remove, &r);
+    return luna_scan_each(dir, visit_remove, &r);
 }

@@ -30,9 +30,9 @@ LUNA_MUST_USE luna_err luna_scan_has(int dir, const char *prefix, bool *has);
 LUNA_MUST_USE luna_err luna_scan_remove(int dir, const char *prefix, int64_t before_ms);
 
 //  Calls `visit` for every name in `dir` but "." and "..".
-LUNA_MUST_USE luna_err luna_scan(int dir,
-                                 void (*visit)(void *arg, int dir, const char *name),
-                                 void *arg);
+LUNA_MUST_USE luna_err luna_scan_each(int dir,
+                                      void (*visit)(void *arg, int dir, const char *name),
+                                      void *arg);
 
 //  When the file was last written, milliseconds of the wall clock; INT64_MAX when it is
 //  gone, so that it is never too old.

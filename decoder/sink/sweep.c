@@ -73,7 +73,7 @@ static void sweep_job(void *arg, int hidden, const char *name)
     const int side =
         openat(hidden, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (side < 0) return;
-    const luna_err err = luna_scan(side, sweep_file, s);
+    const luna_err err = luna_scan_each(side, sweep_file, s);
     close(side);
     if (err == LUNA_OK && old) unlinkat(hidden, name, AT_REMOVEDIR);
 }
@@ -85,7 +85,7 @@ static luna_err sweep_root(sweep *s)
     luna_err err = luna_place_open(&place, false, &hidden);
     if (err == LUNA_NOT_FOUND) return LUNA_OK;
     if (err != LUNA_OK) return err;
-    err = luna_scan(hidden, sweep_job, s);
+    err = luna_scan_each(hidden, sweep_job, s);
     close(hidden);
     return err;
 }

@@ -12,6 +12,8 @@
 //  Weights are made when a plan first needs them and kept.
 typedef struct state {
     const luna_weights *weights;
+    void (*step)(void *context);  //  as in luna_vae_options
+    void *step_context;
     float *values[LUNA_GRAPH_MAX];  //  convolutions' packed, others plain; NULL: not yet
     size_t weight_bytes;
 } state;
@@ -41,6 +43,8 @@ static luna_err open_state(const luna_backend_options *options, void **out)
     state *s = calloc(1, sizeof *s);
     if (!s) return luna_error(LUNA_NO_MEMORY, "no memory for the decoder");
     s->weights = options->weights;
+    s->step = options->step;
+    s->step_context = options->step_context;
     *out = s;
     return LUNA_OK;
 }
@@ -206,12 +210,16 @@ static void run_node(const state *s, const luna_plan *plan, size_t i, float *are
 static luna_err run(void *opaque, luna_plan *plan, const float *input, float *output)
 {
     const luna_graph *graph = plan->graph;
+    const state *s = opaque;
     float *arena = allocate(plan->arena_bytes / sizeof *arena);
     if (!arena)
         return luna_error(LUNA_NO_MEMORY, "no memory for a decode of %zu bytes",
                           plan->arena_bytes);
     memcpy(span_of(plan, arena, 0), input, plan->shapes[0].count * sizeof *input);
-    for (size_t i = 1; i < graph->count; i++) run_node(opaque, plan, i, arena);
+    for (size_t i = 1; i < graph->count; i++) {
+        run_node(opaque, plan, i, arena);
+        if (s->step) s->step(s->step_context);
+    }
     memcpy(output, span_of(plan, arena, 2 * (graph->count - 1)),
            plan->shapes[graph->count - 1].count * sizeof *output);
     free(arena);

@@ -83,7 +83,9 @@ static void fill_info(luna_vae *vae, luna_vae_precision precision)
 static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
 {
     luna_backend_options settings = {.weights = &vae->model.weights,
-                                     .threads = options->threads};
+                                     .threads = options->threads,
+                                     .step = options->step,
+                                     .step_context = options->step_context};
     LUNA_TRY(luna_backend_find(options->device, &vae->backend, &settings.device));
     LUNA_TRY(vae->backend->precision(options->precision, &settings.precision));
     const bool numbered = strncmp(options->device, "cuda:", 5) == 0;
@@ -252,12 +254,22 @@ static luna_err make_plan(luna_vae *vae, const luna_graph *graph,
     return LUNA_OK;
 }
 
-//  What older plans hold, weights in other layouts above all, makes way for a new one.
-static luna_err make_plan_alone(luna_vae *vae, const luna_graph *graph,
-                                const luna_shape *shapes, cached_plan *entry)
+//  Never less than what the kept plans hold together: their weights are shared, and so is
+//  their working memory.
+static bool within_limit(const luna_vae *vae)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < PLANS; i++)
+        if (vae->plans[i].plan) sum += vae->plans[i].cost.peak_bytes;
+    return vae->memory_limit_bytes == 0 || sum <= vae->memory_limit_bytes;
+}
+
+//  A plan beside the kept ones, or alone when there is no memory for both.
+static luna_err add_plan(luna_vae *vae, const luna_graph *graph, const luna_shape *shapes,
+                         cached_plan *entry)
 {
     luna_err err = make_plan(vae, graph, shapes, entry);
-    if (err != LUNA_NO_MEMORY) return err;
+    if (err == LUNA_OK ? within_limit(vae) : err != LUNA_NO_MEMORY) return err;
     luna_vae_trim(vae);
     err = make_plan(vae, graph, shapes, entry);
     if (err != LUNA_OK) luna_vae_trim(vae);
@@ -273,7 +285,7 @@ static luna_err get_plan(luna_vae *vae, const luna_vae_latents *latents,
     cached_plan *entry = find_plan(vae, graph, latents);
     if (!entry) {
         entry = free_place(vae);
-        LUNA_TRY(make_plan_alone(vae, graph, shapes, entry));
+        LUNA_TRY(add_plan(vae, graph, shapes, entry));
     }
     entry->used = ++vae->clock;
     *out = entry;

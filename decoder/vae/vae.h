@@ -55,6 +55,11 @@ typedef struct luna_vae_options {
     //  taef1 0.3611 shift 0.1159, taef2 1.
     float latent_scale;
     float latent_shift;
+    //  Called by the decoding thread after every step of a decode (there are dozens), so
+    //  that a watchdog can tell a slow decode from one that hangs. Must be quick; may be
+    //  NULL.
+    void (*step)(void *context);
+    void *step_context;
 } luna_vae_options;
 
 //  Device auto, precision auto, no limit, scale from the model.

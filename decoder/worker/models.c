@@ -147,6 +147,8 @@ static luna_err load(luna_models *models, const luna_vae_entry *entry, model *in
     options.device = models->options.device;
     options.threads = models->options.threads;
     options.memory_limit_bytes = models->options.memory_limit_bytes;
+    options.step = models->options.step;
+    options.step_context = models->options.step_context;
     options.precision = entry->precision;
     options.latent_scale = entry->latent_scale;
     options.latent_shift = entry->latent_shift;

@@ -11,11 +11,13 @@
 #include "decoder/worker/registry.h"
 
 typedef struct luna_models_options {
-    const char *device;         //  as in luna_vae_options; must outlive the models
-    int threads;                //  CPU threads of an engine; 0: the library's choice
-    size_t memory_limit_bytes;  //  of one decode
-    size_t count_max;           //  engines kept, at least 1
-    uint64_t bytes_max;         //  their weights, 4 bytes a parameter
+    const char *device;           //  as in luna_vae_options; must outlive the models
+    int threads;                  //  CPU threads of an engine; 0: the library's choice
+    size_t memory_limit_bytes;    //  of one decode
+    size_t count_max;             //  engines kept, at least 1
+    uint64_t bytes_max;           //  their weights, 4 bytes a parameter
+    void (*step)(void *context);  //  as in luna_vae_options; may be NULL
+    void *step_context;
 } luna_models_options;
 
 typedef struct luna_models luna_models;

@@ -58,11 +58,11 @@ static luna_err set_path(char **slot, const char *value)
 luna_err luna_registry_set(luna_registry *registry, const char *name, const char *key,
                            const char *value)
 {
-    luna_vae_entry *entry = luna_entries_named(&registry->named, name);
-    if (!entry) return luna_error(LUNA_NO_MEMORY, "no memory for VAE %s", name);
     if (strcmp(name, "auto") == 0)
         return luna_error(LUNA_CONFIG,
                           "a VAE cannot be called auto; choose another name");
+    luna_vae_entry *entry = luna_entries_named(&registry->named, name);
+    if (!entry) return luna_error(LUNA_NO_MEMORY, "no memory for VAE %s", name);
     if (strcmp(key, "path") == 0) return set_path(&entry->path, value);
     if (strcmp(key, "models") == 0) return set_text(&entry->models, value);
     if (strcmp(key, "latent_scale") == 0)

@@ -102,16 +102,23 @@ static luna_err list_vaes(worker *self)
     return LUNA_OK;
 }
 
+static void step(void *attempts)
+{
+    luna_attempts_tick(attempts);
+}
+
 static luna_err start_pipeline(worker *self)
 {
     const luna_decoder_settings *settings = self->settings;
+    LUNA_TRY(luna_attempts_new(&self->attempts));
     const luna_models_options models = {
         .device = settings->device,
         .threads = (int)settings->cpu_threads,
         .memory_limit_bytes = settings->memory_limit_bytes,
         .count_max = settings->models_max,
-        .bytes_max = settings->models_max_bytes};
-    LUNA_TRY(luna_attempts_new(&self->attempts));
+        .bytes_max = settings->models_max_bytes,
+        .step = step,
+        .step_context = self->attempts};
     LUNA_TRY(luna_models_new(&models, &self->models));
     LUNA_TRY(luna_image_start());
     self->image_started = true;

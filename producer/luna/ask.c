@@ -145,18 +145,18 @@ int luna_query_jobs(luna_client *client, const char *state, uint64_t limit,
 int luna_query_job(luna_client *client, const char *job_id, int32_t timeout_ms,
                    luna_answer **out)
 {
-    luna_answer *answer;
+    luna_answer *answer = NULL;
     luna_msg_query fields = {.what = luna_text_of("job")};
     if (!out) return luna_error(LUNA_USAGE, "the place for the answer is NULL");
     LUNA_TRY(luna_job_id(job_id, &fields.id));
     const int rc = query(client, fields, timeout_ms, &answer);
-    if (rc != LUNA_RC_OK) return rc;
-    if (answer->job_count != 1) {
+    const bool none = rc == LUNA_RC_OK && answer->job_count != 1;
+    if (none || rc == LUNA_RC_NOT_FOUND) {
         luna_answer_free(&answer);
         return luna_error(LUNA_NOT_FOUND, "the broker has no job %s", job_id);
     }
-    *out = answer;
-    return LUNA_RC_OK;
+    if (rc == LUNA_RC_OK) *out = answer;
+    return rc;
 }
 
 int luna_query_decoders(luna_client *client, int32_t timeout_ms, luna_answer **out)

@@ -352,7 +352,8 @@ LUNA_API void luna_answer_free(luna_answer **answer);
 //  LUNA_RC_UNAVAILABLE.
 LUNA_API int luna_cancel(luna_client *client, const char *job_id, int32_t timeout_ms);
 
-//  Puts a failed or cancelled job back in the queue. Errors as luna_cancel.
+//  Puts a failed job back in the queue; a cancelled one has no payload any more. Errors
+//  as luna_cancel.
 LUNA_API int luna_retry(luna_client *client, const char *job_id, int32_t timeout_ms);
 
 //  ---- watching -----------------------------------------------------------------------

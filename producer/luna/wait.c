@@ -102,8 +102,8 @@ static bool ended(const luna_job *job, luna_err *result)
         *result = luna_error(LUNA_CANCELLED, "job %s was cancelled", job->id);
     if (strcmp(job->state, "failed") == 0) {
         const luna_err err = luna_err_from_name(job->error);
-        *result = luna_error(err == LUNA_OK ? LUNA_INTERNAL : err, "job %s failed: %s",
-                             job->id, job->detail[0] ? job->detail : job->error);
+        *result = luna_error(err == LUNA_OK ? LUNA_INTERNAL : err,
+                             "job %s failed (%s): %s", job->id, job->error, job->detail);
     }
     return *result != LUNA_OK;
 }

@@ -21,8 +21,8 @@ def pytest_configure():
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield
-    if call.when == "call":
-        item.luna_failed = outcome.get_result().failed
+    if outcome.get_result().failed:
+        item.luna_failed = True
 
 
 @pytest.fixture

@@ -159,7 +159,10 @@ class Luna:
         return self.client.query("decoders").get("decoders", [])
 
     def job(self, job_id):
+        """The broker's record; of a job that is still on its way to it: `unknown`."""
         answer = self.client.query("job", id=wire.id_bytes(job_id))
+        if answer.get("error") == "not_found":
+            return {"state": "unknown"}
         assert "error" not in answer, f"job {job_id}: {answer}"
         return answer["jobs"][0]
 

@@ -143,16 +143,28 @@ def test_not_ready_without_a_decoder(home):
     wait_for(lambda: curl(f"{url}/readyz").status == 200, "readyz turns 200")
 
 
-def test_cancel_and_retry(home):
+def test_cancel(home):
     home.start_broker(LUNA_HTTP_LISTEN="127.0.0.1:0")
     url = home.http_url()
     job = accepted(home, curl(f"{url}/decode_and_save", kind="application/json",
                               data=json_body(home, batch(1))), 1)
+    home.expect(job, "cancelled")
     assert curl(f"{url}/v1/jobs/{job}/cancel", "-X", "POST").status in (200, 202)
     home.wait_job(job, "cancelled")
+
+
+def test_retry(web):
+    luna, url = web
+    taken = luna.output / "taken"
+    taken.parent.mkdir(exist_ok=True)
+    taken.write_text("a file where the folder should be")
+    job = accepted(luna, curl(f"{url}/decode_and_save", kind="application/json",
+                              data=json_body(luna, batch(1), save_path="taken")), 1)
+    luna.wait_job(job, "failed")
+    taken.unlink()
     assert curl(f"{url}/v1/jobs/{job}/retry", "-X", "POST").status in (200, 202)
-    home.start_decoder()
-    home.wait_job(job)
+    luna.wait_job(job)
+    problem(curl(f"{url}/v1/jobs/{job}/retry", "-X", "POST"), 400, "bad_request")
 
 
 def test_bad_base64(web):

@@ -49,6 +49,8 @@ static luna_err open_state(const luna_backend_options *options, void **out)
     if (!s) return luna_error(LUNA_NO_MEMORY, "no memory for the decoder");
     s->weights = options->weights;
     s->threads = options->threads;
+    s->step = options->step;
+    s->step_context = options->step_context;
     luna_err err = cpu_check(dnnl_engine_create(&s->engine, dnnl_cpu, 0), "an engine");
     if (err == LUNA_OK)
         err = cpu_check(

@@ -29,6 +29,8 @@ typedef struct cpu_state {
     void *arena;  //  working memory of all plans, one at a time
     size_t arena_bytes;
     int threads;
+    void (*step)(void *context);  //  as in luna_vae_options
+    void *step_context;
 } cpu_state;
 
 //  The two buffers that are not in the arena.

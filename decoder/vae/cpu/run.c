@@ -81,7 +81,9 @@ luna_err cpu_run(cpu_state *s, luna_plan *plan, const float *input, float *outpu
                                .arena = s->arena,
                                .input = (float *)(uintptr_t)input,
                                .output = output};
-    for (size_t i = 0; i < plan->step_count; i++)
+    for (size_t i = 0; i < plan->step_count; i++) {
         LUNA_TRY(run_step(s, &plan->steps[i], &memory));
+        if (s->step) s->step(s->step_context);
+    }
     return cpu_check(dnnl_stream_wait(s->stream), "waiting");
 }

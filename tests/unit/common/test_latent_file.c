@@ -15,7 +15,7 @@
 
 static void write_file(const char *path, const char *const *names, size_t count)
 {
-    luna_tensor_spec specs[4];
+    luna_tensor_spec specs[4] = {0};
     luna_safetensors_writer *writer = NULL;
     const float values[2] = {1.0F, -4.0F};
     for (size_t i = 0; i < count; i++) {

@@ -50,7 +50,8 @@ static inline bool client_write(int fd, const void *data, size_t len)
 }
 
 __attribute__((format(printf, 2, 3))) static inline bool client_print(int fd,
-                                                                      const char *format, ...)
+                                                                      const char *format,
+                                                                      ...)
 {
     char text[8192];
     va_list args;
@@ -61,8 +62,8 @@ __attribute__((format(printf, 2, 3))) static inline bool client_print(int fd,
     return client_write(fd, text, (size_t)n);
 }
 
-static inline const char *client_header(const response *r, const char *name,
-                                        char *out, size_t room)
+static inline const char *client_header(const response *r, const char *name, char *out,
+                                        size_t room)
 {
     const size_t len = strlen(name);
     for (const char *line = strstr(r->head, "\r\n"); line; line = strstr(line, "\r\n")) {
@@ -88,7 +89,8 @@ static inline response client_read(int fd)
         used = (size_t)-1;
     }
     r.status = atoi(r.head + 9);
-    r.len = client_header(&r, "Content-Length", text, sizeof text) ? (size_t)atol(text) : 0;
+    r.len =
+        client_header(&r, "Content-Length", text, sizeof text) ? (size_t)atol(text) : 0;
     r.body = calloc(r.len + 1, 1);
     if (!r.body) abort();
     for (size_t got = 0; got < r.len;) {
@@ -113,8 +115,8 @@ static inline response client_post(const char *address, const char *path,
                                    const char *headers, const void *body, size_t len)
 {
     const int fd = client_open(address);
-    client_print(fd, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %zu\r\n%s\r\n", path,
-                 address, len, headers);
+    client_print(fd, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %zu\r\n%s\r\n",
+                 path, address, len, headers);
     client_write(fd, body, len);
     const response r = client_read(fd);
     close(fd);

@@ -57,7 +57,8 @@ static void refused(const char *json, luna_err err, const char *words)
 static void assert_text(luna_text text, const char *expected)
 {
     if (!luna_text_is(text, expected))
-        fail_msg("'%.*s' is not '%s'", (int)text.len, text.data ? text.data : "", expected);
+        fail_msg("'%.*s' is not '%s'", (int)text.len, text.data ? text.data : "",
+                 expected);
 }
 
 static void assert_bytes(luna_blob blob, const char *expected)
@@ -102,14 +103,18 @@ static void every_setting(void **state)
         make_json(
             &m,
             "{\"vae\":\"flux\",\"output_dir\":\"/out\",\"save_path\":\"a/%time:YYYY%\","
-            "\"filename\":\"n\",\"model_name\":\"m\",\"filename_index\":18446744073709551615,"
+            "\"filename\":\"n\",\"model_name\":\"m\",\"filename_index\":"
+            "18446744073709551615,"
             "\"save_mode\":\"database_store\",\"quality_gate\":\"both\","
-            "\"min_quality_threshold\":0.25,\"embed_workflow\":false,\"round_pixels\":true,"
-            "\"priority\":9,\"custom_metadata\":\"caf\\u00e9 \\\"x\\\"\",\"prompt_id\":\"p\","
+            "\"min_quality_threshold\":0.25,\"embed_workflow\":false,\"round_pixels\":"
+            "true,"
+            "\"priority\":9,\"custom_metadata\":\"caf\\u00e9 "
+            "\\\"x\\\"\",\"prompt_id\":\"p\","
             "\"job_id\":\"0192F1C2-a5b0-7c3d-8e4f-5061728394a5\","
             "\"timestamp\":\"2026-01-05T17:03:11.25+01:30\",\"png_compression\":1,"
             "\"nobody\":{\"knows\":[NaN]},"
-            "\"latents\":[{" ONE ",\"affix\":\"FINAL\",\"format\":\"webp\",\"subdir\":false,"
+            "\"latents\":[{" ONE
+            ",\"affix\":\"FINAL\",\"format\":\"webp\",\"subdir\":false,"
             "\"lossless_webp\":true,\"lossy_quality\":70},"
             "{\"data\":\"AAAAAA==\",\"dtype\":\"torch.float32\",\"shape\":[1,1,1,1,1],"
             "\"png_compression\":9,\"affix\":null}]}"),
@@ -150,7 +155,7 @@ static void every_setting(void **state)
     drop(&m);
 }
 
-#define PROMPT                                                                   \
+#define PROMPT                                                                    \
     "{ \"3\" : {\"seed\": 18446744073709551615 , \"cfg\": 7.0,\n\t \"cfg\":7.00," \
     "\"t\":\"caf\\u00e9 \xe6\xbc\xa2\\/\", \"is_changed\":[NaN]} }"
 
@@ -178,10 +183,12 @@ static void a_string_is_the_document_itself(void **state)
 {
     made m;
     (void)state;
-    assert_int_equal(make_json(&m, "{\"prompt\":\"{ \\\"seed\\\":18446744073709551615, "
-                                   "\\\"t\\\":\\\"\\\\u00e9\\u00e9\\\"}\",\"workflow\":\"{}\","
-                                   "\"extra_pnginfo\":\"{\\\"k\\\": [ 1 ]}\"," ONE "}"),
-                     LUNA_OK);
+    assert_int_equal(
+        make_json(&m,
+                  "{\"prompt\":\"{ \\\"seed\\\":18446744073709551615, "
+                  "\\\"t\\\":\\\"\\\\u00e9\\u00e9\\\"}\",\"workflow\":\"{}\","
+                  "\"extra_pnginfo\":\"{\\\"k\\\": [ 1 ]}\"," ONE "}"),
+        LUNA_OK);
     assert_bytes(m.draft.job.prompt,
                  "{ \"seed\":18446744073709551615, \"t\":\"\\u00e9\xc3\xa9\"}");
     assert_bytes(m.draft.job.workflow, "{}");
@@ -204,12 +211,14 @@ static void mistakes_are_named(void **state)
     refused("{\"latents\":[{" ONE "},{\"dtype\":\"float16\"}]}", LUNA_BAD_REQUEST,
             "latents[1]: data is missing");
     refused("{\"data\":\"AAAA\"}", LUNA_BAD_REQUEST, "dtype or shape");
-    refused("{\"vae\":\"a\",\"vae\":\"b\"," ONE "}", LUNA_BAD_REQUEST, "vae is given twice");
+    refused("{\"vae\":\"a\",\"vae\":\"b\"," ONE "}", LUNA_BAD_REQUEST,
+            "vae is given twice");
     refused("{\"vae\":3," ONE "}", LUNA_BAD_REQUEST, "vae must be a text");
     refused("{\"vae\":\"\"," ONE "}", LUNA_BAD_REQUEST, "vae is empty");
     refused("{\"priority\":-1," ONE "}", LUNA_BAD_REQUEST, "priority must be");
     refused("{\"priority\":1.5," ONE "}", LUNA_BAD_REQUEST, "priority must be");
-    refused("{\"filename_index\":18446744073709551616," ONE "}", LUNA_BAD_REQUEST, "2^64");
+    refused("{\"filename_index\":18446744073709551616," ONE "}", LUNA_BAD_REQUEST,
+            "2^64");
     refused("{\"subdir\":[]," ONE "}", LUNA_BAD_REQUEST, "subdir must be");
     refused("{\"min_quality\":NaN," ONE "}", LUNA_BAD_REQUEST, "min_quality must be");
     refused("{\"job_id\":\"7\"," ONE "}", LUNA_BAD_REQUEST, "job_id must be a UUID");
@@ -221,16 +230,17 @@ static void mistakes_are_named(void **state)
             LUNA_BAD_REQUEST, "workflow is given twice");
     refused("{\"save_mode\":\"x\"," ONE "}", LUNA_BAD_REQUEST, "save_mode");
     refused("{\"output_dir\":\"rel\"," ONE "}", LUNA_BAD_REQUEST, "absolute");
-    refused("{\"data\":\"AAAA\",\"dtype\":\"int8\",\"shape\":[1,1,1,3]}", LUNA_BAD_REQUEST,
-            "dtype must be float32");
+    refused("{\"data\":\"AAAA\",\"dtype\":\"int8\",\"shape\":[1,1,1,3]}",
+            LUNA_BAD_REQUEST, "dtype must be float32");
     refused("{\"data\":\"AAAA\",\"dtype\":\"float32\",\"shape\":[1,1,1,3]}",
             LUNA_BAD_LATENT, "do not match");
-    refused("{\"data\":\"AAAA\",\"dtype\":\"float32\",\"shape\":[1,1,1]}", LUNA_BAD_LATENT,
-            "shape must be");
+    refused("{\"data\":\"AAAA\",\"dtype\":\"float32\",\"shape\":[1,1,1]}",
+            LUNA_BAD_LATENT, "shape must be");
     refused("{\"data\":\"AAAA\",\"dtype\":\"float32\",\"shape\":[1,1,1,1,1,1]}",
             LUNA_BAD_REQUEST, "too many dimensions");
     refused("{\"data\":\"AA*A\",\"dtype\":\"float32\",\"shape\":[1,1,1,1]}",
-            LUNA_BAD_REQUEST, "latents[0].data: not base64: the byte 0x2a at character 2");
+            LUNA_BAD_REQUEST,
+            "latents[0].data: not base64: the byte 0x2a at character 2");
 }
 
 static luna_err decode(const char *text, char *out, size_t *len)
@@ -247,13 +257,33 @@ static luna_err decode(const char *text, char *out, size_t *len)
 
 static void base64_is_strict(void **state)
 {
-    static const char *const good[][2] = {
-        {"", ""}, {"Zg==", "f"}, {"Zm8=", "fo"}, {"Zm9v", "foo"}, {"Zm9vYg==", "foob"},
-        {"Zm9vYmE=", "fooba"}, {"Zm9vYmFy", "foobar"}, {"Zm9v\\nYmFy\\r\\n", "foobar"},
-        {" Zm 9vYmE = ", "fooba"}, {"Pz8\\/", "???"}};
-    static const char *const bad[] = {
-        "Z", "Zg", "Zg=", "Zh==", "Zm9=", "Zg==Zg==", "====", "Z===", "Zm9v=", "Zm-v",
-        "Zm_v", "Zm9vYg=v", "\\u0041AAA", "Zm9v\\", "\xc3\xa9" "AA", "Zg==Zm9v"};
+    static const char *const good[][2] = {{"", ""},
+                                          {"Zg==", "f"},
+                                          {"Zm8=", "fo"},
+                                          {"Zm9v", "foo"},
+                                          {"Zm9vYg==", "foob"},
+                                          {"Zm9vYmE=", "fooba"},
+                                          {"Zm9vYmFy", "foobar"},
+                                          {"Zm9v\\nYmFy\\r\\n", "foobar"},
+                                          {" Zm 9vYmE = ", "fooba"},
+                                          {"Pz8\\/", "???"}};
+    static const char *const bad[] = {"Z",
+                                      "Zg",
+                                      "Zg=",
+                                      "Zh==",
+                                      "Zm9=",
+                                      "Zg==Zg==",
+                                      "====",
+                                      "Z===",
+                                      "Zm9v=",
+                                      "Zm-v",
+                                      "Zm_v",
+                                      "Zm9vYg=v",
+                                      "\\u0041AAA",
+                                      "Zm9v\\",
+                                      "\xc3\xa9"
+                                      "AA",
+                                      "Zg==Zm9v"};
     char out[64];
     size_t len;
     (void)state;
@@ -275,8 +305,13 @@ static void times(void **state)
     } good[] = {{"1767627191250", 1767627191250, 9999},
                 {"2026-01-05T15:33:11Z", 1767627191000, 0},
                 {"2026-01-05 10:03:11.1239-0530", 1767627191123, -330}};
-    static const char *const bad[] = {"", "x", "2026-01-05", "2026-01-05T15:33:11X",
-                                      "2026-01-05T15:33:11+1", "-1", "99999999999999999"};
+    static const char *const bad[] = {"",
+                                      "x",
+                                      "2026-01-05",
+                                      "2026-01-05T15:33:11X",
+                                      "2026-01-05T15:33:11+1",
+                                      "-1",
+                                      "99999999999999999"};
     uint64_t ms;
     int64_t offset;
     (void)state;
@@ -295,9 +330,10 @@ static void hosts(void **state)
 {
     static const char *const good[] = {"localhost", "LOCALHOST:1", "127.0.0.1:65535",
                                        "[::1]", "[::1]:80"};
-    static const char *const bad[] = {"", "evil.example", "localhost.evil", "127.0.0.1.nip",
-                                      "localhost:", "localhost:99999", "localhost:80x",
-                                      "[::1]x", "0.0.0.0"};
+    static const char *const bad[] = {
+        "",           "evil.example",    "localhost.evil", "127.0.0.1.nip",
+        "localhost:", "localhost:99999", "localhost:80x",  "[::1]x",
+        "0.0.0.0"};
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
         if (!luna_host_is_loopback(good[i])) fail_msg("refused: %s", good[i]);

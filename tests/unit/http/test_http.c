@@ -54,7 +54,8 @@ static luna_packet *job_at(place *p, size_t i, luna_msg_job *job)
     pthread_mutex_lock(&p->broker.lock);
     while (p->broker.count <= i) pthread_cond_wait(&p->broker.more, &p->broker.lock);
     assert_int_equal(
-        luna_packet_open(p->broker.jobs[i].bytes, p->broker.jobs[i].len, &packet), LUNA_OK);
+        luna_packet_open(p->broker.jobs[i].bytes, p->broker.jobs[i].len, &packet),
+        LUNA_OK);
     pthread_mutex_unlock(&p->broker.lock);
     assert_int_equal(luna_packet_read(packet, job), LUNA_OK);
     return packet;
@@ -118,7 +119,8 @@ static response post_text(place *p, const char *path, const char *headers,
 
 static void json_job(void **state)
 {
-    static const char prompt[] = "{ \"s\" :18446744073709551615,\n\"f\":1.0, \"f2\":[NaN]}";
+    static const char prompt[] =
+        "{ \"s\" :18446744073709551615,\n\"f\":1.0, \"f2\":[NaN]}";
     char body[512], id[LUNA_ID_TEXT_BYTES], location[64];
     place p;
     luna_msg_job job;
@@ -157,8 +159,10 @@ static void latent_file_job(void **state)
 {
     //  ComfyUI's SaveLatent: format marker, prompt and workflow in the header.
     static const char header[] =
-        "{\"latent_format_version_0\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,"
-        "0]},\"latent_tensor\":{\"dtype\":\"BF16\",\"shape\":[2,4,1,1],\"data_offsets\":[0,"
+        "{\"latent_format_version_0\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":["
+        "0,"
+        "0]},\"latent_tensor\":{\"dtype\":\"BF16\",\"shape\":[2,4,1,1],\"data_offsets\":["
+        "0,"
         "16]},\"__metadata__\":{\"prompt\":\"{ \\\"seed\\\": 18446744073709551615}\","
         "\"workflow\":\"{\\\"n\\\":1.0}\"}}";
     uint8_t body[sizeof header + 32];
@@ -170,8 +174,9 @@ static void latent_file_job(void **state)
     memcpy(body, &len, 8);
     memcpy(body + 8, header, len);
     for (uint8_t i = 0; i < 16; i++) body[8 + len + i] = i;
-    response r = client_post(p.at, "/decode_and_save?vae=x&format=jpeg&affix=caf%C3%A9",
-                             "Content-Type: application/octet-stream\r\n", body, len + 24);
+    response r =
+        client_post(p.at, "/decode_and_save?vae=x&format=jpeg&affix=caf%C3%A9",
+                    "Content-Type: application/octet-stream\r\n", body, len + 24);
     assert_int_equal(r.status, 202);
     luna_packet *packet = job_at(&p, 0, &job);
     assert_true(luna_text_is(job.vae, "x"));
@@ -188,10 +193,10 @@ static void latent_file_job(void **state)
     assert_memory_equal(input->latent.data, body + 8 + len, 16);
     luna_packet_close(&packet);
     free(r.body);
-    assert_problem(client_post(p.at, "/decode_and_save?tensor=none",
-                               "Content-Type: application/x-safetensors\r\n", body,
-                               len + 24),
-                   422, "bad_latent", "latent_tensor");
+    assert_problem(
+        client_post(p.at, "/decode_and_save?tensor=none",
+                    "Content-Type: application/x-safetensors\r\n", body, len + 24),
+        422, "bad_latent", "latent_tensor");
     assert_problem(client_post(p.at, "/decode_and_save",
                                "Content-Type: application/octet-stream\r\n", body, 100),
                    400, "bad_request", "cut short");
@@ -237,12 +242,11 @@ static void msgpack_job(void **state)
                    "bad_request", "query string");
     assert_problem(client_post(p.at, "/decode_and_save", type, body, len - 1), 400,
                    "protocol", "");
-    assert_problem(
-        client_post(p.at, "/decode_and_save",
-                    "Content-Type: application/msgpack\r\nIdempotency-Key: "
-                    "11111111-a5b0-7c3d-8e4f-5061728394a5\r\n",
-                    body, len),
-        400, "bad_request", "different");
+    assert_problem(client_post(p.at, "/decode_and_save",
+                               "Content-Type: application/msgpack\r\nIdempotency-Key: "
+                               "11111111-a5b0-7c3d-8e4f-5061728394a5\r\n",
+                               body, len),
+                   400, "bad_request", "different");
     free(body);
     close_place(&p);
 }
@@ -252,8 +256,9 @@ static void idempotency_key(void **state)
     place p;
     (void)state;
     open_default(&p);
-    response r = post_text(&p, "/decode_and_save",
-                           JSON_TYPE "Idempotency-Key: \"" KNOWN_JOB "\"\r\n", "{" ONE "}");
+    response r =
+        post_text(&p, "/decode_and_save",
+                  JSON_TYPE "Idempotency-Key: \"" KNOWN_JOB "\"\r\n", "{" ONE "}");
     assert_int_equal(r.status, 202);
     assert_header(&r, "Location", "/v1/jobs/" KNOWN_JOB);
     free(r.body);
@@ -277,15 +282,16 @@ static void bad_bodies(void **state)
                    "unsupported", "text/plain");
     assert_problem(post_text(&p, path, JSON_TYPE "Content-Encoding: gzip\r\n", "{}"), 415,
                    "unsupported", "gzip");
-    assert_problem(post_text(&p, path, JSON_TYPE,
-                             "{\"data\":\"AAAA\",\"dtype\":\"float16\",\"shape\":[1,4,1,1]}"),
-                   422, "bad_latent", "do not match");
-    assert_problem(post_text(&p, "/decode_and_save?priority=x", JSON_TYPE, "{" ONE "}"), 400,
-                   "bad_request", "priority");
+    assert_problem(
+        post_text(&p, path, JSON_TYPE,
+                  "{\"data\":\"AAAA\",\"dtype\":\"float16\",\"shape\":[1,4,1,1]}"),
+        422, "bad_latent", "do not match");
+    assert_problem(post_text(&p, "/decode_and_save?priority=x", JSON_TYPE, "{" ONE "}"),
+                   400, "bad_request", "priority");
     assert_problem(post_text(&p, path, JSON_TYPE, "{\"priority\":10," ONE "}"), 400,
                    "bad_request", "priority");
-    assert_problem(post_text(&p, "/decode_and_save?affix=%FF", JSON_TYPE, "{" ONE "}"), 400,
-                   "bad_request", "UTF-8");
+    assert_problem(post_text(&p, "/decode_and_save?affix=%FF", JSON_TYPE, "{" ONE "}"),
+                   400, "bad_request", "UTF-8");
     assert_int_equal(jobs_sent(&p), 0);
     close_place(&p);
 }
@@ -299,9 +305,8 @@ static void too_large(void **state)
     options.max_body_bytes = 2000;
     open_place(&p, &options);
     memset(body, ' ', sizeof body);
-    assert_problem(
-        client_post(p.at, "/decode_and_save", JSON_TYPE, body, sizeof body), 413,
-        "too_large", "2000");
+    assert_problem(client_post(p.at, "/decode_and_save", JSON_TYPE, body, sizeof body),
+                   413, "too_large", "2000");
     //  Announced beyond what is worth reading: answered at once.
     int fd = client_open(p.at);
     client_print(fd, "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
@@ -383,8 +388,9 @@ static void slow_and_vanishing_clients(void **state)
     (void)state;
     open_default(&p);
     const int slow = client_open(p.at);
-    client_print(slow, "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
-                       "Content-Length: %zu\r\n\r\n{" ONE,
+    client_print(slow,
+                 "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
+                 "Content-Length: %zu\r\n\r\n{" ONE,
                  strlen("{" ONE "}"));
     for (int i = 0; i < 5; i++) {
         const int fd = client_open(p.at);
@@ -409,8 +415,9 @@ static void half_closed_client_gets_its_answer(void **state)
     (void)state;
     open_default(&p);
     const int fd = client_open(p.at);
-    client_print(fd, "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
-                     "Content-Length: %zu\r\n\r\n{" ONE "}",
+    client_print(fd,
+                 "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
+                 "Content-Length: %zu\r\n\r\n{" ONE "}",
                  strlen("{" ONE "}"));
     shutdown(fd, SHUT_WR);
     response r = client_read(fd);
@@ -420,7 +427,8 @@ static void half_closed_client_gets_its_answer(void **state)
     close_place(&p);
 }
 
-//  ---- the broker's side ------------------------------------------------------------------
+//  ---- the broker's side
+//  ------------------------------------------------------------------
 
 static void busy_and_refused(void **state)
 {
@@ -471,8 +479,9 @@ static void stop_answers_who_waits(void **state)
     open_default(&p);
     stand_in_set(&p.broker, SILENT);
     const int fd = client_open(p.at);
-    client_print(fd, "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
-                     "Content-Length: %zu\r\n\r\n{" ONE "}",
+    client_print(fd,
+                 "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
+                 "Content-Length: %zu\r\n\r\n{" ONE "}",
                  strlen("{" ONE "}"));
     luna_packet *packet = job_at(&p, 0, &job);  //  so it waits for the receipt now
     luna_packet_close(&packet);
@@ -491,8 +500,8 @@ static void stop_with_unread_messages(void **state)
     options.answer_ms = 20;
     open_place(&p, &options);
     stand_in_set(&p.broker, PAUSED);
-    assert_problem(post_text(&p, "/decode_and_save", JSON_TYPE, "{" ONE "}"), 504, "timeout",
-                   "");
+    assert_problem(post_text(&p, "/decode_and_save", JSON_TYPE, "{" ONE "}"), 504,
+                   "timeout", "");
     close_place(&p);
 }
 
@@ -510,8 +519,7 @@ static void *submit_one(void *context)
     one_client *c = context;
     char body[256];
     const int n = snprintf(body, sizeof body, "{\"affix\":\"c%d\"," ONE "}", c->number);
-    const response r =
-        client_post(c->at, "/decode_and_save", JSON_TYPE, body, (size_t)n);
+    const response r = client_post(c->at, "/decode_and_save", JSON_TYPE, body, (size_t)n);
     c->status = r.status;
     free(r.body);
     return NULL;
@@ -543,7 +551,8 @@ static void fifty_clients_at_once(void **state)
     close_place(&p);
 }
 
-//  ---- questions --------------------------------------------------------------------------
+//  ---- questions
+//  --------------------------------------------------------------------------
 
 static json_int_t number_of(json_t *json, const char *key)
 {
@@ -608,8 +617,8 @@ static void jobs_and_orders(void **state)
     free(r.body);
     assert_int_equal(p.broker.order, LUNA_MSG_RETRY);
     assert_problem(
-        post_text(&p, "/v1/jobs/00000000-a5b0-7c3d-8e4f-5061728394a5/cancel", "", ""), 404,
-        "not_found", "no such job");
+        post_text(&p, "/v1/jobs/00000000-a5b0-7c3d-8e4f-5061728394a5/cancel", "", ""),
+        404, "not_found", "no such job");
     close_place(&p);
 }
 
@@ -688,8 +697,10 @@ static void token(void **state)
     options.token = "s3cret";
     open_place(&p, &options);
     assert_int_equal(status_of(&p, "Host: gpu-box\r\n"), 401);
-    assert_int_equal(status_of(&p, "Host: gpu-box\r\nAuthorization: Bearer s3cres\r\n"), 401);
-    assert_int_equal(status_of(&p, "Host: gpu-box\r\nAuthorization: Bearer s3cret\r\n"), 200);
+    assert_int_equal(status_of(&p, "Host: gpu-box\r\nAuthorization: Bearer s3cres\r\n"),
+                     401);
+    assert_int_equal(status_of(&p, "Host: gpu-box\r\nAuthorization: Bearer s3cret\r\n"),
+                     200);
     response r = client_get(p.at, "/healthz");
     assert_int_equal(r.status, 200);
     free(r.body);
@@ -709,8 +720,15 @@ static luna_err start_on(const char *address, const char *secret)
 
 static void addresses(void **state)
 {
-    static const char *const bad[] = {"", "x", "127.0.0.1", ":80", "127.0.0.1:", "::1:80",
-                                      "[::1]80", "127.0.0.1:65536", "host.example:80"};
+    static const char *const bad[] = {"",
+                                      "x",
+                                      "127.0.0.1",
+                                      ":80",
+                                      "127.0.0.1:",
+                                      "::1:80",
+                                      "[::1]80",
+                                      "127.0.0.1:65536",
+                                      "host.example:80"};
     place p;
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -732,8 +750,9 @@ static void keep_alive_serves_many(void **state)
     open_default(&p);
     const int fd = client_open(p.at);
     for (int i = 0; i < 20; i++) {
-        client_print(fd, "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
-                         "Content-Length: %zu\r\n\r\n{" ONE "}",
+        client_print(fd,
+                     "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
+                     "Content-Length: %zu\r\n\r\n{" ONE "}",
                      strlen("{" ONE "}"));
         const response r = client_read(fd);
         assert_int_equal(r.status, 202);

@@ -27,10 +27,21 @@ static luna_err check(const char *text)
 static void takes_what_is_json(void **state)
 {
     static const char *const good[] = {
-        "{}", "[]", " [ ] ", "0", "-0.5e+10", "1E5", "\"\"", "true", "null", "[[[]]]",
+        "{}",
+        "[]",
+        " [ ] ",
+        "0",
+        "-0.5e+10",
+        "1E5",
+        "\"\"",
+        "true",
+        "null",
+        "[[[]]]",
         "{\"a\":{\"b\":[1,2,{\"c\":\"\\u00e9\\n\\/\"}]},\"d\":[{}, [] ,\"x\"]}",
         "\"caf\xc3\xa9 \xe6\xbc\xa2 \xf0\x9f\x8e\xa8 long enough for whole words\"",
-        "{\"seed\": 18446744073709551615}", "[NaN,Infinity,-Infinity]", "\r\n\t{}\n"};
+        "{\"seed\": 18446744073709551615}",
+        "[NaN,Infinity,-Infinity]",
+        "\r\n\t{}\n"};
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
         if (check(good[i]) != LUNA_OK) fail_msg("%s: %s", good[i], luna_error_text());
@@ -38,12 +49,46 @@ static void takes_what_is_json(void **state)
 
 static void refuses_what_is_not(void **state)
 {
-    static const char *const bad[] = {
-        "", " ", "{", "}", "[", "[1", "[1,", "[1,]", "[,1]", "{\"a\"}", "{\"a\":}",
-        "{\"a\":1,}", "{a:1}", "{\"a\":1 \"b\":2}", "[1 2]", "[1}", "{\"a\":1]", "01",
-        "1.", ".5", "-", "+1", "1e", "tru", "nan", "\"", "\"abc", "\"\\", "\"\\x\"",
-        "\"\\u12\"", "\"\\u12g4\"", "\"tab\there\"", "\"bad \xff utf8 in here\"",
-        "\"\xc0\xaf\"", "\"\xed\xa0\x80\"", "{} {}", "1 2", "\"a\"b", "-In", "[\"a\":1]"};
+    static const char *const bad[] = {"",
+                                      " ",
+                                      "{",
+                                      "}",
+                                      "[",
+                                      "[1",
+                                      "[1,",
+                                      "[1,]",
+                                      "[,1]",
+                                      "{\"a\"}",
+                                      "{\"a\":}",
+                                      "{\"a\":1,}",
+                                      "{a:1}",
+                                      "{\"a\":1 \"b\":2}",
+                                      "[1 2]",
+                                      "[1}",
+                                      "{\"a\":1]",
+                                      "01",
+                                      "1.",
+                                      ".5",
+                                      "-",
+                                      "+1",
+                                      "1e",
+                                      "tru",
+                                      "nan",
+                                      "\"",
+                                      "\"abc",
+                                      "\"\\",
+                                      "\"\\x\"",
+                                      "\"\\u12\"",
+                                      "\"\\u12g4\"",
+                                      "\"tab\there\"",
+                                      "\"bad \xff utf8 in here\"",
+                                      "\"\xc0\xaf\"",
+                                      "\"\xed\xa0\x80\"",
+                                      "{} {}",
+                                      "1 2",
+                                      "\"a\"b",
+                                      "-In",
+                                      "[\"a\":1]"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         if (check(bad[i]) != LUNA_BAD_REQUEST) fail_msg("taken: %s", bad[i]);
@@ -53,7 +98,8 @@ static void refuses_what_is_not(void **state)
 static void agrees_with_jansson_on_every_cut(void **state)
 {
     static const char text[] =
-        "[{\"k\\u0041\": [1, -2.5e3, true, null, \"x\\\\y\\\"z \xc3\xa9 and more of it\"],"
+        "[{\"k\\u0041\": [1, -2.5e3, true, null, \"x\\\\y\\\"z \xc3\xa9 and more of "
+        "it\"],"
         " \"m\": {}}, [], 12]";
     (void)state;
     for (size_t i = 0; i < sizeof text; i++) {
@@ -106,8 +152,9 @@ static void depth_is_bounded(void **state)
 
 static void hands_out_spans(void **state)
 {
-    static const char text[] = " {\"prompt\" : { \"s\": 18446744073709551615 ,\"f\":1.0 } , "
-                               "\"l\":[1 , {\"x\":[]}]}";
+    static const char text[] =
+        " {\"prompt\" : { \"s\": 18446744073709551615 ,\"f\":1.0 } , "
+        "\"l\":[1 , {\"x\":[]}]}";
     luna_text value, key, item;
     luna_json_walk walk, list;
     (void)state;

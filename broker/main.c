@@ -1,0 +1,108 @@
+//  luna-broker - takes jobs, keeps them safe, hands them to decoders
+
+#include "broker/broker.h"
+#include "common/log.h"
+
+#include <czmq.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "usage: luna-broker [--config FILE]\n"
+    "       luna-broker [--config FILE] --check-config | --print-config\n"
+    "       luna-broker --version | --help\n"
+    "\n"
+    "  --config FILE    read this file and FILE.d/*.conf instead of the usual ones\n"
+    "  --check-config   say whether the settings are right, and end\n"
+    "  --print-config   write every setting with its value and meaning, and end\n"
+    "\n"
+    "Each setting can be given in the environment as LUNA_SECTION_KEY; LUNA_HOME=DIR\n"
+    "moves every default under DIR. SIGTERM stops in good order. See luna-broker(8).\n";
+
+typedef enum action { SERVE, CHECK, PRINT, TELL_VERSION, TELL_HELP } action;
+
+typedef struct command {
+    const char *config;
+    action action;
+} command;
+
+static luna_err parse(int argc, char **argv, command *out)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"check-config", no_argument, NULL, CHECK},
+                                            {"print-config", no_argument, NULL, PRINT},
+                                            {"version", no_argument, NULL, TELL_VERSION},
+                                            {"help", no_argument, NULL, TELL_HELP},
+                                            {NULL, 0, NULL, 0}};
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, ":", options, NULL)) != -1;) {
+        if (c == '?' || c == ':')
+            return luna_error(LUNA_USAGE,
+                              "'%s' is unknown or lacks its value; try --help",
+                              argv[optind - 1]);
+        if (c == 'c')
+            out->config = optarg;
+        else
+            out->action = (action)c;
+    }
+    if (optind < argc)
+        return luna_error(LUNA_USAGE, "'%s' is not an option; try --help", argv[optind]);
+    return LUNA_OK;
+}
+
+//  Before any thread exists, so that all inherit the mask.
+static luna_err catch_signals(int *fd)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    zsys_handler_set(NULL);
+    *fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return *fd >= 0 ? LUNA_OK : luna_error_errno(LUNA_INTERNAL, "signalfd");
+}
+
+static luna_err serve(const luna_settings *settings)
+{
+    int stop_fd;
+    luna_log_level level;
+    LUNA_TRY(luna_log_level_parse(settings->log_level, &level));
+    luna_log_start("luna-broker", level);
+    LUNA_TRY(catch_signals(&stop_fd));
+    const luna_err err = luna_broker_run(settings, stop_fd);
+    close(stop_fd);
+    if (err == LUNA_OK) luna_log(LUNA_LOG_INFO, "stopped", "jobs=safe");
+    return err;
+}
+
+static luna_err act(const command *what)
+{
+    static luna_settings settings;
+    LUNA_TRY(luna_settings_load(what->config, &settings));
+    if (what->action == PRINT)
+        luna_config_print(&luna_settings_config, &settings, stdout);
+    if (what->action == CHECK) puts("the settings are right");
+    return what->action == SERVE ? serve(&settings) : LUNA_OK;
+}
+
+int main(int argc, char **argv)
+{
+    command what = {.action = SERVE};
+    luna_err err = parse(argc, argv, &what);
+    if (err == LUNA_OK && what.action == TELL_HELP) {
+        fputs(usage, stdout);
+        return 0;
+    }
+    if (err == LUNA_OK && what.action == TELL_VERSION) {
+        puts("luna-broker " LUNA_VERSION);
+        return 0;
+    }
+    if (err == LUNA_OK) err = act(&what);
+    if (err != LUNA_OK) fprintf(stderr, "luna-broker: %s\n", luna_error_text());
+    return luna_err_exit(err);
+}

@@ -1,0 +1,96 @@
+#include "producer/lunactl/commands.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define CTL(name, kind, member, value, help)                                         \
+    {                                                                                \
+        name, LUNA_FLAG_##kind, LUNA_FLAG_OF_CTL, offsetof(luna_ctl, member), value, \
+            help, 0, 0                                                               \
+    }
+#define CTL_U32(name, member, least, most, value, help)                                 \
+    {                                                                                   \
+        name, LUNA_FLAG_U32, LUNA_FLAG_OF_CTL, offsetof(luna_ctl, member), value, help, \
+            least, most                                                                 \
+    }
+#define INPUT(name, kind, member, value, help)                                     \
+    {                                                                              \
+        name, LUNA_FLAG_##kind, LUNA_FLAG_OF_INPUT, offsetof(luna_latent, member), \
+            value, help, 0, 0                                                      \
+    }
+#define INPUT_U32(name, member, least, most, value, help)                              \
+    {                                                                                  \
+        name, LUNA_FLAG_U32, LUNA_FLAG_OF_INPUT, offsetof(luna_latent, member), value, \
+            help, least, most                                                          \
+    }
+#define COUNT(table) (sizeof table / sizeof table[0])
+
+const luna_flag luna_common_flags[] = {
+    CTL("--broker", TEXT, broker, "ENDPOINT", "ipc:///PATH or tcp://HOST:PORT"),
+    CTL("--json", ON, json, NULL, "print JSON"),
+    CTL("--help", ON, help, NULL, "this text"),
+    CTL("--version", ON, version, NULL, "the version"),
+};
+const size_t luna_common_flag_count = COUNT(luna_common_flags);
+
+static const luna_flag submit_flags[] = {
+    {"--latents", LUNA_FLAG_LATENTS, LUNA_FLAG_OF_CTL, 0, "FILE[:TENSOR]",
+     "safetensors or .latent; up to 5 times", 0, 0},
+    INPUT("--affix", TEXT, affix, "A", "in the names of this input, and its folder"),
+    INPUT("--no-subdir", OFF, subdir, NULL, "no folder named after the affix"),
+    INPUT("--format", TEXT, format, "png|webp|jpeg", "of this input; png"),
+    INPUT_U32("--png-compression", png_compression, 0, 9, "0-9", "4"),
+    INPUT_U32("--lossy-quality", lossy_quality, 70, 100, "70-100", "webp and jpeg; 90"),
+    INPUT("--lossless-webp", ON, lossless_webp, NULL, "no loss in webp"),
+    CTL("--vae", TEXT, job.vae, "NAME|PATH|auto", "which VAE decodes; auto"),
+    CTL("--output-dir", TEXT, job.output_dir, "DIR", "the decoder's first root"),
+    CTL("--save-path", TEXT, job.save_path, "T", "template of the folders below"),
+    CTL("--filename", TEXT, job.filename, "T", "template of the names"),
+    CTL("--model-name", TEXT, job.model_name, "S", "for %model_name% and the metadata"),
+    CTL("--filename-index", U64, job.filename_index, "N", "for %index%; 0"),
+    CTL("--prompt", TEXT, prompt_file, "FILE.json", "else the latent file's own"),
+    CTL("--workflow", TEXT, workflow_file, "FILE.json", "else the latent file's own"),
+    CTL("--metadata", TEXT, metadata_file, "FILE.json", "generation metadata"),
+    CTL("--no-embed", OFF, job.embed_workflow, NULL, "nothing but pixels in the files"),
+    CTL("--quality-gate", TEXT, job.quality_gate, "disabled|variance|edge_density|both",
+        "sort out empty pictures; disabled"),
+    CTL("--min-quality", REAL, job.min_quality, "X", "threshold of the gate; 0.3"),
+    CTL("--save-mode", TEXT, job.save_mode, "daemon|database_store",
+        "also record in PostgreSQL; daemon"),
+    CTL_U32("--priority", job.priority, 0, 9, "0-9", "9 is most urgent; 5"),
+    CTL("--job-id", TEXT, job.job_id, "UUID", "the same id is never stored twice"),
+    CTL("--wait", ON, wait, NULL, "until it has ended; print a path for each file"),
+};
+
+static const luna_flag jobs_flags[] = {
+    CTL("--state", TEXT, state, "pending|in_progress|completed|failed|cancelled",
+        "only these"),
+    CTL("--limit", U64, limit, "N", "the newest N; 100"),
+};
+
+static const luna_flag retry_flags[] = {
+    CTL("--failed", ON, failed, NULL, "every failed job"),
+};
+
+const luna_command luna_commands[] = {
+    {"submit", "", "Hand latents to Luna", 0, 0, luna_ctl_submit, submit_flags,
+     COUNT(submit_flags)},
+    {"status", "", "What the broker is doing", 0, 0, luna_ctl_status, NULL, 0},
+    {"jobs", "", "List jobs, newest first", 0, 0, luna_ctl_jobs, jobs_flags,
+     COUNT(jobs_flags)},
+    {"show", "ID", "One job with its files", 1, 1, luna_ctl_show, NULL, 0},
+    {"wait", "ID", "Wait for a job's end; print a path for each file", 1, 1,
+     luna_ctl_wait, NULL, 0},
+    {"cancel", "ID", "Cancel a job", 1, 1, luna_ctl_cancel, NULL, 0},
+    {"retry", "ID | --failed", "Put failed jobs back in the queue", 0, 1, luna_ctl_retry,
+     retry_flags, COUNT(retry_flags)},
+    {"decoders", "", "List decoders", 0, 0, luna_ctl_decoders, NULL, 0},
+};
+const size_t luna_command_count = COUNT(luna_commands);
+
+const luna_command *luna_command_find(const char *name)
+{
+    for (size_t i = 0; i < luna_command_count; i++)
+        if (strcmp(luna_commands[i].name, name) == 0) return &luna_commands[i];
+    return NULL;
+}

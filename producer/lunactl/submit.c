@@ -1,0 +1,46 @@
+#include "producer/lunactl/inputs.h"
+
+#include <stdio.h>
+
+//  The job id is worth most when something goes wrong after it: it stands in each
+//  error, so that nobody submits twice what may have arrived.
+static luna_err send_job(luna_ctl *ctl, char id[LUNA_JOB_ID_BYTES], luna_receipt *receipt)
+{
+    LUNA_TRY(luna_ctl_rc(luna_submit(ctl->client, &ctl->job, id)));
+    const int rc = luna_wait_receipt(ctl->client, id, LUNA_CTL_TAKE_MS, receipt);
+    if (rc == LUNA_RC_OK) return LUNA_OK;
+    if (rc == LUNA_RC_TIMEOUT || rc == LUNA_RC_UNAVAILABLE)
+        return luna_error((luna_err)rc, "%s; submit it again with --job-id %s",
+                          luna_last_error(), id);
+    return luna_error((luna_err)rc, "refused: %s", luna_last_error());
+}
+
+static luna_err print_receipt(const char *id, const luna_receipt *receipt)
+{
+    return luna_ctl_print_json(json_pack(
+        "{s:s, s:I, s:I, s:b}", "job_id", id, "images", (json_int_t)receipt->images,
+        "position", (json_int_t)receipt->position, "duplicate", receipt->duplicate));
+}
+
+static luna_err submit(luna_ctl *ctl, luna_ctl_inputs *inputs)
+{
+    char id[LUNA_JOB_ID_BYTES];
+    luna_receipt receipt;
+    LUNA_TRY(luna_ctl_inputs_open(ctl, inputs));
+    LUNA_TRY(luna_ctl_connect(ctl));
+    LUNA_TRY(send_job(ctl, id, &receipt));
+    if (ctl->json && !ctl->wait) return print_receipt(id, &receipt);
+    if (!ctl->json) {
+        printf("%s\n", id);
+        fflush(stdout);
+    }
+    return ctl->wait ? luna_ctl_follow(ctl, id) : LUNA_OK;
+}
+
+luna_err luna_ctl_submit(luna_ctl *ctl)
+{
+    luna_ctl_inputs inputs;
+    const luna_err err = submit(ctl, &inputs);
+    luna_ctl_inputs_close(&inputs);
+    return err;
+}

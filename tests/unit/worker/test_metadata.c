@@ -1,0 +1,144 @@
+//  The texts of an image file: which, in which order, and what is left out.
+
+#include "kit.h"
+
+#include "decoder/worker/json_members.h"
+#include "decoder/worker/metadata.h"
+
+#define BLOB(text) ((luna_blob){text, sizeof(text) - 1})
+
+static luna_metadata metadata;
+
+static luna_msg_job job_with(luna_msg_input *input)
+{
+    *input = luna_msg_input_default();
+    input->affix = TEXT("FINAL");
+    input->format = TEXT("png");
+    input->shape = (luna_dims){{2, 4, 8, 8}, 4};
+    luna_msg_job job = luna_msg_job_default();
+    job.id = id_of(1);
+    job.inputs.items = input;
+    job.inputs.count = 1;
+    job.created_ms = 1763930096789;  //  2025-11-23 20:34:56.789 UTC
+    job.utc_offset_min = -150;
+    return job;
+}
+
+static void expect(size_t at, const char *keyword, const char *text)
+{
+    assert_true(at < metadata.count);
+    assert_string_equal(metadata.texts[at].keyword, keyword);
+    assert_int_equal(metadata.texts[at].len, strlen(text));
+    assert_memory_equal(metadata.texts[at].text, text, strlen(text));
+}
+
+static void collect(const luna_msg_job *job, size_t index)
+{
+    assert_int_equal(luna_metadata_collect(job, 0, index, &metadata), LUNA_OK);
+}
+
+static void everything_in_its_order(void **state)
+{
+    (void)state;
+    luna_msg_input input;
+    luna_msg_job job = job_with(&input);
+    const luna_pair extra[] = {{TEXT("zeta"), BLOB("{\"z\":1}")},
+                               {TEXT("alpha"), BLOB("[]")}};
+    job.prompt = BLOB("{\"3\":{}}");
+    job.workflow = BLOB("{\"nodes\":[]}");
+    job.metadata = BLOB(
+        "{\"seed\": 18446744073709551615, \"sampler\":\"euler \\u00e9\", "
+        "\"cfg\":7.50,\"on\":true, \"sub\" : {\"a\":[1,\"}\"]} }");
+    job.extra.items = extra;
+    job.extra.count = 2;
+    job.model_name = TEXT("sub\\model.safetensors");
+    job.custom_metadata = TEXT("mine");
+    collect(&job, 1);
+    expect(0, "prompt", "{\"3\":{}}");
+    expect(1, "workflow", "{\"nodes\":[]}");
+    expect(2, "zeta", "{\"z\":1}");
+    expect(3, "alpha", "[]");
+    assert_string_equal(metadata.texts[4].keyword, "generation_metadata");
+    assert_int_equal(metadata.texts[4].len, job.metadata.len);
+    expect(5, "gen_seed", "18446744073709551615");
+    expect(6, "gen_sampler", "euler \xc3\xa9");
+    expect(7, "gen_cfg", "7.50");
+    expect(8, "gen_on", "true");
+    expect(9, "gen_sub", "{\"a\":[1,\"}\"]}");
+    expect(10, "image_type", "FINAL");
+    expect(11, "model_name", "sub\\model.safetensors");
+    expect(12, "custom_metadata", "mine");
+    expect(13, "save_timestamp", "2025-11-23T18:04:56-02:30");
+    expect(14, "batch_index", "1");
+    assert_int_equal(metadata.count, 15);
+    luna_arena_free(&metadata.memory);
+}
+
+static void nothing_when_not_wanted(void **state)
+{
+    (void)state;
+    luna_msg_input input;
+    luna_msg_job job = job_with(&input);
+    job.prompt = BLOB("{}");
+    job.model_name = TEXT("m");
+    job.embed_workflow = false;
+    collect(&job, 0);
+    assert_int_equal(metadata.count, 0);
+    luna_arena_free(&metadata.memory);
+}
+
+//  A picture is never lost over a text that PNG cannot hold.
+static void odd_texts_are_left_out(void **state)
+{
+    (void)state;
+    luna_msg_input input;
+    luna_msg_job job = job_with(&input);
+    const luna_pair extra[] = {
+        {TEXT("workflow"), BLOB("again")}, {TEXT(" lead"), BLOB("x")},
+        {TEXT("two  spaces"), BLOB("x")},  {TEXT("new\nline"), BLOB("x")},
+        {TEXT("caf\xc3\xa9"), BLOB("x")},  {TEXT(""), BLOB("x")},
+        {TEXT("nul"), BLOB("a\0b")},       {TEXT("latin"), BLOB("\xe9")},
+        {TEXT("good"), BLOB("kept")}};
+    job.workflow = BLOB("{}");
+    job.extra.items = extra;
+    job.extra.count = sizeof extra / sizeof extra[0];
+    collect(&job, 0);
+    expect(0, "workflow", "{}");
+    expect(1, "good", "kept");
+    expect(2, "image_type", "FINAL");
+    luna_arena_free(&metadata.memory);
+}
+
+static size_t count_members(const char *text)
+{
+    luna_members members = luna_members_of((luna_blob){text, strlen(text)});
+    luna_text key, value;
+    size_t count = 0;
+    while (luna_members_next(&members, &key, &value)) count++;
+    return count;
+}
+
+static void members_of_anything(void **state)
+{
+    (void)state;
+    assert_int_equal(count_members(""), 0);
+    assert_int_equal(count_members("[1]"), 0);
+    assert_int_equal(count_members("{}"), 0);
+    assert_int_equal(count_members("{\"a\":1"), 0);
+    assert_int_equal(count_members("{\"a\":1}"), 1);
+    assert_int_equal(count_members("{\"a\":\"\\\"}\",\"b\":{}}"), 2);
+    assert_int_equal(count_members("{\"a\":[[[,\"b\":1}"), 0);
+    assert_int_equal(count_members("{\"a\":]}"), 0);
+    assert_int_equal(count_members("{\"a\""), 0);
+    assert_int_equal(count_members("{\"a\\"), 0);
+    assert_int_equal(count_members("{\"a\":1 \"b\":2}"), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(everything_in_its_order),
+                                       cmocka_unit_test(nothing_when_not_wanted),
+                                       cmocka_unit_test(odd_texts_are_left_out),
+                                       cmocka_unit_test(members_of_anything)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,542 @@
+//  From a work message to files on disk, with the real engine, encoder and sink.
+
+#include "kit.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <vips/vips.h>
+
+#include "common/file.h"
+#include "common/latent_file.h"
+#include "decoder/image/encode.h"
+#include "decoder/image/png_chunks.h"
+#include "decoder/sink/files.h"
+#include "decoder/worker/pipeline.h"
+
+#define OUT   "out"
+#define SEED  "{\"3\":{\"inputs\":{\"seed\":18446744073709551615}}}"
+#define GRAPH "{\"nodes\":[]}"
+
+typedef struct rig {
+    luna_registry *registry;
+    luna_models *models;
+    luna_attempts *attempts;
+    luna_sink *sink;
+    luna_pipeline *pipeline;
+    luna_latent_file latents;
+    luna_msg_input inputs[LUNA_MAX_INPUTS];
+    luna_msg_job job;
+    char out[4096];
+    char here[2048];
+    size_t refuse_after;  //  test hook of the sink: steps that succeed
+    size_t steps;
+} rig;
+
+static int maybe_full(void *arg, const char *step)
+{
+    rig *self = arg;
+    (void)step;
+    return self->refuse_after && ++self->steps > self->refuse_after ? ENOSPC : 0;
+}
+
+static void open_sink(rig *self)
+{
+    const char *const roots[] = {self->out};
+    const luna_files_options options = {
+        .roots = roots, .count = 1, .before = maybe_full, .arg = self};
+    assert_int_equal(luna_files_open(&options, &self->sink), LUNA_OK);
+}
+
+static void tick(void *attempts)
+{
+    luna_attempts_tick(attempts);
+}
+
+static void start(rig *self)
+{
+    assert_int_equal(luna_attempts_new(&self->attempts), LUNA_OK);
+    const luna_models_options models = {.device = "cpu",
+                                        .threads = 1,
+                                        .count_max = 1,
+                                        .bytes_max = 1,
+                                        .step = tick,
+                                        .step_context = self->attempts};
+    assert_int_equal(luna_models_new(&models, &self->models), LUNA_OK);
+    const luna_pipeline_options options = {.attempts = self->attempts,
+                                           .registry = self->registry,
+                                           .models = self->models,
+                                           .sink = self->sink,
+                                           .encode_threads = 2,
+                                           .pixels_max = 1 << 20};
+    assert_int_equal(luna_pipeline_start(&options, &self->pipeline), LUNA_OK);
+}
+
+static void stop(rig *self)
+{
+    luna_attempts_stop(self->attempts);
+    luna_pipeline_stop(&self->pipeline);
+    luna_models_free(&self->models);
+    luna_attempts_free(&self->attempts);
+}
+
+//  A job of the cat: one input of one picture, PNG.
+static void make_job(rig *self)
+{
+    char path[4096];
+    assert_int_equal(
+        luna_latent_file_open(data_path("chelsea.latent", path), &self->latents),
+        LUNA_OK);
+    const luna_tensor *tensor = &self->latents.tensor;
+    for (size_t i = 0; i < LUNA_MAX_INPUTS; i++) {
+        luna_msg_input *input = &self->inputs[i];
+        *input = luna_msg_input_default();
+        input->format = TEXT("png");
+        input->affix = TEXT("CAT");
+        input->png_compression = 1;
+        input->dtype = TEXT("float16");
+        for (size_t d = 0; d < tensor->rank; d++) input->shape.at[d] = tensor->shape[d];
+        input->shape.count = tensor->rank;
+        input->latent = (luna_blob){tensor->data, tensor->bytes};
+    }
+    self->job = luna_msg_job_default();
+    self->job.id = id_of(1);
+    self->job.client = id_of(7);
+    self->job.created_ms = 1763930096789;
+    self->job.vae = TEXT("auto");
+    self->job.filename = TEXT("%model_name%");
+    self->job.model_name = TEXT("dev.safetensors");
+    self->job.prompt = (luna_blob){SEED, strlen(SEED)};
+    self->job.workflow = (luna_blob){GRAPH, strlen(GRAPH)};
+    self->job.inputs.items = self->inputs;
+    self->job.inputs.count = 1;
+}
+
+static int setup(void **state)
+{
+    rig *self = calloc(1, sizeof *self);
+    char path[4096];
+    assert_non_null(self);
+    assert_non_null(getcwd(self->here, sizeof self->here));
+    snprintf(self->out, sizeof self->out, "%s/%s", self->here, OUT);
+    self->registry = luna_registry_new();
+    assert_int_equal(luna_registry_set(self->registry, "taef2", "path",
+                                       data_path("taef2_decoder.safetensors", path)),
+                     LUNA_OK);
+    assert_int_equal(luna_registry_roots(self->registry, ""), LUNA_OK);
+    open_sink(self);
+    make_job(self);
+    start(self);
+    *state = self;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    rig *self = *state;
+    stop(self);
+    luna_sink_close(&self->sink);
+    luna_registry_free(&self->registry);
+    luna_latent_file_close(&self->latents);
+    free(self);
+    remove_tree(OUT);
+    return 0;
+}
+
+static void add(rig *self, luna_work *work)
+{
+    assert_int_equal(luna_attempts_add(self->attempts, &work, luna_now_ms()), LUNA_OK);
+}
+
+static report run_work(rig *self, luna_work *work)
+{
+    add(self, work);
+    return wait_for_end(self->attempts, NULL);
+}
+
+static report run(rig *self)
+{
+    return run_work(self, work_of(&self->job, 1));
+}
+
+static void expect_failed(rig *self, const char *error, const char *says, bool retry)
+{
+    report told = run(self);
+    assert_int_equal(told.type, LUNA_MSG_FAILED);
+    assert_true(luna_text_is(told.failed.error, error));
+    char detail[1024];
+    luna_text_copy(told.failed.detail, detail, sizeof detail);
+    assert_non_null(strstr(detail, says));
+    assert_int_equal(told.failed.retry, retry);
+    close_report(&told);
+}
+
+//  The pictures below `dir`, hidden names left out.
+static size_t count_pictures(const char *dir)
+{
+    char *const paths[] = {(char *)(uintptr_t)dir, NULL};
+    FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    FTSENT *at;
+    size_t count = 0;
+    while ((at = fts_read(tree)))
+        count += at->fts_info == FTS_F && strstr(at->fts_name, ".png") != NULL &&
+                 at->fts_name[0] != '.';
+    fts_close(tree);
+    return count;
+}
+
+//  The bytes the engine gives for the cat, to compare with.
+static uint8_t *engine_pixels(const rig *self, luna_pixels_rule rule,
+                              luna_vae_shape *shape)
+{
+    luna_vae *vae = NULL;
+    luna_vae_options options = luna_vae_options_default();
+    luna_vae_latents latents;
+    char path[4096];
+    options.threads = 1;
+    assert_int_equal(
+        luna_vae_open(data_path("taef2_decoder.safetensors", path), &options, &vae),
+        LUNA_OK);
+    const luna_tensor *tensor = &self->latents.tensor;
+    assert_int_equal(luna_vae_latents_from(tensor->data, tensor->dtype, tensor->shape,
+                                           tensor->rank, &latents),
+                     LUNA_OK);
+    assert_int_equal(luna_vae_output_shape(vae, &latents, shape), LUNA_OK);
+    const size_t bytes = luna_pixels_bytes(shape, 1, LUNA_PIXELS_U8);
+    uint8_t *pixels = malloc(bytes);
+    const luna_vae_target target = {pixels, bytes, LUNA_PIXELS_U8, rule};
+    assert_int_equal(luna_vae_decode(vae, &latents, 0, 1, &target), LUNA_OK);
+    luna_vae_close(&vae);
+    return pixels;
+}
+
+static void expect_pixels(const rig *self, const char *path, luna_pixels_rule rule)
+{
+    luna_vae_shape shape;
+    uint8_t *wanted = engine_pixels(self, rule, &shape);
+    VipsImage *image = vips_image_new_from_file(path, NULL);
+    assert_non_null(image);
+    assert_int_equal(vips_image_get_width(image), shape.width);
+    assert_int_equal(vips_image_get_height(image), shape.height);
+    assert_int_equal(vips_image_get_bands(image), 3);
+    size_t len = 0;
+    void *pixels = vips_image_write_to_memory(image, &len);
+    assert_int_equal(len, shape.width * shape.height * 3);
+    assert_memory_equal(pixels, wanted, len);
+    g_free(pixels);
+    g_object_unref(image);
+    free(wanted);
+}
+
+//  Mean error against the picture decoded in float64 below one step of 255.
+static void expect_the_photograph(const char *path)
+{
+    luna_safetensors *file = NULL;
+    char reference[4096];
+    size_t len = 0;
+    assert_int_equal(
+        luna_safetensors_open(data_path("taef2_reference.safetensors", reference), &file),
+        LUNA_OK);
+    const luna_tensor *tensor = luna_safetensors_find(file, "chelsea.pixels");
+    float *wanted = malloc(tensor->count * sizeof *wanted);
+    assert_int_equal(
+        luna_dtype_to_float(tensor->dtype, tensor->data, tensor->count, wanted), LUNA_OK);
+    VipsImage *image = vips_image_new_from_file(path, NULL);
+    uint8_t *pixels = vips_image_write_to_memory(image, &len);
+    assert_int_equal(len, tensor->count);
+    const size_t plane = len / 3;
+    double sum = 0;
+    for (size_t i = 0; i < len; i++) {
+        const double apart = pixels[i] - 255.0 * (double)wanted[i % 3 * plane + i / 3];
+        sum += apart < 0 ? -apart : apart;
+    }
+    assert_true(sum / (double)len < 1.0);
+    g_free(pixels);
+    g_object_unref(image);
+    free(wanted);
+    luna_safetensors_close(&file);
+}
+
+static void expect_text(const char *path, const char *keyword, const char *text)
+{
+    char *file = NULL;
+    const char *found = NULL;
+    size_t len = 0, found_len = 0;
+    assert_int_equal(luna_file_read(path, 1 << 26, &file, &len), LUNA_OK);
+    const luna_err err = luna_png_find_text(file, len, keyword, &found, &found_len);
+    if (text) {
+        assert_int_equal(err, LUNA_OK);
+        assert_int_equal(found_len, strlen(text));
+        assert_memory_equal(found, text, found_len);
+    } else {
+        assert_int_equal(err, LUNA_NOT_FOUND);
+    }
+    free(file);
+}
+
+static void copy_path(const luna_msg_image *image, char path[4096])
+{
+    luna_text_copy(image->path, path, 4096);
+}
+
+static void a_cat_is_decoded_and_saved(void **state)
+{
+    rig *self = *state;
+    char path[4096], wanted[8192];
+    report told = run(self);
+    assert_int_equal(told.type, LUNA_MSG_DONE);
+    assert_true(luna_text_is(told.done.vae, "taef2"));
+    assert_int_equal(told.done.images.count, 1);
+    const luna_msg_image *image = &told.done.images.items[0];
+    assert_int_equal(image->width, 448);
+    assert_int_equal(image->height, 296);
+    assert_true(image->decode_ms > 0 && image->encode_ms > 0 && image->write_ms > 0);
+    //  Many steps of one decode, each of them a sign of life.
+    assert_true(luna_attempts_count(self->attempts).ticks > 20);
+    copy_path(image, path);
+    snprintf(wanted, sizeof wanted, "%s/CAT/dev_CAT.png", self->out);
+    assert_string_equal(path, wanted);
+    expect_pixels(self, path, LUNA_PIXELS_TRUNCATE);
+    expect_the_photograph(path);
+    expect_text(path, "prompt", SEED);
+    expect_text(path, "workflow", GRAPH);
+    expect_text(path, "image_type", "CAT");
+    expect_text(path, "batch_index", NULL);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(image->bytes, info.st_size);
+    close_report(&told);
+}
+
+static void rounding_and_no_metadata_on_request(void **state)
+{
+    rig *self = *state;
+    char path[4096];
+    self->job.round_pixels = true;
+    self->job.embed_workflow = false;
+    report told = run(self);
+    assert_int_equal(told.type, LUNA_MSG_DONE);
+    copy_path(&told.done.images.items[0], path);
+    expect_pixels(self, path, LUNA_PIXELS_ROUND);
+    expect_text(path, "prompt", NULL);
+    expect_text(path, "workflow", NULL);
+    expect_text(path, "save_timestamp", NULL);
+    close_report(&told);
+}
+
+//  Two inputs, one of two pictures: names, order and batch_index.
+static void every_input_and_picture(void **state)
+{
+    rig *self = *state;
+    const luna_tensor *tensor = &self->latents.tensor;
+    char *twice = malloc(2 * tensor->bytes);
+    size_t progressed = 0;
+    memcpy(twice, tensor->data, tensor->bytes);
+    memcpy(twice + tensor->bytes, tensor->data, tensor->bytes);
+    self->inputs[0].shape.at[0] = 2;
+    self->inputs[0].latent = (luna_blob){twice, 2 * tensor->bytes};
+    self->inputs[1].affix = TEXT("OTHER");
+    self->inputs[1].subdir = false;
+    self->job.inputs.count = 2;
+    add(self, work_of(&self->job, 1));
+    report told = wait_for_end(self->attempts, &progressed);
+    assert_int_equal(told.type, LUNA_MSG_DONE);
+    assert_int_equal(told.done.images.count, 3);
+    assert_int_equal(progressed, 3);
+    unsigned seen = 0;
+    for (size_t i = 0; i < 3; i++) {
+        const luna_msg_image *image = &told.done.images.items[i];
+        char path[4096], text[8] = {(char)('0' + image->index)};
+        seen |= 1u << (2 * image->input + image->index);
+        copy_path(image, path);
+        expect_pixels(self, path, LUNA_PIXELS_TRUNCATE);
+        expect_text(path, "batch_index", image->input == 0 ? text : NULL);
+    }
+    assert_int_equal(seen, 7);
+    assert_int_equal(count_pictures(OUT), 3);
+    close_report(&told);
+    free(twice);
+}
+
+static void a_mapped_payload(void **state)
+{
+    rig *self = *state;
+    char path[4096];
+    size_t len = 0;
+    void *payload = payload_of(&self->job, &len);
+    snprintf(path, sizeof path, "%s/payload", self->here);
+    FILE *file = fopen(path, "w");
+    assert_int_equal(fwrite(payload, 1, len, file), len);
+    fclose(file);
+    luna_msg_work fields = work_fields(self->job.id, 1);
+    fields.payload_path = TEXT(path);
+    report told = run_work(self, open_work(&fields));
+    assert_int_equal(told.type, LUNA_MSG_DONE);
+    assert_int_equal(told.done.images.count, 1);
+    close_report(&told);
+    remove("payload");
+    free(payload);
+}
+
+//  A second attempt, of a fresh process: same record, no second file, no decode.
+static void what_is_there_is_not_redone(void **state)
+{
+    rig *self = *state;
+    report first = run(self);
+    assert_int_equal(first.type, LUNA_MSG_DONE);
+    stop(self);
+    start(self);
+    report again = run_work(self, work_of(&self->job, 2));
+    assert_int_equal(again.type, LUNA_MSG_DONE);
+    const luna_msg_image *a = &first.done.images.items[0],
+                         *b = &again.done.images.items[0];
+    assert_int_equal(again.done.images.count, 1);
+    assert_int_equal(a->path.len, b->path.len);
+    assert_memory_equal(a->path.data, b->path.data, a->path.len);
+    assert_memory_equal(a->sha256.data, b->sha256.data, 64);
+    assert_true(b->decode_ms < 1e-9);
+    assert_int_equal(count_pictures(OUT), 1);
+    close_report(&first);
+    close_report(&again);
+}
+
+//  Two pictures, the broker has the first: only the second is made, even though this
+//  host has never seen the first.
+static void what_the_broker_has_is_not_redone(void **state)
+{
+    rig *self = *state;
+    self->job.inputs.count = 2;
+    const luna_msg_image_key done[] = {{0, 0}, {4, 9}, {0, 4000}};
+    size_t len = 0;
+    void *payload = payload_of(&self->job, &len);
+    luna_msg_work fields = work_fields(self->job.id, 2);
+    fields.payload_path = (luna_text){0};
+    fields.payload = (luna_blob){payload, len};
+    fields.done.items = done;
+    fields.done.count = 3;
+    report told = run_work(self, open_work(&fields));
+    assert_int_equal(told.type, LUNA_MSG_DONE);
+    assert_int_equal(told.done.images.count, 1);
+    assert_int_equal(told.done.images.items[0].input, 1);
+    assert_int_equal(count_pictures(OUT), 1);
+    close_report(&told);
+    free(payload);
+}
+
+static void a_full_disk_fails_the_attempt_and_the_next_goes_on(void **state)
+{
+    rig *self = *state;
+    self->refuse_after = 1;
+    report told = run(self);
+    assert_int_equal(told.type, LUNA_MSG_FAILED);
+    assert_true(luna_text_is(told.failed.error, "no_space"));
+    assert_true(told.failed.retry);
+    close_report(&told);
+    assert_int_equal(count_pictures(OUT), 0);
+    self->refuse_after = 0;
+    told = run_work(self, work_of(&self->job, 2));
+    assert_int_equal(told.type, LUNA_MSG_DONE);
+    assert_int_equal(count_pictures(OUT), 1);
+    close_report(&told);
+}
+
+static void bad_numbers_are_not_decoded(void **state)
+{
+    rig *self = *state;
+    const luna_tensor *tensor = &self->latents.tensor;
+    uint16_t *values = malloc(tensor->bytes);
+    memcpy(values, tensor->data, tensor->bytes);
+    values[100] = 0x7e00;  //  NaN
+    self->inputs[0].latent.data = values;
+    expect_failed(self, "bad_latent", "NaN", false);
+    assert_int_equal(count_pictures(OUT), 0);
+    free(values);
+}
+
+static void what_is_not_offered_is_refused(void **state)
+{
+    rig *self = *state;
+    self->inputs[0].format = TEXT("webp");
+    expect_failed(self, "unsupported", "webp", false);
+    self->inputs[0].format = TEXT("png");
+    self->job.quality_gate = TEXT("variance");
+    self->job.id = id_of(2);
+    expect_failed(self, "unsupported", "variance", false);
+    self->job.quality_gate = TEXT("disabled");
+    self->job.save_mode = TEXT("database_store");
+    self->job.id = id_of(3);
+    expect_failed(self, "unsupported", "database_store", false);
+}
+
+static void paths_and_names_stay_inside(void **state)
+{
+    rig *self = *state;
+    self->job.output_dir = TEXT("/etc");
+    expect_failed(self, "forbidden", "/etc", false);
+    self->job.output_dir = (luna_text){0};
+    self->job.save_path = TEXT("../up");
+    self->job.id = id_of(2);
+    expect_failed(self, "forbidden", "..", false);
+    self->job.save_path = (luna_text){0};
+    self->job.vae = TEXT("../../etc/passwd");
+    self->job.id = id_of(3);
+    expect_failed(self, "forbidden", "passwd", false);
+    self->job.vae = TEXT("flux");
+    self->job.id = id_of(4);
+    expect_failed(self, "unknown_vae", "taef2", false);
+}
+
+static void damaged_payloads_are_told(void **state)
+{
+    rig *self = *state;
+    size_t len = 0;
+    uint8_t *payload = payload_of(&self->job, &len);
+    luna_msg_work fields = work_fields(self->job.id, 1);
+    fields.payload = (luna_blob){payload, len};
+    payload[len - 1] ^= 1;
+    report told = run_work(self, open_work(&fields));
+    assert_int_equal(told.type, LUNA_MSG_FAILED);
+    assert_true(luna_text_is(told.failed.error, "io"));
+    close_report(&told);
+    payload[len - 1] ^= 1;
+    fields.id = id_of(2);
+    told = run_work(self, open_work(&fields));
+    assert_true(luna_text_is(told.failed.error, "protocol"));
+    close_report(&told);
+    fields.payload = (luna_blob){0};
+    fields.id = id_of(3);
+    told = run_work(self, open_work(&fields));
+    assert_true(luna_text_is(told.failed.error, "not_found"));
+    close_report(&told);
+    free(payload);
+}
+
+static int start_images(void **state)
+{
+    (void)state;
+    return luna_image_start() == LUNA_OK ? 0 : -1;
+}
+
+static int stop_images(void **state)
+{
+    (void)state;
+    luna_image_stop();
+    return 0;
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(a_cat_is_decoded_and_saved),
+        T(rounding_and_no_metadata_on_request),
+        T(every_input_and_picture),
+        T(a_mapped_payload),
+        T(what_is_there_is_not_redone),
+        T(what_the_broker_has_is_not_redone),
+        T(a_full_disk_fails_the_attempt_and_the_next_goes_on),
+        T(bad_numbers_are_not_decoded),
+        T(what_is_not_offered_is_refused),
+        T(paths_and_names_stay_inside),
+        T(damaged_payloads_are_told)};
+    return cmocka_run_group_tests(tests, start_images, stop_images);
+}
