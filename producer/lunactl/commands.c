@@ -42,7 +42,7 @@ static const luna_flag submit_flags[] = {
     INPUT_U32("--png-compression", png_compression, 0, 9, "0-9", "4"),
     INPUT_U32("--lossy-quality", lossy_quality, 70, 100, "70-100", "webp and jpeg; 90"),
     INPUT("--lossless-webp", ON, lossless_webp, NULL, "no loss in webp"),
-    CTL("--vae", TEXT, job.vae, "NAME|PATH|auto", "which VAE decodes; auto"),
+    CTL("--vae", TEXT, job.vae, "VAE", "which one decodes: a name, a path or auto; auto"),
     CTL("--output-dir", TEXT, job.output_dir, "DIR", "the decoder's first root"),
     CTL("--save-path", TEXT, job.save_path, "T", "template of the folders below"),
     CTL("--filename", TEXT, job.filename, "T", "template of the names"),

@@ -409,6 +409,47 @@ static void slow_and_vanishing_clients(void **state)
     close_place(&p);
 }
 
+//  A body that trickles in for ever is cut off when its time is over.
+static void endless_upload_is_cut_off(void **state)
+{
+    luna_http_options options = luna_http_options_default();
+    place p;
+    (void)state;
+    options.upload_ms = 5;
+    open_place(&p, &options);
+    const int fd = client_open(p.at);
+    client_print(fd, "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
+                     "Transfer-Encoding: chunked\r\n\r\n");
+    const int64_t deadline_ms = luna_now_ms() + 30000;
+    while (client_print(fd, "1\r\n \r\n")) assert_true(luna_now_ms() < deadline_ms);
+    close(fd);
+    response r = client_get(p.at, "/healthz");
+    assert_int_equal(r.status, 200);
+    free(r.body);
+    close_place(&p);
+}
+
+static void head_is_get_without_a_body(void **state)
+{
+    place p;
+    char text[64];
+    (void)state;
+    open_default(&p);
+    const int fd = client_open(p.at);
+    client_print(
+        fd, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    size_t got = 0;
+    ssize_t n;
+    char all[2048] = "";
+    while ((n = recv(fd, all + got, sizeof all - 1 - got, 0)) > 0) got += (size_t)n;
+    memcpy(text, all, 15);
+    text[15] = '\0';
+    assert_string_equal(text, "HTTP/1.1 200 OK");
+    assert_memory_equal(all + got - 4, "\r\n\r\n", 4);
+    close(fd);
+    close_place(&p);
+}
+
 static void half_closed_client_gets_its_answer(void **state)
 {
     place p;
@@ -775,6 +816,8 @@ int main(void)
         cmocka_unit_test(no_room_is_busy),
         cmocka_unit_test(chunked_in_small_pieces),
         cmocka_unit_test(slow_and_vanishing_clients),
+        cmocka_unit_test(endless_upload_is_cut_off),
+        cmocka_unit_test(head_is_get_without_a_body),
         cmocka_unit_test(half_closed_client_gets_its_answer),
         cmocka_unit_test(busy_and_refused),
         cmocka_unit_test(a_silent_broker_is_504),
