@@ -12,7 +12,7 @@ SANITIZE ?=
 V        ?=
 T        ?=
 # Two compilers on two cores, unless make was told otherwise.
-ifeq ($(filter -j%,$(MAKEFLAGS)),)
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 

@@ -188,6 +188,7 @@ static luna_err enter_again(luna_broker *b, const luna_store_job *stored)
                               .bytes = info->bytes,
                               .images = info->images,
                               .vae = info->vae,
+                              .attempts = info->attempts,
                               .saved = info->files.items,
                               .saved_count = info->files.count,
                               .place = LUNA_PLACE_WAITING};

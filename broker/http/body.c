@@ -7,7 +7,7 @@
 
 static luna_err too_large(const luna_body *body)
 {
-    return luna_error(LUNA_TOO_LARGE, "the body has more than %zu bytes (http.max_body)",
+    return luna_error(LUNA_TOO_LARGE, "the body has more than %zu bytes (the limit)",
                       body->max_bytes);
 }
 

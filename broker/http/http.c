@@ -14,6 +14,7 @@
 //  Headers, and the piece of a body that is handed over at a time, for a connection.
 #define CONNECTION_BYTES (128U << 10)
 #define LINGER_MS        1000
+#define MIN_HELD_BYTES   (1U << 20)  //  small messages need room too
 
 struct luna_http {
     luna_http_core core;
@@ -31,7 +32,6 @@ luna_http_options luna_http_options_default(void)
                                .intake = "inproc://luna-intake",
                                .version = LUNA_VERSION,
                                .max_body_bytes = (size_t)256 << 20,
-                               .max_held_bytes = (size_t)1 << 30,
                                .connections = 256,
                                .answer_ms = 15000,
                                .idle_s = 30,
@@ -104,6 +104,17 @@ static luna_err start_daemon(luna_http *http, const luna_http_options *options)
     return LUNA_OK;
 }
 
+//  A body and the message made of it are held at the same time, so a limit below twice
+//  a body would refuse the largest for ever.
+static size_t held_limit(const luna_http_options *options)
+{
+    size_t four;
+    if (options->max_held_bytes) return options->max_held_bytes;
+    if (__builtin_mul_overflow(options->max_body_bytes, (size_t)4, &four))
+        return SIZE_MAX;
+    return four > MIN_HELD_BYTES ? four : MIN_HELD_BYTES;
+}
+
 static luna_err fill_core(luna_http *http, const luna_http_options *options)
 {
     luna_http_core *core = &http->core;
@@ -111,7 +122,7 @@ static luna_err fill_core(luna_http *http, const luna_http_options *options)
     core->max_body_bytes = options->max_body_bytes;
     core->upload_ms = options->upload_ms;
     core->check_host = !token;
-    core->held = luna_held_new(options->max_held_bytes);
+    core->held = luna_held_new(held_limit(options));
     core->version = strdup(options->version ? options->version : "");
     core->token = token ? strdup(options->token) : NULL;
     if (core->held && core->version && (core->token || !token)) return LUNA_OK;

@@ -45,7 +45,7 @@ typedef struct luna_http_options {
     const char *version;    //  of the broker, for /version
     const char *token;      //  NULL or "": none, loopback only
     size_t max_body_bytes;  //  of one request; 256 MiB
-    size_t max_held_bytes;  //  of all together; 1 GiB
+    size_t max_held_bytes;  //  of all together; 0: four times max_body_bytes
     uint32_t connections;   //  at a time; 256
     uint32_t answer_ms;     //  wait for the broker before 504; 15 000
     uint32_t idle_s;        //  a connection without traffic is closed; 30

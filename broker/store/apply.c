@@ -4,6 +4,8 @@
 
 #include "common/log.h"
 
+#include <stdlib.h>
+
 static luna_err known(luna_engine *engine, luna_store_op *op)
 {
     char text[LUNA_ID_TEXT_BYTES];
@@ -30,19 +32,15 @@ static luna_err apply_put(luna_engine *engine, luna_batch_slot *slot)
     return luna_rows_insert(&engine->db, &op->in.put.job);
 }
 
-static luna_err check_payload(luna_engine *engine, const luna_id *id)
+static luna_err check_payload(const luna_engine *engine, const luna_id *id)
 {
-    luna_map map;
+    char *file;
     luna_payload payload;
-    luna_err err = luna_spool_map(&engine->spool, id, &map, &payload);
-    if (err == LUNA_OK) {
-        err = luna_payload_verify(&payload);
-        luna_map_close(&map);
+    if (luna_spool_read(&engine->spool, id, &file, &payload) == LUNA_OK) {
+        free(file);
+        return LUNA_OK;
     }
-    if (err == LUNA_OK) return LUNA_OK;
-    return luna_error(LUNA_NOT_FOUND,
-                      "the job cannot be retried, its payload is gone: %s",
-                      luna_error_text());
+    return luna_error(LUNA_NOT_FOUND, "the job cannot be retried: %s", luna_error_text());
 }
 
 static luna_err apply_retry(luna_engine *engine, luna_store_op *op)

@@ -6,6 +6,7 @@
 #include "proto/job.h"
 
 #include <dirent.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct recovery {
@@ -41,15 +42,8 @@ static luna_err fail_job(const recovery *r, const luna_id *id)
 
 static luna_err check_job(const recovery *r, const luna_id *id)
 {
-    luna_map map;
-    luna_payload payload;
-    const luna_err err = luna_spool_map(r->spool, id, &map, &payload);
-    if (err == LUNA_NO_MEMORY) return err;
-    if (err == LUNA_NOT_FOUND)
-        (void)luna_error(err, "the payload is missing from the spool");
-    if (err != LUNA_OK) return fail_job(r, id);
-    luna_map_close(&map);
-    return LUNA_OK;
+    const luna_err err = luna_spool_check(r->spool, id);
+    return err == LUNA_OK ? LUNA_OK : fail_job(r, id);
 }
 
 static luna_err check_active(const recovery *r)
@@ -65,7 +59,7 @@ static luna_err check_active(const recovery *r)
 //  ---- payloads without a row ---------------------------------------------------------
 
 typedef struct orphan {
-    luna_map map;
+    char *file;
     luna_packet *packet;
     luna_msg_job message;
     size_t body_bytes;
@@ -74,7 +68,7 @@ typedef struct orphan {
 static void orphan_close(orphan *o)
 {
     luna_packet_close(&o->packet);
-    luna_map_close(&o->map);
+    free(o->file);
 }
 
 static luna_err orphan_read(orphan *o, const luna_id *id)
@@ -91,8 +85,9 @@ static luna_err orphan_read(orphan *o, const luna_id *id)
 static luna_err orphan_open(const recovery *r, const luna_id *id, orphan *o)
 {
     luna_payload payload;
-    LUNA_TRY(luna_spool_map(r->spool, id, &o->map, &payload));
-    LUNA_TRY(luna_payload_verify(&payload));
+    char *file;
+    LUNA_TRY(luna_spool_read(r->spool, id, &file, &payload));
+    o->file = file;
     LUNA_TRY(luna_packet_open(payload.body.data, payload.body.len, &o->packet));
     o->body_bytes = payload.body.len;
     return orphan_read(o, id);

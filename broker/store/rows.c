@@ -79,8 +79,8 @@ static const char *const sql[LUNA_SQL_COUNT] = {
         " error = coalesce(?4, error), detail = coalesce(?5, detail)"
         " WHERE id = ?1",
     [LUNA_SQL_RETRY] =
-        "UPDATE job SET state = 'pending', attempts = 0, lost = 0,"
-        " refused = 0, started_ms = 0, finished_ms = 0, decoder = NULL,"
+        "UPDATE job SET state = 'pending', lost = 0, refused = 0,"
+        " started_ms = 0, finished_ms = 0, decoder = NULL,"
         " error = NULL, detail = NULL WHERE id = ?1",
     [LUNA_SQL_DELETE] = "DELETE FROM job WHERE id = ?1",
 };

@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PIECE_BYTES ((size_t)1 << 20)
@@ -240,21 +242,58 @@ luna_err luna_spool_remove(const luna_spool *spool, const luna_id *id)
     return luna_error_errno(LUNA_IO, "cannot remove %s", path);
 }
 
-static luna_err check(const luna_map *map, const luna_id *id, luna_payload *out)
+//  Of the file only the header need be in memory.
+static luna_err check(const void *file, size_t len, const luna_id *id, luna_payload *out)
 {
-    LUNA_TRY(luna_payload_open(map->data, map->len, out));
+    LUNA_TRY(luna_payload_open(file, len, out));
     if (luna_id_compare(&out->id, id) == 0) return LUNA_OK;
-    return luna_error(LUNA_IO, "damaged: the payload is that of another job");
+    return luna_error(LUNA_IO, "damaged payload: it is that of another job");
 }
 
-luna_err luna_spool_map(const luna_spool *spool, const luna_id *id, luna_map *map,
-                        luna_payload *out)
+static luna_err missing(luna_err err)
+{
+    if (err != LUNA_NOT_FOUND) return err;
+    return luna_error(err, "the payload is missing from the spool");
+}
+
+static luna_err check_open_file(int fd, const char *path, const luna_id *id)
+{
+    struct stat info;
+    luna_payload payload;
+    uint8_t header[LUNA_PAYLOAD_HEADER_BYTES] = {0};
+    if (fstat(fd, &info) != 0 || pread(fd, header, sizeof header, 0) < 0)
+        return luna_error_errno(LUNA_IO, "cannot read %s", path);
+    return check(header, (size_t)info.st_size, id, &payload);
+}
+
+luna_err luna_spool_check(const luna_spool *spool, const luna_id *id)
 {
     char path[LUNA_SPOOL_PATH_BYTES];
     LUNA_TRY(path_of_id(spool, "ready", id, path));
-    LUNA_TRY(luna_map_open(path, map));
-    const luna_err err = check(map, id, out);
-    if (err != LUNA_OK) luna_map_close(map);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT) return missing(LUNA_NOT_FOUND);
+    if (fd < 0) return luna_error_errno(LUNA_IO, "cannot read %s", path);
+    const luna_err err = check_open_file(fd, path, id);
+    close(fd);
+    return err;
+}
+
+static luna_err check_whole(const char *file, size_t len, const luna_id *id,
+                            luna_payload *out)
+{
+    LUNA_TRY(check(file, len, id, out));
+    return luna_payload_verify(out);
+}
+
+luna_err luna_spool_read(const luna_spool *spool, const luna_id *id, char **file,
+                         luna_payload *out)
+{
+    size_t len;
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of_id(spool, "ready", id, path));
+    LUNA_TRY(missing(luna_file_read(path, SIZE_MAX - 1, file, &len)));
+    const luna_err err = check_whole(*file, len, id, out);
+    if (err != LUNA_OK) free(*file);
     return err;
 }
 

@@ -51,10 +51,15 @@ LUNA_MUST_USE luna_err luna_spool_remove(const luna_spool *spool, const luna_id 
 LUNA_MUST_USE luna_err luna_spool_path(const luna_spool *spool, const luna_id *id,
                                        char *out, size_t room);
 
-//  Maps ready/<id> and checks its header, length and id. *out borrows *map, which the
-//  caller closes. LUNA_NOT_FOUND ("missing"), LUNA_IO ("damaged").
-LUNA_MUST_USE luna_err luna_spool_map(const luna_spool *spool, const luna_id *id,
-                                      luna_map *map, luna_payload *out);
+//  Reads the header of ready/<id> and checks it, the file's length and the id; the
+//  body is not read. LUNA_NOT_FOUND ("missing"), LUNA_IO ("damaged").
+LUNA_MUST_USE luna_err luna_spool_check(const luna_spool *spool, const luna_id *id);
+
+//  Reads ready/<id> whole and checks all of it. *out borrows *file, which the caller
+//  frees. Not mapped: a disk that fails under a mapping would end the process. Errors
+//  as luna_spool_check, and LUNA_NO_MEMORY.
+LUNA_MUST_USE luna_err luna_spool_read(const luna_spool *spool, const luna_id *id,
+                                       char **file, luna_payload *out);
 
 //  Moves ready/<name> into quarantine/. LUNA_IO; none being there is fine.
 LUNA_MUST_USE luna_err luna_spool_quarantine(const luna_spool *spool, const char *name);

@@ -102,8 +102,9 @@ typedef enum luna_store_kind {
     //  NOT_FOUND; LUNA_EXISTS: already finished.
     LUNA_STORE_REQUEUE,
 
-    //  failed -> pending: attempts, lost and refused are 0, error is cleared, images
-    //  already saved stay. `found` holds the job. NOT_FOUND: no such job, or its
+    //  failed -> pending: lost and refused are 0, error is cleared, images already
+    //  saved stay. `attempts` goes on: the number is the fence, and a decoder takes
+    //  none that it had before. `found` holds the job. NOT_FOUND: no such job, or its
     //  payload is missing or damaged (the whole payload is verified here).
     //  LUNA_BAD_REQUEST: the job is in another state, which `state` says.
     LUNA_STORE_RETRY,

@@ -12,6 +12,7 @@
 #include "decoder/vae/builder.h"
 #include "decoder/vae/family.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -165,6 +166,7 @@ static void build_packed(taesd *t, luna_model *model)
 static luna_err build(luna_model *model)
 {
     const naming *names = naming_of(model->file);
+    assert(names);  //  build follows fits
     taesd t = {.b = {.file = model->file,
                      .prefix = names->prefix,
                      .graph = &model->plain,

@@ -72,19 +72,24 @@ static const luna_flag retry_flags[] = {
     CTL("--failed", ON, failed, NULL, "every failed job"),
 };
 
+static const char submit_note[] =
+    "Prints the job id. The options from --affix to --lossless-webp belong to the\n"
+    "--latents before them; given before the first --latents, to all inputs.\n";
+static const char retry_note[] = "With --failed instead of an ID: every failed job.\n";
+
 const luna_command luna_commands[] = {
-    {"submit", "", "Hand latents to Luna", 0, 0, luna_ctl_submit, submit_flags,
-     COUNT(submit_flags)},
-    {"status", "", "What the broker is doing", 0, 0, luna_ctl_status, NULL, 0},
-    {"jobs", "", "List jobs, newest first", 0, 0, luna_ctl_jobs, jobs_flags,
+    {"submit", "", "Hand latents to Luna", submit_note, 0, 0, luna_ctl_submit,
+     submit_flags, COUNT(submit_flags)},
+    {"status", "", "What the broker is doing", NULL, 0, 0, luna_ctl_status, NULL, 0},
+    {"jobs", "", "List jobs, newest first", NULL, 0, 0, luna_ctl_jobs, jobs_flags,
      COUNT(jobs_flags)},
-    {"show", "ID", "One job with its files", 1, 1, luna_ctl_show, NULL, 0},
-    {"wait", "ID", "Wait for a job's end; print a path for each file", 1, 1,
+    {"show", "ID", "One job with its files", NULL, 1, 1, luna_ctl_show, NULL, 0},
+    {"wait", "ID", "Wait for a job's end; print a path for each file", NULL, 1, 1,
      luna_ctl_wait, NULL, 0},
-    {"cancel", "ID", "Cancel a job", 1, 1, luna_ctl_cancel, NULL, 0},
-    {"retry", "ID | --failed", "Put failed jobs back in the queue", 0, 1, luna_ctl_retry,
-     retry_flags, COUNT(retry_flags)},
-    {"decoders", "", "List decoders", 0, 0, luna_ctl_decoders, NULL, 0},
+    {"cancel", "ID", "Cancel a job", NULL, 1, 1, luna_ctl_cancel, NULL, 0},
+    {"retry", "ID", "Put a failed job back in the queue", retry_note, 0, 1,
+     luna_ctl_retry, retry_flags, COUNT(retry_flags)},
+    {"decoders", "", "List decoders", NULL, 0, 0, luna_ctl_decoders, NULL, 0},
 };
 const size_t luna_command_count = COUNT(luna_commands);
 

@@ -5,6 +5,7 @@
 #include "producer/lunactl/commands.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,7 +79,7 @@ static luna_err write_value(const luna_flag *flag, const char *value, void *at)
             return LUNA_OK;
         case LUNA_FLAG_REAL:
             *(double *)at = strtod(value, &end);
-            if (end == value || *end) break;
+            if (end == value || *end || !isfinite(*(double *)at)) break;
             return LUNA_OK;
         case LUNA_FLAG_ON:
         case LUNA_FLAG_OFF:
@@ -208,6 +209,7 @@ void luna_flags_help(const luna_command *command)
         printf("usage: lunactl %s%s%s%s\n\n%s.\n", command->name,
                command->flag_count ? " [OPTIONS]" : "", *command->words ? " " : "",
                command->words, command->help);
+        if (command->note) printf("%s", command->note);
         if (command->flag_count) printf("\nOptions:\n");
         print_flags(command->flags, command->flag_count);
     } else {

@@ -39,6 +39,7 @@ typedef struct luna_command {
     const char *name;
     const char *words;  //  what follows it, for the help: "ID"
     const char *help;   //  one line
+    const char *note;   //  further lines of its own help; NULL for none
     size_t least_words, most_words;
     luna_err (*run)(luna_ctl *ctl);
     const luna_flag *flags;

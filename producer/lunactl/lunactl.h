@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define LUNA_CTL_WORDS   8
-#define LUNA_CTL_WAIT_MS 5000   //  for the broker to answer
+#define LUNA_CTL_WAIT_MS 3000   //  for the broker to answer
 #define LUNA_CTL_TAKE_MS 60000  //  for the broker to accept a job
 
 typedef struct luna_ctl {

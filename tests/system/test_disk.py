@@ -25,7 +25,7 @@ def small_disk(folder, size):
 def full_output(home):
     """A Luna whose output folder has room for nothing, and the file that fills it."""
     with small_disk(home.output, "1m"):
-        home.start(LUNA_RETRY_BACKOFF="100ms")
+        home.start(LUNA_LEASE_BACKOFF="50ms")
         filler = home.output / "filler"
         with contextlib.suppress(OSError), open(filler, "wb") as file:
             while True:
@@ -56,8 +56,8 @@ def test_full_output_disk(full_output):
 def test_full_spool_disk(home):
     """The broker refuses or asks to wait, and accepts again when there is room."""
     state = home.home / "state"
-    with small_disk(state, "3m"):
-        home.start()
+    with small_disk(state, "16m"):
+        home.start(LUNA_STORE_RESERVE="1MiB")
         filler = state / "filler"
         with contextlib.suppress(OSError), open(filler, "wb") as file:
             while True:

@@ -6,29 +6,36 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-void tool_progress(size_t done, size_t total, int64_t started_ms)
+static bool shows_progress(size_t total)
+{
+    return total > 1 && isatty(STDERR_FILENO);
+}
+
+static void progress(size_t done, size_t total, int64_t started_ms)
 {
     enum { WIDTH = 30 };
     char bar[WIDTH + 1];
-    if (total < 2 || !isatty(STDERR_FILENO)) return;
+    if (!shows_progress(total)) return;
     for (size_t i = 0; i < WIDTH; i++) bar[i] = i < done * WIDTH / total ? '#' : '.';
     bar[WIDTH] = '\0';
     const double seconds = (double)(luna_now_ms() - started_ms) / 1e3;
     fprintf(stderr, "\r[%s] %zu/%zu images, %.1f s", bar, done, total, seconds);
-    if (done == total) fputc('\n', stderr);
 }
 
 static luna_err decode_to(luna_vae *vae, const luna_vae_latents *latents,
                           const luna_vae_target *target, luna_safetensors_writer *writer)
 {
     const int64_t started_ms = luna_now_ms();
-    for (size_t i = 0; i < latents->count; i++) {
-        tool_progress(i, latents->count, started_ms);
-        LUNA_TRY(luna_vae_decode(vae, latents, i, 1, target));
-        LUNA_TRY(luna_safetensors_append(writer, target->data, target->bytes));
+    luna_err err = LUNA_OK;
+    progress(0, latents->count, started_ms);
+    for (size_t i = 0; err == LUNA_OK && i < latents->count; i++) {
+        err = luna_vae_decode(vae, latents, i, 1, target);
+        if (err == LUNA_OK)
+            err = luna_safetensors_append(writer, target->data, target->bytes);
+        if (err == LUNA_OK) progress(i + 1, latents->count, started_ms);
     }
-    tool_progress(latents->count, latents->count, started_ms);
-    return LUNA_OK;
+    if (shows_progress(latents->count)) fputc('\n', stderr);
+    return err;
 }
 
 //  One image at a time through one buffer, however large the batch.

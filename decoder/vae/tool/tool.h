@@ -35,8 +35,4 @@ luna_err tool_random_model(const char *family, void **data, size_t *len);
 //  Uniform in (-1, 1), the same sequence from the same *seed on every machine.
 float tool_random(uint64_t *seed);
 
-//  A bar of `done` of `total` images on stderr when that is a terminal and there are
-//  several.
-void tool_progress(size_t done, size_t total, int64_t started_ms);
-
 #endif

@@ -18,7 +18,14 @@
 
 #define KEEP_JOBS 256
 
-typedef enum stand_in_mode { ACCEPT, SAY_BUSY, REFUSE, SILENT, PAUSED } stand_in_mode;
+typedef enum stand_in_mode {
+    ACCEPT,
+    SAY_BUSY,
+    REFUSE,
+    SILENT,
+    PAUSED,
+    SWAP
+} stand_in_mode;
 
 typedef struct stand_in {
     char control[64];
@@ -41,6 +48,9 @@ typedef struct stand_in {
     char query_what[32];
     char query_state[32];
     luna_msg_type order;
+    luna_msg_query held;
+    char held_what[32];
+    zframe_t *held_to;
 } stand_in;
 
 static inline void stand_in_send(stand_in *s, const void *to, size_t to_len,
@@ -157,6 +167,19 @@ static inline void stand_in_answer(stand_in *s, zframe_t *to, const luna_msg_que
     stand_in_send(s, zframe_data(to), zframe_size(to), LUNA_MSG_ANSWER, &answer);
 }
 
+//  SWAP: the first query is answered after the second.
+static inline void stand_in_hold(stand_in *s, zframe_t *to, const luna_msg_query *query)
+{
+    pthread_mutex_lock(&s->lock);
+    s->held = *query;
+    s->held.what = luna_text_of(s->held_what);
+    luna_text_copy(query->what, s->held_what, sizeof s->held_what);
+    s->held.what.len = query->what.len;
+    s->held_to = zframe_dup(to);
+    pthread_cond_broadcast(&s->more);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static inline void stand_in_query(stand_in *s, zframe_t *to, luna_packet *packet)
 {
     luna_msg_query query;
@@ -166,7 +189,12 @@ static inline void stand_in_query(stand_in *s, zframe_t *to, luna_packet *packet
     luna_text_copy(query.what, s->query_what, sizeof s->query_what);
     luna_text_copy(query.state, s->query_state, sizeof s->query_state);
     pthread_mutex_unlock(&s->lock);
+    if (s->mode == SWAP && !s->held_to) {
+        stand_in_hold(s, to, &query);
+        return;
+    }
     if (s->mode != SILENT) stand_in_answer(s, to, &query);
+    if (s->mode == SWAP) stand_in_answer(s, s->held_to, &s->held);
 }
 
 static inline void stand_in_order(stand_in *s, zframe_t *to, luna_packet *packet)
@@ -278,6 +306,7 @@ static inline void stand_in_stop(stand_in *s)
     pthread_join(s->thread, NULL);
     zsock_destroy(&s->router);
     zsock_destroy(&s->pull);
+    zframe_destroy(&s->held_to);
     for (size_t i = 0; i < s->count; i++) free(s->jobs[i].bytes);
     pthread_cond_destroy(&s->more);
     pthread_mutex_destroy(&s->lock);

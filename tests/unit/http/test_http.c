@@ -339,7 +339,7 @@ static void no_room_is_busy(void **state)
     luna_http_options options = luna_http_options_default();
     place p;
     (void)state;
-    options.max_held_bytes = 100000;
+    options.max_held_bytes = 30000;
     open_place(&p, &options);
     const int fd = client_open(p.at);
     client_print(fd, "POST /decode_and_save HTTP/1.1\r\nHost: localhost\r\n" JSON_TYPE
@@ -349,7 +349,7 @@ static void no_room_is_busy(void **state)
     assert_problem(r, 503, "busy", "try again");
     close(fd);
     //  Nothing stays counted: many jobs, one after the other, fit.
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 200; i++) {
         char body[3000] = "{" ONE "}";
         memset(body + strlen(body), ' ', sizeof body - strlen(body));
         r = client_post(p.at, "/decode_and_save", JSON_TYPE, body, sizeof body);
@@ -663,6 +663,32 @@ static void jobs_and_orders(void **state)
     close_place(&p);
 }
 
+//  The broker may answer in any order.
+static void answers_reach_who_asked(void **state)
+{
+    place p;
+    (void)state;
+    open_default(&p);
+    stand_in_set(&p.broker, SWAP);
+    const int first = client_open(p.at);
+    client_print(first, "GET /v1/jobs/" KNOWN_JOB " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    pthread_mutex_lock(&p.broker.lock);
+    while (!p.broker.held_to) pthread_cond_wait(&p.broker.more, &p.broker.lock);
+    pthread_mutex_unlock(&p.broker.lock);
+    response r = client_get(p.at, "/v1/jobs");
+    json_t *json = json_of(&r);
+    assert_int_equal(json_array_size(json_object_get(json, "jobs")), 1);
+    json_decref(json);
+    free(r.body);
+    r = client_read(first);
+    json = json_of(&r);
+    assert_member(json, "job_id", KNOWN_JOB);
+    json_decref(json);
+    free(r.body);
+    close(first);
+    close_place(&p);
+}
+
 static void health_ready_version(void **state)
 {
     place p;
@@ -826,6 +852,7 @@ int main(void)
         cmocka_unit_test(fifty_clients_at_once),
         cmocka_unit_test(queue_status),
         cmocka_unit_test(jobs_and_orders),
+        cmocka_unit_test(answers_reach_who_asked),
         cmocka_unit_test(health_ready_version),
         cmocka_unit_test(unknown_routes_and_methods),
         cmocka_unit_test(host_and_origin),

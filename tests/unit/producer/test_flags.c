@@ -103,6 +103,7 @@ static void wrong_lines_name_what_is_wrong(void **state)
     assert_wrong(LINE("submit", "--lossy-quality", "69"), "70 to 100");
     assert_wrong(LINE("submit", "--filename-index", "18446744073709551616"), "N");
     assert_wrong(LINE("submit", "--min-quality", "much"), "--min-quality");
+    assert_wrong(LINE("submit", "--min-quality", "nan"), "--min-quality");
     assert_wrong(LINE("submit", "--wait=yes"), "--wait");
     assert_wrong(LINE("submit", "--latents", "1", "--latents", "2", "--latents", "3",
                       "--latents", "4", "--latents", "5", "--latents", "6"),

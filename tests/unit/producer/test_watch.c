@@ -159,7 +159,7 @@ static void errors_in_answers_are_returned(void **state)
                               .detail = luna_text_of("no such job")};
     send_control(&broker, LUNA_MSG_ANSWER, &answer);
     assert_int_equal(call_end(&c), LUNA_RC_NOT_FOUND);
-    assert_string_equal(c.error, "no such job");
+    assert_non_null(strstr(c.error, some_id));
     assert_null(c.answer);
     //  An answer that holds nothing is no answer to these.
     call_begin(&c, client, ask_job);

@@ -146,7 +146,7 @@ static void test_renamed_before_its_record(void **state)
 static void race(unsigned round, int processes, bool deaths)
 {
     pid_t pids[8];
-    char bytes[8][16];
+    char bytes[8][32];
     const luna_name name = make_name("f", "img");
     luna_image image = make_image(luna_id_new(), &name, "x");
     for (int i = 0; i < processes; i++) {

@@ -1,0 +1,325 @@
+//  The order of jobs and the choice of the decoder.
+
+#include "broker/sched_fixture.h"
+
+static void expect_order(const fixture *f, const uint32_t *numbers, size_t count)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < f->count; i++) {
+        if (f->calls[i].kind != 's') continue;
+        assert_true(at < count);
+        assert_int_equal(number_of(&f->calls[i].id), numbers[at++]);
+    }
+    assert_int_equal(at, count);
+}
+
+static void first_accepted_goes_first(void **state)
+{
+    fixture *f = *state;
+    for (uint32_t i = 1; i <= 5; i++) add(f, i);
+    decoder(f, 1, 5);
+    run(f);
+    expect_order(f, (uint32_t[]){1, 2, 3, 4, 5}, 5);
+}
+
+static void same_millisecond_keeps_the_order_of_entry(void **state)
+{
+    fixture *f = *state;
+    for (uint32_t i = 1; i <= 5; i++) {
+        luna_entry entry = entry_of(6 - i);
+        entry.accepted_ms = 5000;
+        add_entry(f, &entry);
+    }
+    decoder(f, 1, 5);
+    run(f);
+    expect_order(f, (uint32_t[]){5, 4, 3, 2, 1}, 5);
+}
+
+static void add_with_priority(fixture *f, uint32_t number, uint64_t priority)
+{
+    luna_entry entry = entry_of(number);
+    entry.priority = priority;
+    add_entry(f, &entry);
+}
+
+static void priority_goes_before_age(void **state)
+{
+    fixture *f = *state;
+    add_with_priority(f, 1, 0);
+    add_with_priority(f, 2, 9);
+    add_with_priority(f, 3, 5);
+    add_with_priority(f, 4, 9);
+    decoder(f, 1, 4);
+    run(f);
+    expect_order(f, (uint32_t[]){2, 4, 3, 1}, 4);
+}
+
+static void waiting_is_worth_a_priority(void **state)
+{
+    (void)state;
+    fixture *f = malloc(sizeof *f);
+    luna_rules rules = test_rules();
+    rules.ageing_ms = 1000;
+    open_fixture(f, &rules);
+    const struct {
+        uint32_t number;
+        uint64_t priority;
+        int64_t accepted_ms;
+    } jobs[] = {{1, 4, 10000}, {2, 5, 10999}, {3, 5, 11001}};
+    for (size_t i = 0; i < 3; i++) {
+        luna_entry entry = entry_of(jobs[i].number);
+        entry.priority = jobs[i].priority;
+        entry.accepted_ms = jobs[i].accepted_ms;
+        add_entry(f, &entry);
+    }
+    decoder(f, 1, 3);
+    run(f);
+    expect_order(f, (uint32_t[]){2, 1, 3}, 3);
+    luna_scheduler_free(&f->scheduler);
+    free(f);
+}
+
+static void a_job_that_is_being_stored_does_not_start(void **state)
+{
+    fixture *f = *state;
+    luna_entry entry = entry_of(1);
+    entry.place = LUNA_PLACE_STORING;
+    add_entry(f, &entry);
+    entry.id = id_of(2);
+    add_entry(f, &entry);
+    decoder(f, 1, 5);
+    run(f);
+    assert_int_equal(count_of(f, 's'), 0);
+    assert_int_equal(luna_scheduler_depth(f->scheduler).storing, 2);
+    assert_int_equal(luna_scheduler_depth(f->scheduler).in_progress, 0);
+    luna_scheduler_stored(f->scheduler, &entry.id, false);
+    assert_null(job(f, 2));
+    entry.id = id_of(1);
+    luna_scheduler_stored(f->scheduler, &entry.id, true);
+    run(f);
+    expect_order(f, (uint32_t[]){1}, 1);
+}
+
+static void the_same_job_is_known(void **state)
+{
+    fixture *f = *state;
+    add(f, 1);
+    const luna_entry entry = entry_of(1);
+    assert_int_equal(luna_scheduler_add(f->scheduler, &entry, f->now_ms), LUNA_EXISTS);
+    assert_int_equal(luna_scheduler_depth(f->scheduler).pending, 1);
+    assert_int_equal(luna_scheduler_depth(f->scheduler).bytes, 100);
+}
+
+static void credit_counts_jobs(void **state)
+{
+    fixture *f = *state;
+    for (uint32_t i = 1; i <= 4; i++) add(f, i);
+    const uint32_t d = decoder(f, 1, 2);
+    run(f);
+    expect_order(f, (uint32_t[]){1, 2}, 2);
+    done(f, d, 1, 1);
+    run(f);
+    expect_order(f, (uint32_t[]){1, 2, 3}, 3);
+    credit(f, d, 0, 1000);
+    done(f, d, 2, 1);
+    done(f, d, 3, 1);
+    run(f);
+    assert_int_equal(count_of(f, 's'), 3);
+}
+
+static void credit_counts_bytes(void **state)
+{
+    fixture *f = *state;
+    for (uint32_t i = 1; i <= 4; i++) add(f, i);
+    const uint32_t d = decoder(f, 1, 10);
+    credit(f, d, 10, 250);
+    run(f);
+    expect_order(f, (uint32_t[]){1, 2}, 2);
+    done(f, d, 2, 1);
+    run(f);
+    expect_order(f, (uint32_t[]){1, 2, 3}, 3);
+}
+
+static void a_job_beyond_the_credit_goes_to_an_idle_decoder(void **state)
+{
+    fixture *f = *state;
+    luna_entry entry = entry_of(2);
+    entry.bytes = 5000;
+    add(f, 1);
+    add_entry(f, &entry);
+    add(f, 3);
+    const uint32_t d = decoder(f, 1, 10);
+    credit(f, d, 10, 1000);
+    run(f);
+    expect_order(f, (uint32_t[]){1}, 1);  //  2 waits for idleness, 3 does not pass it
+    done(f, d, 1, 1);
+    run(f);
+    expect_order(f, (uint32_t[]){1, 2}, 2);
+    done(f, d, 2, 1);
+    run(f);
+    expect_order(f, (uint32_t[]){1, 2, 3}, 3);
+}
+
+static void no_credit_before_ready(void **state)
+{
+    fixture *f = *state;
+    add(f, 1);
+    const uint32_t d = hello(f, 1, "v", NULL);
+    run(f);
+    assert_int_equal(count_of(f, 's'), 0);
+    credit(f, d, 1, 0);
+    run(f);
+    assert_int_equal(last(f, 's')->session, d);
+}
+
+static void add_for_vae(fixture *f, uint32_t number, const char *vae)
+{
+    luna_entry entry = entry_of(number);
+    entry.vae = luna_text_of(vae);
+    add_entry(f, &entry);
+}
+
+static void the_decoder_that_has_the_vae_goes_first(void **state)
+{
+    fixture *f = *state;
+    const uint32_t a = hello(f, 1, NULL, NULL);
+    const uint32_t b = hello(f, 2, NULL, NULL);
+    credit(f, a, 1, 1000);
+    add_for_vae(f, 1, "x");
+    run(f);
+    credit(f, a, 0, 1000);
+    credit(f, b, 1, 1000);
+    add_for_vae(f, 2, "y");
+    run(f);
+    assert_int_equal(last(f, 's')->session, b);
+    credit(f, a, 9, 1000);
+    credit(f, b, 9, 1000);
+    add_for_vae(f, 3, "y");
+    run(f);
+    assert_int_equal(last(f, 's')->session, b);
+    add_for_vae(f, 4, "x");
+    run(f);
+    assert_int_equal(last(f, 's')->session, a);
+}
+
+static void the_idler_of_two_equal_decoders_goes_first(void **state)
+{
+    fixture *f = *state;
+    const uint32_t a = decoder(f, 1, 4), b = decoder(f, 2, 4);
+    for (uint32_t i = 1; i <= 4; i++) {
+        add(f, i);
+        run(f);
+    }
+    const luna_decoder *one = luna_scheduler_decoder(f->scheduler, a);
+    const luna_decoder *two = luna_scheduler_decoder(f->scheduler, b);
+    //  The first job warms one of them, which is preferred until it is full.
+    assert_int_equal(one->hold_count + two->hold_count, 4);
+    for (uint32_t i = 5; i <= 8; i++) {
+        add(f, i);
+        run(f);
+    }
+    assert_int_equal(one->hold_count, 4);
+    assert_int_equal(two->hold_count, 4);
+}
+
+static void only_who_lists_the_vae_is_asked(void **state)
+{
+    fixture *f = *state;
+    const uint32_t x = hello(f, 1, "x", NULL), y = hello(f, 2, "y", NULL);
+    credit(f, x, 4, 1000);
+    credit(f, y, 1, 1000);
+    add_for_vae(f, 1, "y");
+    add_for_vae(f, 2, "y");
+    add_for_vae(f, 3, "x");
+    run(f);
+    //  2 waits for y although x is free, and 3 is not held up by it.
+    expect_order(f, (uint32_t[]){1, 3}, 2);
+    assert_int_equal(f->calls[0].session, y);
+    assert_int_equal(f->calls[1].session, x);
+}
+
+static void a_lost_decoder_is_waited_for_a_while(void **state)
+{
+    fixture *f = *state;
+    const uint32_t x = hello(f, 1, "x", NULL), y = hello(f, 2, "y", NULL);
+    credit(f, x, 4, 1000);
+    credit(f, y, 4, 1000);
+    luna_scheduler_disconnected(f->scheduler, y, f->now_ms);
+    tick(f, 200);
+    assert_int_equal(last(f, 'o')->session, y);
+    add_for_vae(f, 1, "y");
+    run(f);
+    assert_int_equal(count_of(f, 's'), 0);
+    for (int i = 0; i < 7; i++) {
+        luna_scheduler_seen(f->scheduler, x, NULL, f->now_ms);
+        tick(f, 9000);
+    }
+    run(f);
+    assert_int_equal(last(f, 's')->session, x);
+}
+
+static void nobody_lists_it_so_anybody_may_try(void **state)
+{
+    fixture *f = *state;
+    const uint32_t x = hello(f, 1, "x", NULL);
+    credit(f, x, 4, 1000);
+    add_for_vae(f, 1, "/models/other.safetensors");
+    run(f);
+    assert_int_equal(last(f, 's')->session, x);
+}
+
+static void too_many_vaes_are_refused(void **state)
+{
+    fixture *f = *state;
+    char vae[32];
+    for (uint32_t i = 0; i < 1024; i++) {
+        snprintf(vae, sizeof vae, "vae%u", i);
+        add_for_vae(f, i, vae);
+    }
+    luna_entry entry = entry_of(5000);
+    entry.vae = luna_text_of("one more");
+    assert_int_equal(luna_scheduler_add(f->scheduler, &entry, f->now_ms), LUNA_BUSY);
+    assert_null(job(f, 5000));
+    add_for_vae(f, 5001, "vae7");
+    const luna_id id = id_of(3);
+    assert_int_equal(luna_scheduler_cancel(f->scheduler, &id), LUNA_OK);
+    luna_scheduler_ended(f->scheduler, &id);
+    add_entry(f, &entry);
+}
+
+static void positions_count_who_goes_before(void **state)
+{
+    fixture *f = *state;
+    for (uint32_t i = 1; i <= 3; i++) add(f, i);
+    add_with_priority(f, 4, 9);
+    assert_int_equal(luna_scheduler_ahead(f->scheduler, job(f, 4)), 0);
+    assert_int_equal(luna_scheduler_ahead(f->scheduler, job(f, 3)), 3);
+    assert_int_equal(luna_scheduler_backlog(f->scheduler, 5), 4);
+    assert_int_equal(luna_scheduler_backlog(f->scheduler, 6), 1);
+    assert_int_equal(luna_scheduler_oldest(f->scheduler), 1001);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(first_accepted_goes_first),
+        TEST(same_millisecond_keeps_the_order_of_entry),
+        TEST(priority_goes_before_age),
+        cmocka_unit_test(waiting_is_worth_a_priority),
+        TEST(a_job_that_is_being_stored_does_not_start),
+        TEST(the_same_job_is_known),
+        TEST(credit_counts_jobs),
+        TEST(credit_counts_bytes),
+        TEST(a_job_beyond_the_credit_goes_to_an_idle_decoder),
+        TEST(no_credit_before_ready),
+        TEST(the_decoder_that_has_the_vae_goes_first),
+        TEST(the_idler_of_two_equal_decoders_goes_first),
+        TEST(only_who_lists_the_vae_is_asked),
+        TEST(a_lost_decoder_is_waited_for_a_while),
+        TEST(nobody_lists_it_so_anybody_may_try),
+        TEST(too_many_vaes_are_refused),
+        TEST(positions_count_who_goes_before),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,299 @@
+//  Thousands of random events; after each one the scheduler must be consistent, and
+//  at the end every job must have ended exactly once.
+
+#include "broker/sched_fixture.h"
+
+enum { JOBS = 400, STEPS = 6000, DECODERS = 6, SEEDS = 6 };
+
+typedef struct world {
+    fixture f;
+    uint64_t random;
+    uint32_t added;
+    uint32_t ends[JOBS + 1];      //  finish calls by job
+    uint32_t attempts[JOBS + 1];  //  highest attempt started
+    size_t seen;                  //  calls looked at
+} world;
+
+static uint64_t draw(world *w, uint64_t below)
+{
+    w->random ^= w->random << 13;
+    w->random ^= w->random >> 7;
+    w->random ^= w->random << 17;
+    return w->random % below;
+}
+
+//  ---- invariants ---------------------------------------------------------------------
+
+static void check_job(const world *w, const luna_job *each, uint64_t *pending)
+{
+    const bool held =
+        each->place == LUNA_PLACE_STARTING || each->place == LUNA_PLACE_RUNNING;
+    luna_decoder *holder =
+        luna_fleet_find(luna_scheduler_fleet(w->f.scheduler), each->session);
+    *pending += luna_place_is_pending(each->place);
+    if (!held) {
+        assert_int_equal(each->session, 0);
+        return;
+    }
+    assert_non_null(holder);
+    const luna_hold *hold = luna_decoder_hold(holder, &each->id, each->attempts);
+    assert_non_null(hold);
+    assert_true(hold->wanted);
+    assert_int_equal(hold->sent, each->place == LUNA_PLACE_RUNNING);
+}
+
+static void check_decoder(const world *w, const luna_decoder *each)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < each->hold_count; i++) {
+        const luna_hold *hold = &each->holds[i];
+        const luna_job *held = luna_scheduler_find(w->f.scheduler, &hold->id);
+        bytes += hold->bytes;
+        if (!hold->wanted) continue;
+        assert_non_null(held);
+        assert_int_equal(held->session, each->session);
+        assert_int_equal(held->attempts, hold->attempt);
+    }
+    assert_int_equal(bytes, each->held_bytes);
+    if (each->state == LUNA_DECODER_LOST) assert_int_equal(each->hold_count, 0);
+}
+
+static void check_all(const world *w)
+{
+    const luna_scheduler *s = w->f.scheduler;
+    const luna_depth depth = luna_scheduler_depth(s);
+    const luna_job *each;
+    uint64_t pending = 0, jobs = 0, bytes = 0;
+    for (size_t at = 0; (each = luna_scheduler_next(s, &at)); jobs++) {
+        check_job(w, each, &pending);
+        bytes += each->bytes;
+        assert_true(each->lost <= 5 && each->refused <= 3);
+    }
+    assert_int_equal(depth.pending, pending);
+    assert_int_equal(depth.pending + depth.in_progress + depth.storing, jobs);
+    assert_int_equal(depth.bytes, bytes);
+    for (size_t i = 0; i < luna_scheduler_fleet(s)->count; i++)
+        check_decoder(w, luna_scheduler_fleet(s)->at[i]);
+}
+
+//  What was started was the first of its queue, and an attempt never seen before.
+static void check_start(world *w, const call *start)
+{
+    const luna_scheduler *s = w->f.scheduler;
+    const uint32_t number = number_of(&start->id);
+    const luna_job *started = luna_scheduler_find(s, &start->id), *each;
+    assert_true(start->attempt > w->attempts[number]);
+    w->attempts[number] = start->attempt;
+    for (size_t at = 0; started && (each = luna_scheduler_next(s, &at));)
+        if (each->place == LUNA_PLACE_WAITING && each->queue == started->queue)
+            assert_false(luna_job_ranks_before(each, started));
+}
+
+//  Carries out what the scheduler asked for, as the broker would, sometimes badly.
+static void carry_out(world *w)
+{
+    for (; w->seen < w->f.count; w->seen++) {
+        const call *each = &w->f.calls[w->seen];
+        const luna_job_key key = {.id = each->id, .attempt = each->attempt};
+        if (each->kind == 's') {
+            if (draw(w, 20) == 0)
+                luna_scheduler_not_started(w->f.scheduler, &key, w->f.now_ms);
+            else
+                luna_scheduler_started(w->f.scheduler, &key, 1, w->f.now_ms);
+        }
+        if (each->kind == 'f') {
+            w->ends[number_of(&each->id)]++;
+            luna_scheduler_ended(w->f.scheduler, &each->id);
+        }
+    }
+    //  The written calls are done with: room for the next ones.
+    w->f.count = w->seen = 0;
+}
+
+static void dispatch(world *w)
+{
+    const size_t before = w->f.count;
+    luna_scheduler_dispatch(w->f.scheduler, w->f.now_ms);
+    for (size_t i = before; i < w->f.count; i++)
+        if (w->f.calls[i].kind == 's') check_start(w, &w->f.calls[i]);
+    const luna_fleet *fleet = luna_scheduler_fleet(w->f.scheduler);
+    for (size_t i = 0; i < fleet->count; i++) assert_true(fleet->at[i]->hold_count <= 4);
+}
+
+//  ---- events
+//  ----------------------------------------------------------------------------
+
+static const char *const vaes[] = {"v", "x", "y"};
+
+static void add_random(world *w)
+{
+    if (w->added == JOBS) return;
+    luna_entry entry = entry_of(++w->added);
+    entry.priority = draw(w, 10);
+    entry.bytes = 1 + draw(w, 500);
+    entry.images = 1 + draw(w, 3);
+    entry.vae = luna_text_of(vaes[draw(w, 3)]);
+    add_entry(&w->f, &entry);
+}
+
+static uint32_t random_session(world *w)
+{
+    const luna_fleet *fleet = luna_scheduler_fleet(w->f.scheduler);
+    return fleet->count ? fleet->at[draw(w, fleet->count)]->session : 0;
+}
+
+//  An attempt some decoder holds or held; now and then one that never was.
+static luna_job_key random_attempt(world *w, uint32_t session)
+{
+    const luna_decoder *d = luna_scheduler_decoder(w->f.scheduler, session);
+    if (d && d->hold_count && draw(w, 8)) {
+        const luna_hold *hold = &d->holds[draw(w, d->hold_count)];
+        return (luna_job_key){.id = hold->id, .attempt = hold->attempt};
+    }
+    return key_of((uint32_t)draw(w, JOBS + 5), (uint32_t)draw(w, 6));
+}
+
+static void report(world *w, bool is_done)
+{
+    const uint32_t session = random_session(w);
+    const luna_job_key key = random_attempt(w, session);
+    for (uint64_t i = 0; i < 3; i++)
+        if (is_done || draw(w, 2)) save(&w->f, session, &key, i);
+    luna_scheduler_seen(w->f.scheduler, session, NULL, w->f.now_ms);
+    if (is_done)
+        luna_scheduler_done(w->f.scheduler, session, &key, w->f.now_ms);
+    else
+        luna_scheduler_progress(w->f.scheduler, session, &key, w->f.now_ms);
+}
+
+static void report_failure(world *w)
+{
+    static const char *const errors[] = {"io", "device", "bad_latent", "unknown_vae"};
+    const uint32_t session = random_session(w);
+    const luna_job_key key = random_attempt(w, session);
+    failed(&w->f, session, &key, errors[draw(w, 12) % 4]);
+}
+
+static void arrive(world *w)
+{
+    const luna_job_key running = random_attempt(w, random_session(w));
+    const uint32_t number = (uint32_t)draw(w, DECODERS);
+    const uint32_t session = hello(&w->f, number, vaes[draw(w, 3)], &running);
+    credit(&w->f, session, draw(w, 5), draw(w, 1000));
+}
+
+static void leave(world *w)
+{
+    const uint32_t session = random_session(w);
+    if (draw(w, 2))
+        luna_scheduler_disconnected(w->f.scheduler, session, w->f.now_ms);
+    else
+        luna_scheduler_bye(w->f.scheduler, session, w->f.now_ms);
+}
+
+static void cancel_random(world *w)
+{
+    const luna_id id = id_of((uint32_t)draw(w, JOBS));
+    const luna_job *active = luna_scheduler_find(w->f.scheduler, &id);
+    const luna_err expected = !active                              ? LUNA_NOT_FOUND
+                              : active->place == LUNA_PLACE_ENDING ? LUNA_EXISTS
+                                                                   : LUNA_OK;
+    assert_int_equal(luna_scheduler_cancel(w->f.scheduler, &id), expected);
+}
+
+static void step(world *w)
+{
+    switch (draw(w, 12)) {
+        case 0:
+        case 1:
+            add_random(w);
+            break;
+        case 2:
+            arrive(w);
+            break;
+        case 3:
+            if (draw(w, 4) == 0) leave(w);
+            break;
+        case 4:
+            report_failure(w);
+            break;
+        case 5:
+            if (draw(w, 6) == 0) cancel_random(w);
+            break;
+        case 6:
+            tick(&w->f, (int64_t)draw(w, 3000));
+            break;
+        case 7: {
+            const luna_msg_ping ping = {.running = draw(w, 4), .ticks = draw(w, 100)};
+            luna_scheduler_seen(w->f.scheduler, random_session(w), &ping, w->f.now_ms);
+            break;
+        }
+        case 8:
+        case 9:
+            report(w, true);
+            break;
+        default:
+            report(w, false);
+    }
+}
+
+//  One good decoder finishes what is left.
+static void finish_all(world *w)
+{
+    while (w->added < JOBS) add_random(w);
+    for (int rounds = 0; luna_scheduler_depth(w->f.scheduler).pending +
+                             luna_scheduler_depth(w->f.scheduler).in_progress >
+                         0;
+         rounds++) {
+        assert_true(rounds < 20000);
+        const uint32_t session = hello(&w->f, 99, "v", NULL);
+        credit(&w->f, session, 4, 1000000);
+        tick(&w->f, 70000);
+        luna_scheduler_seen(w->f.scheduler, session, NULL, w->f.now_ms);
+        dispatch(w);
+        carry_out(w);
+        const luna_decoder *d = luna_scheduler_decoder(w->f.scheduler, session);
+        while (d && d->hold_count > 0) {
+            const luna_job_key key = {.id = d->holds[0].id,
+                                      .attempt = d->holds[0].attempt};
+            for (uint64_t i = 0; i < 3; i++) save(&w->f, session, &key, i);
+            luna_scheduler_done(w->f.scheduler, session, &key, w->f.now_ms);
+        }
+        carry_out(w);
+        check_all(w);
+    }
+}
+
+static void run_world(uint64_t seed)
+{
+    world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    luna_rules rules = test_rules();
+    rules.remember_ms = 20000;
+    rules.ageing_ms = seed % 2 ? 5 : 0;
+    open_fixture(&w->f, &rules);
+    w->random = seed * 0x9e3779b97f4a7c15u + 1;
+    for (int i = 0; i < STEPS; i++) {
+        step(w);
+        dispatch(w);
+        check_all(w);
+        carry_out(w);
+        check_all(w);
+    }
+    finish_all(w);
+    for (uint32_t i = 1; i <= JOBS; i++) assert_int_equal(w->ends[i], 1);
+    luna_scheduler_free(&w->f.scheduler);
+    free(w);
+}
+
+static void every_job_ends_once(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) run_world(seed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_job_ends_once)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
