@@ -19,8 +19,7 @@ static void send_error(luna_broker *b, const luna_peer *peer, uint64_t re, luna_
                                          .detail = luna_text_of(luna_error_text())});
 }
 
-//  ---- questions the store answers
-//  -------------------------------------------------------
+//  ---- questions the store answers -----------------------------------------------
 
 //  Rows of the store, brought up to the moment; NULL without memory.
 static luna_msg_job_info *list_infos(const luna_broker *b, const luna_store_jobs *found)
@@ -72,8 +71,7 @@ static luna_err ask_store(luna_broker *b, const luna_peer *peer,
     return LUNA_OK;
 }
 
-//  ---- questions answered from memory
-//  ---------------------------------------------------------
+//  ---- questions answered from memory --------------------------------------------
 
 static void answer_status(luna_broker *b, const luna_peer *peer, uint64_t re)
 {
@@ -118,8 +116,7 @@ void luna_answer_query(luna_broker *b, luna_message *message)
     if (err != LUNA_OK) send_error(b, &message->peer, query.re, err);
 }
 
-//  ---- orders
-//  ---------------------------------------------------------------------------------
+//  ---- orders --------------------------------------------------------------------
 
 void luna_answer_order(luna_broker *b, const luna_peer *peer, uint64_t re, luna_err err)
 {

@@ -8,8 +8,7 @@
 
 static const luna_verdict nothing_wrong = {LUNA_JOB_PENDING, "", ""};
 
-//  ---- the ways out of an attempt
-//  -------------------------------------------------------
+//  ---- the ways out of an attempt ------------------------------------------------
 
 static void end(luna_scheduler *s, luna_job *job, const luna_verdict *verdict)
 {
@@ -85,8 +84,7 @@ static void release(luna_scheduler *s, const luna_job *job)
     if (hold) luna_decoder_release(decoder, hold);
 }
 
-//  ---- decoders that go
-//  -------------------------------------------------------------------
+//  ---- decoders that go ----------------------------------------------------------
 
 typedef struct parting {
     const char *why;
@@ -127,8 +125,7 @@ void luna_scheduler_disconnected(luna_scheduler *s, uint32_t session, int64_t no
     decoder->gone_ms = now_ms + s->rules.grace_ms;
 }
 
-//  ---- hello
-//  ------------------------------------------------------------------------------
+//  ---- hello ---------------------------------------------------------------------
 
 //  Whether the attempt is this instance's own, or may be anybody's after a restart.
 static bool can_adopt(const luna_job *job, const luna_job_key *key,
@@ -219,8 +216,7 @@ void luna_scheduler_seen(luna_scheduler *s, uint32_t session, const luna_msg_pin
     decoder->ticks = ping->ticks;
 }
 
-//  ---- what decoders report
-//  -----------------------------------------------------------------
+//  ---- what decoders report ------------------------------------------------------
 
 //  The hold of an attempt that is still wanted from this session.
 static luna_hold *current(luna_scheduler *s, uint32_t session, const luna_job_key *key,
@@ -345,8 +341,7 @@ void luna_scheduler_failed(luna_scheduler *s, uint32_t session,
     refuse(s, job, &(luna_verdict){LUNA_JOB_PENDING, error, detail}, retry, now_ms);
 }
 
-//  ---- the broker's own steps
-//  -----------------------------------------------------------------
+//  ---- the broker's own steps ----------------------------------------------------
 
 luna_err luna_scheduler_cancel(luna_scheduler *s, const luna_id *id)
 {
@@ -408,8 +403,7 @@ void luna_scheduler_unreadable(luna_scheduler *s, const luna_id *id,
     end(s, job, verdict);
 }
 
-//  ---- time
-//  --------------------------------------------------------------------------------------
+//  ---- time ----------------------------------------------------------------------
 
 //  The hold stays until the decoder shows that it can let go of it, so that one whose
 //  loop hangs gets no further job to lose.

@@ -25,8 +25,7 @@ enum {
 static const char control_inproc[] = "inproc://luna-control";
 static const char intake_inproc[] = "inproc://luna-intake";
 
-//  ---- starting
-//  -----------------------------------------------------------------------------
+//  ---- starting ------------------------------------------------------------------
 
 static luna_rules rules_of(const luna_settings *s)
 {
@@ -198,8 +197,7 @@ static luna_err open_broker(luna_broker *b)
     return start_http(b);
 }
 
-//  ---- what time brings
-//  -----------------------------------------------------------------------
+//  ---- what time brings ----------------------------------------------------------
 
 static void counts_are_back(luna_broker *b, luna_task *task)
 {
@@ -285,8 +283,7 @@ static int store_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
     return 0;
 }
 
-//  ---- stopping
-//  ---------------------------------------------------------------------------------
+//  ---- stopping ------------------------------------------------------------------
 
 //  The first request stops taking jobs and starting attempts; the second ends the wait.
 static int stop_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)

@@ -37,8 +37,7 @@ static uint32_t session_of(const luna_broker *b, const luna_peer *peer)
     return slot ? slot->session : 0;
 }
 
-//  ---- hello
-//  ----------------------------------------------------------------------------
+//  ---- hello ---------------------------------------------------------------------
 
 static void welcome(luna_broker *b, const luna_peer *peer, const luna_slot *slot)
 {
@@ -95,8 +94,7 @@ static luna_err take_hello(luna_broker *b, luna_message *message)
     return greet(b, &message->peer, &hello);
 }
 
-//  ---- life
-//  -------------------------------------------------------------------------------
+//  ---- life ----------------------------------------------------------------------
 
 static void pong(luna_broker *b, const luna_peer *peer, const luna_id *epoch)
 {
@@ -145,8 +143,7 @@ static luna_err take_bye(luna_broker *b, luna_message *message)
     return LUNA_OK;
 }
 
-//  ---- results
-//  ------------------------------------------------------------------------------
+//  ---- results -------------------------------------------------------------------
 
 //  Marks what the message says is saved; what is new is to be recorded.
 static void note_saved(luna_broker *b, const luna_job_key *key,
@@ -198,8 +195,7 @@ static luna_err take_failed(luna_broker *b, luna_message *message)
     return LUNA_OK;
 }
 
-//  ---- by type
-//  --------------------------------------------------------------------------------
+//  ---- by type -------------------------------------------------------------------
 
 static luna_err take_question(luna_broker *b, luna_message *message)
 {

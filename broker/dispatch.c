@@ -13,8 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-//  ---- slots
-//  ----------------------------------------------------------------------------
+//  ---- slots ---------------------------------------------------------------------
 
 luna_slot *luna_dispatch_slot(const luna_broker *b, uint32_t session)
 {
@@ -116,8 +115,7 @@ void luna_dispatch_close_all(luna_broker *b)
     while (b->slot_count > 0) close_slot(b, b->slot_count - 1);
 }
 
-//  ---- work
-//  -----------------------------------------------------------------------------
+//  ---- work ----------------------------------------------------------------------
 
 //  The images the decoder need not make again; the caller frees *out.
 static size_t list_saved(const luna_job *job, luna_msg_image_key **out)
@@ -236,8 +234,7 @@ static void queue_work(luna_broker *b, luna_slot *slot, const luna_job_key *key)
     luna_dispatch_flush(b, slot);
 }
 
-//  ---- the scheduler's calls
-//  ----------------------------------------------------------------
+//  ---- the scheduler's calls -----------------------------------------------------
 
 static void attempt_stored(luna_broker *b, luna_task *task)
 {
@@ -447,8 +444,7 @@ luna_calls luna_dispatch_calls(luna_broker *b)
                         .gone = gone};
 }
 
-//  ---- images
-//  ---------------------------------------------------------------------------------
+//  ---- images --------------------------------------------------------------------
 
 static void images_stored(luna_broker *b, luna_task *task)
 {

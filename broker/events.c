@@ -32,8 +32,7 @@ static void publish(luna_broker *b, const char *topic, luna_msg_event *event)
     free(bytes);
 }
 
-//  ---- changes
-//  ----------------------------------------------------------------------------
+//  ---- changes -------------------------------------------------------------------
 
 void luna_events_job(luna_broker *b, const char *kind, const luna_msg_job_info *info)
 {
@@ -76,8 +75,7 @@ void luna_events_status(luna_broker *b)
             &(luna_msg_event){.kind = luna_text_of("status"), .status = &status});
 }
 
-//  ---- snapshots
-//  ---------------------------------------------------------------------------
+//  ---- snapshots -----------------------------------------------------------------
 
 static void snapshot(luna_broker *b, const char *topic, luna_msg_event *event)
 {

@@ -13,7 +13,7 @@
 
 enum { JOBS_A_ROUND = 16, BUSY_RETRY_MS = 1000, DISK_RETRY_MS = 5000 };
 
-//  ---- receipts -----------------------------------------------------------------------
+//  ---- receipts ------------------------------------------------------------------
 
 static luna_peer client_peer(const luna_id *client)
 {
@@ -60,8 +60,7 @@ static void accept_job(luna_broker *b, const luna_id *id, const luna_id *client,
     send_receipt(b, client, &receipt);
 }
 
-//  ---- what may come in
-//  ------------------------------------------------------------------
+//  ---- what may come in ----------------------------------------------------------
 
 const char *luna_intake_accepting(luna_broker *b)
 {
@@ -88,8 +87,7 @@ static luna_err check_limits(luna_broker *b, const luna_msg_job *job, size_t len
     return LUNA_OK;
 }
 
-//  ---- storing
-//  ------------------------------------------------------------------------------
+//  ---- storing -------------------------------------------------------------------
 
 static void stored_now(luna_broker *b, const luna_task *task)
 {
@@ -181,8 +179,7 @@ static bool take_duplicate(luna_broker *b, const luna_msg_job *job)
     return true;
 }
 
-//  ---- the socket
-//  -----------------------------------------------------------------------------
+//  ---- the socket ----------------------------------------------------------------
 
 static luna_err take_job(luna_broker *b, luna_message *message, luna_msg_job *job)
 {

@@ -10,7 +10,7 @@ bool luna_place_is_pending(luna_job_place place)
     return place == LUNA_PLACE_WAITING || place == LUNA_PLACE_DEFERRED;
 }
 
-//  ---- by id ----------------------------------------------------------------------
+//  ---- by id ---------------------------------------------------------------------
 
 //  Ids are chosen by producers; their random half decides and the multiplication
 //  spreads what is left.
@@ -87,7 +87,7 @@ luna_job *luna_job_table_next(const luna_job_table *table, size_t *at)
     return NULL;
 }
 
-//  ---- by order -------------------------------------------------------------------
+//  ---- by order ------------------------------------------------------------------
 
 bool luna_job_ranks_before(const luna_job *a, const luna_job *b)
 {

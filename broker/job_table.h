@@ -47,7 +47,7 @@ typedef struct luna_job {
     uint8_t *saved;            //  bit input * images + index; NULL before the first
 } luna_job;
 
-//  ---- by id ----------------------------------------------------------------------
+//  ---- by id ---------------------------------------------------------------------
 
 typedef struct luna_job_table {
     luna_job **slots;  //  power of two, at most half full
@@ -68,7 +68,7 @@ void luna_job_table_remove(luna_job_table *table, const luna_job *job);
 //  not change meanwhile.
 luna_job *luna_job_table_next(const luna_job_table *table, size_t *at);
 
-//  ---- by order -------------------------------------------------------------------
+//  ---- by order ------------------------------------------------------------------
 
 typedef bool luna_job_before(const luna_job *a, const luna_job *b);
 

@@ -76,7 +76,7 @@ typedef struct luna_broker {
     int64_t stop_due_ms;
 } luna_broker;
 
-//  ---- task.c -------------------------------------------------------------------------
+//  ---- task.c --------------------------------------------------------------------
 
 typedef struct luna_task luna_task;
 
@@ -108,7 +108,7 @@ void luna_task_submit(luna_broker *broker, luna_task *task);
 void luna_task_collect(luna_broker *broker);
 void luna_task_retry_stalled(luna_broker *broker, int64_t now_ms);
 
-//  ---- intake.c -----------------------------------------------------------------------
+//  ---- intake.c ------------------------------------------------------------------
 
 int luna_intake_ready(zloop_t *loop, zsock_t *reader, void *broker);
 //  Starts or stops reading, by what is held in memory.
@@ -116,16 +116,14 @@ void luna_intake_pace(luna_broker *broker);
 //  "yes", or why no job is taken now. The text lives until the next call.
 const char *luna_intake_accepting(luna_broker *broker);
 
-//  ---- control.c
-//  ------------------------------------------------------------------------
+//  ---- control.c -----------------------------------------------------------------
 
 int luna_control_ready(zloop_t *loop, zsock_t *reader, void *broker);
 //  False when the peer is gone or does not read; the message is then dropped.
 bool luna_control_send(luna_broker *broker, const luna_peer *peer, luna_msg_type type,
                        const void *message);
 
-//  ---- answer.c
-//  ---------------------------------------------------------------------------
+//  ---- answer.c ------------------------------------------------------------------
 
 void luna_answer_query(luna_broker *broker, luna_message *message);
 void luna_answer_cancel(luna_broker *broker, luna_message *message);
@@ -134,8 +132,7 @@ void luna_answer_retry(luna_broker *broker, luna_message *message);
 void luna_answer_order(luna_broker *broker, const luna_peer *peer, uint64_t re,
                        luna_err err);
 
-//  ---- dispatch.c
-//  ---------------------------------------------------------------------------
+//  ---- dispatch.c ----------------------------------------------------------------
 
 luna_calls luna_dispatch_calls(luna_broker *broker);
 //  A new slot for the session. Errors of luna_slot_open.
@@ -156,8 +153,7 @@ void luna_dispatch_settle(luna_broker *broker);
 //  Records images that no other task recorded.
 void luna_dispatch_record(luna_broker *broker, const luna_id *id);
 
-//  ---- events.c
-//  -----------------------------------------------------------------------------
+//  ---- events.c ------------------------------------------------------------------
 
 int luna_events_ready(zloop_t *loop, zsock_t *reader, void *broker);
 void luna_events_job(luna_broker *broker, const char *kind,
@@ -167,8 +163,7 @@ void luna_events_decoder(luna_broker *broker, const char *kind,
 //  When something changed since the last one.
 void luna_events_status(luna_broker *broker);
 
-//  ---- info.c
-//  ---------------------------------------------------------------------------------
+//  ---- info.c --------------------------------------------------------------------
 
 //  Texts borrow from the broker and live until its next change.
 luna_msg_job_info luna_info_job(const luna_broker *broker, const luna_job *job);

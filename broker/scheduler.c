@@ -46,7 +46,7 @@ void luna_scheduler_free(luna_scheduler **scheduler)
     *scheduler = NULL;
 }
 
-//  ---- places -----------------------------------------------------------------------
+//  ---- places --------------------------------------------------------------------
 
 static luna_job_heap *heap_of(luna_scheduler *s, const luna_job *job)
 {
@@ -79,7 +79,7 @@ void luna_scheduler_move(luna_scheduler *s, luna_job *job, luna_job_place place)
     enter(s, job, place);
 }
 
-//  ---- adding and forgetting ----------------------------------------------------------
+//  ---- adding and forgetting -----------------------------------------------------
 
 static luna_queue *find_queue(const luna_scheduler *s, luna_text vae)
 {
@@ -194,8 +194,7 @@ void luna_scheduler_stored(luna_scheduler *s, const luna_id *id, bool durable)
         drop(s, job);
 }
 
-//  ---- the choice
-//  -----------------------------------------------------------------------
+//  ---- the choice ----------------------------------------------------------------
 
 static bool anybody_serves(const luna_fleet *fleet, const char *vae)
 {
@@ -279,8 +278,7 @@ void luna_scheduler_dispatch(luna_scheduler *s, int64_t now_ms)
         start(s, job, decoder, now_ms);
 }
 
-//  ---- questions
-//  --------------------------------------------------------------------------
+//  ---- questions -----------------------------------------------------------------
 
 const luna_job *luna_scheduler_find(const luna_scheduler *s, const luna_id *id)
 {

@@ -97,7 +97,7 @@ LUNA_MUST_USE luna_err luna_scheduler_new(const luna_rules *rules,
                                           const luna_calls *calls, luna_scheduler **out);
 void luna_scheduler_free(luna_scheduler **scheduler);
 
-//  ---- jobs -------------------------------------------------------------------------
+//  ---- jobs ----------------------------------------------------------------------
 
 //  LUNA_EXISTS; LUNA_BUSY with too many different VAEs waiting; LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_scheduler_add(luna_scheduler *scheduler,
@@ -129,7 +129,7 @@ void luna_scheduler_unreadable(luna_scheduler *scheduler, const luna_id *id,
 //  The end is durable; the job is forgotten.
 void luna_scheduler_ended(luna_scheduler *scheduler, const luna_id *id);
 
-//  ---- decoders -----------------------------------------------------------------------
+//  ---- decoders ------------------------------------------------------------------
 
 //  A new session; an earlier one of the same instance ends. Attempts in `running`
 //  that are its own or were anybody's after a restart are adopted: the decoder then
@@ -152,7 +152,7 @@ const luna_fleet *luna_scheduler_fleet(const luna_scheduler *scheduler);
 const luna_decoder *luna_scheduler_decoder(const luna_scheduler *scheduler,
                                            uint32_t session);
 
-//  ---- attempts -----------------------------------------------------------------------
+//  ---- attempts ------------------------------------------------------------------
 
 //  Marks saved images; from any attempt there was. `session` may be 0. Gives how many
 //  were new, or -1 when the job is not active or never had this attempt.
@@ -169,8 +169,7 @@ void luna_scheduler_done(luna_scheduler *scheduler, uint32_t session,
 void luna_scheduler_failed(luna_scheduler *scheduler, uint32_t session,
                            const luna_msg_failed *failed, int64_t now_ms);
 
-//  ---- time
-//  -----------------------------------------------------------------------------
+//  ---- time ----------------------------------------------------------------------
 
 //  Ends leases, wakes deferred jobs, gives up decoders. Call often (100 ms).
 void luna_scheduler_tick(luna_scheduler *scheduler, int64_t now_ms);

@@ -34,7 +34,8 @@ void luna_payload_header(const luna_id *id, luna_blob body,
                          uint8_t header[LUNA_PAYLOAD_HEADER_BYTES]);
 
 //  Reads and checks the header and the length of a whole file in memory; the body's
-//  hash is not computed. LUNA_IO with a sentence ("damaged: ...") on any mismatch.
+//  hash is not computed and its bytes are not touched. LUNA_IO with a sentence
+//  ("damaged: ...") on any mismatch.
 LUNA_MUST_USE luna_err luna_payload_open(const void *file, size_t len, luna_payload *out);
 
 //  Computes the body's hash. LUNA_IO if it is not the header's.

@@ -11,13 +11,12 @@
 //      anchor  D/.luna-J-I-N.tmp             the copy that is going to be published
 //      final   D/<name>                      what people see
 //  and in the root's folder `.luna/J`:
-//      mark    I-N.try, I-N.<random>.try     an attempt is, or was, under way
+//      mark    I-N.<random>.try              an attempt is, or was, under way
 //      record  I-N                           the image is published: where, and what
 //
 //  PUBLISHING
 //   1. A valid record (its file exists with that size and hash): return it.
-//   2. Create the mark. If it is there already, others are at work or have died: link a
-//      mark of one's own to it.
+//   2. Create the mark.
 //   3. Create the part; if the mark is gone, begin again, the image is done. Reserve the
 //      space, write, fdatasync.
 //   4. link(part, anchor), which never replaces. The first attempt wins: its part is
@@ -28,9 +27,9 @@
 //      1, 2, ... until a name is free. Who is not the winner finds the token, or the
 //      final name, by the anchor's inode in the folder.
 //   7. fsync D, write the record (temporary name, fdatasync, rename, fsync).
-//   8. Remove the anchor, then the mark; with signs of other attempts (the mark was there
-//      before step 2, or it has got links since) every part and mark of this image.
-//      Step 1 does the same for attempts that died late or were overtaken.
+//   8. Remove the anchor, then the mark; if there are other marks of this image, whose
+//      attempts are at work or have died, remove every part and mark of it. Step 1 does
+//      the same for attempts that died late or were overtaken.
 //
 //  WHY IT HOLDS
 //  - Whole: a final name is only ever given to a file that was fdatasync'ed.

@@ -28,7 +28,7 @@ typedef struct attempt {
     int dir, side;  //  target folder, folder of the records
     ino_t inode;    //  of the anchor
     bool winner;    //  the anchor is this attempt's part
-    bool others;    //  a mark was there before
+    bool others;    //  more than this attempt's files may lie about
     bool again;
     char folder[LUNA_SINK_PATH_BYTES];  //  the target folder, for errors
     char prefix[LUNA_NAME_PART_BYTES];
@@ -87,7 +87,7 @@ static void tidy(const luna_files *files, const char *root,
     luna_record_place(root, &record->key.job, &side_place);
     if (luna_place_open(&side_place, false, &side) != LUNA_OK) return;
     luna_record_name(&record->key, ".", marks);
-    if (luna_scan_has(side, marks, &left) == LUNA_OK && left &&
+    if (luna_scan_has(side, marks, "", &left) == LUNA_OK && left &&
         luna_step(&files->fault, "tidy")) {
         luna_record_folder(root, record, &place);
         if (luna_place_open(&place, false, &dir) == LUNA_OK) {
@@ -123,43 +123,24 @@ static luna_err open_folders(attempt *a)
     return luna_place_open(&side, true, &a->side);
 }
 
-//  The mark holds the target folder, so that a sweep finds what a dead attempt left.
-static luna_err create_mark(attempt *a, const char *first)
+//  Every attempt has a mark of its own name: were it shared, another attempt could take
+//  it away while this one still relies on it. It holds the target folder, so that a
+//  sweep finds what a dead attempt left.
+static luna_err set_mark(attempt *a)
 {
+    char suffix[LUNA_SUFFIX_BYTES];
+    LUNA_TRY(luna_random_suffix(LUNA_MARK_END + 1, suffix));
+    luna_record_name(&a->image->key, suffix, a->mark);
     const bool may = step(a, "create mark");
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
-    const int fd = may ? openat(a->side, first, flags, 0666) : -1;
-    a->others = fd < 0 && errno == EEXIST;
-    if (a->others) return LUNA_OK;
+    const int fd = may ? openat(a->side, a->mark, flags, 0666) : -1;
     if (fd < 0)
         return luna_place_error("cannot create a file in the records of", a->folder);
     const luna_err err =
         luna_write_all(fd, a->place.folder, strlen(a->place.folder), a->folder);
     close(fd);
-    if (err != LUNA_OK) unlinkat(a->side, first, 0);
+    if (err != LUNA_OK) unlinkat(a->side, a->mark, 0);
     return err;
-}
-
-//  An attempt that is not the first links a mark of its own to the first one's: it may
-//  outlive the other and die, and the other sees by the count of links that it came.
-static luna_err set_mark(attempt *a)
-{
-    char first[LUNA_RECORD_NAME_BYTES], suffix[LUNA_SUFFIX_BYTES];
-    luna_record_name(&a->image->key, LUNA_MARK_END, first);
-    for (int round = 0; round < ROUNDS; round++) {
-        LUNA_TRY(create_mark(a, first));
-        memcpy(a->mark, first, sizeof first);
-        if (!a->others) return LUNA_OK;
-        LUNA_TRY(luna_random_suffix(LUNA_MARK_END + 1, suffix));
-        luna_record_name(&a->image->key, suffix, a->mark);
-        if (!step(a, "link mark"))
-            return luna_place_error("cannot link a file in the records of", a->folder);
-        if (linkat(a->side, first, a->side, a->mark, 0) == 0) return LUNA_OK;
-        if (errno != ENOENT)
-            return luna_place_error("cannot link a file in the records of", a->folder);
-    }
-    return luna_error(LUNA_IO, "the records of an image in %s keep changing; try again",
-                      a->folder);
 }
 
 static luna_err fill_part(const attempt *a, int fd)
@@ -374,9 +355,10 @@ static luna_err write_record(attempt *a)
 //  Whether other attempts at this image are under way, or were and died.
 static bool others_came(const attempt *a)
 {
-    struct stat info;
-    return a->others || fstatat(a->side, a->mark, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
-           info.st_nlink > 1;
+    char marks[LUNA_RECORD_NAME_BYTES];
+    bool has = true;
+    luna_record_name(&a->image->key, ".", marks);
+    return luna_scan_has(a->side, marks, a->mark, &has) != LUNA_OK || has;
 }
 
 //  The image is safe: nothing that fails here is worth an error. The marks go last, and
@@ -385,10 +367,12 @@ static void clean_up(attempt *a)
 {
     if (!step(a, "remove anchor")) return;
     if (unlinkat(a->dir, a->anchor, 0) != 0 && errno != ENOENT) return;
-    if (others_came(a) && step(a, "remove others"))
+    if (a->others || others_came(a)) {
+        if (!step(a, "remove others")) return;
         remove_all(a->dir, a->side, &a->image->key);
-    else if (step(a, "remove mark"))
+    } else if (step(a, "remove mark")) {
         unlinkat(a->side, a->mark, 0);
+    }
 }
 
 //  ---- the whole
@@ -424,14 +408,14 @@ static luna_err finish(attempt *a)
     return LUNA_OK;
 }
 
-//  A failure leaves the anchor and one mark; a mark beside the first one is not needed.
+//  A failure behind the anchor leaves that and the mark.
 static luna_err run(attempt *a)
 {
     LUNA_TRY(open_folders(a));
     LUNA_TRY(prepare(a));
     if (a->again) return LUNA_OK;
     const luna_err err = finish(a);
-    if (a->again || (err != LUNA_OK && a->others)) unlinkat(a->side, a->mark, 0);
+    if (a->again) unlinkat(a->side, a->mark, 0);
     return err;
 }
 

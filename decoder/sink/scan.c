@@ -60,7 +60,7 @@ luna_err luna_scan_inode(int dir, ino_t inode, const char *anchor, luna_found *o
 }
 
 typedef struct presence {
-    const char *prefix;
+    const char *prefix, *except;
     bool *has;
 } presence;
 
@@ -68,12 +68,13 @@ static void visit_has(void *arg, int dir, const char *name)
 {
     const presence *p = arg;
     (void)dir;
+    if (strcmp(name, p->except) == 0) return;
     if (strncmp(name, p->prefix, strlen(p->prefix)) == 0) *p->has = true;
 }
 
-luna_err luna_scan_has(int dir, const char *prefix, bool *has)
+luna_err luna_scan_has(int dir, const char *prefix, const char *except, bool *has)
 {
-    presence p = {.prefix = prefix, .has = has};
+    presence p = {.prefix = prefix, .except = except, .has = has};
     *has = false;
     return luna_scan_each(dir, visit_has, &p);
 }

@@ -1,6 +1,7 @@
 //  scan.h - looking through a folder for an image's files
 //
-//  Needed only after a crash or beside another attempt; a plain put scans nothing.
+//  The target folder, which may be large, is scanned only after a crash or beside another
+//  attempt; a plain put looks through its job's small folder in `.luna` alone.
 //  Thread-safe.
 
 #ifndef LUNA_SINK_SCAN_H
@@ -21,8 +22,9 @@ typedef struct luna_found {
 LUNA_MUST_USE luna_err luna_scan_inode(int dir, ino_t inode, const char *anchor,
                                        luna_found *out);
 
-//  Whether a name in `dir` begins with `prefix`. LUNA_IO.
-LUNA_MUST_USE luna_err luna_scan_has(int dir, const char *prefix, bool *has);
+//  Whether a name in `dir` other than `except` begins with `prefix`. LUNA_IO.
+LUNA_MUST_USE luna_err luna_scan_has(int dir, const char *prefix, const char *except,
+                                     bool *has);
 
 //  Removes every file of `dir` whose name begins with `prefix` and that was last
 //  written before `before_ms` (wall clock; INT64_MAX for all). LUNA_IO when the folder

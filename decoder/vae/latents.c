@@ -38,7 +38,7 @@ luna_err luna_latents_check(const luna_vae_latents *latents, size_t first, size_
     const size_t area = latents->height * latents->width;
     return luna_error(
         LUNA_BAD_LATENT,
-        "%zu latent values are NaN or infinite, the first at image %zu, channel "
+        "the latents hold NaN or infinity: %zu times, first at image %zu, channel "
         "%zu, row %zu, column %zu",
         found, place / one, place % one / area, place % area / latents->width,
         place % latents->width);

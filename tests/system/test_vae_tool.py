@@ -76,7 +76,7 @@ def test_refusals_leave_no_file(home):
         return home.run("luna-vae", "decode", "--model", model, "--latents", latents, "--output",
                         folder / "o.safetensors", *options)
 
-    refused(run(files["nan"]), 65, "1 latent values", "channel 3, row 1, column 0")
+    refused(run(files["nan"]), 65, "NaN or infinity: 1 times", "channel 3, row 1, column 0")
     refused(run(files["four"]), 65, "4 channels", "32")
     refused(run(home.home / "absent"), 66, "absent")
     refused(run(f"{files['nan']}:y"), 66, "'y'")

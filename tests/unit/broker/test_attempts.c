@@ -211,6 +211,24 @@ static void a_hung_decoder_gets_no_further_job(void **state)
     assert_int_equal(count_of(f, 's'), 2);
 }
 
+static void a_job_does_not_return_to_who_still_has_it(void **state)
+{
+    fixture *f = *state;
+    add(f, 1);
+    const uint32_t d = decoder(f, 1, 2);
+    run(f);
+    ping(f, d, 1, 0);
+    tick(f, 5000);
+    ping(f, d, 1, 0);
+    tick(f, 5000);
+    assert_int_equal(job(f, 1)->lost, 1);
+    run(f);
+    assert_int_equal(job(f, 1)->place, LUNA_PLACE_WAITING);
+    const uint32_t other = decoder(f, 2, 1);
+    run(f);
+    assert_int_equal(job(f, 1)->session, other);
+}
+
 static void lost_attempts_have_a_limit(void **state)
 {
     fixture *f = *state;
@@ -311,8 +329,7 @@ static void an_unknown_vae_is_tried_elsewhere(void **state)
     expect_end(f, 1, LUNA_JOB_FAILED, "unknown_vae");
 }
 
-//  ---- fencing
-//  --------------------------------------------------------------------------
+//  ---- fencing -------------------------------------------------------------------
 
 //  Attempt 1 was given back while its decoder slept; attempt 2 runs elsewhere.
 static void lose_and_start_elsewhere(fixture *f, uint32_t *old, uint32_t *new)
@@ -389,8 +406,23 @@ static void an_attempt_that_never_was_is_ignored(void **state)
     assert_int_equal(count_of(f, 'f') + count_of(f, 'g'), 0);
 }
 
-//  ---- cancel
-//  ------------------------------------------------------------------------------
+static void nothing_can_be_said_of_what_was_not_sent(void **state)
+{
+    fixture *f = *state;
+    add(f, 1);
+    const uint32_t d = decoder(f, 1, 1);
+    luna_scheduler_dispatch(f->scheduler, f->now_ms);
+    const luna_job_key key = key_of(1, 1);
+    assert_false(luna_scheduler_progress(f->scheduler, d, &key, f->now_ms));
+    luna_scheduler_done(f->scheduler, d, &key, f->now_ms);
+    failed(f, d, &key, "bad_latent");
+    assert_int_equal(job(f, 1)->place, LUNA_PLACE_STARTING);
+    assert_int_equal(luna_scheduler_decoder(f->scheduler, d)->hold_count, 1);
+    run(f);
+    assert_int_equal(job(f, 1)->place, LUNA_PLACE_RUNNING);
+}
+
+//  ---- cancel --------------------------------------------------------------------
 
 static void cancel_waiting(void **state)
 {
@@ -437,8 +469,7 @@ static void cancel_while_starting(void **state)
     assert_int_equal(luna_scheduler_decoder(f->scheduler, d)->hold_count, 0);
 }
 
-//  ---- the store's part
-//  ------------------------------------------------------------------------
+//  ---- the store's part ----------------------------------------------------------
 
 static void an_attempt_that_cannot_be_stored_waits(void **state)
 {
@@ -486,8 +517,7 @@ static void an_unreadable_payload_fails_the_job(void **state)
     expect_end(f, 1, LUNA_JOB_FAILED, "io");
 }
 
-//  ---- restart
-//  -----------------------------------------------------------------------------------
+//  ---- restart -------------------------------------------------------------------
 
 static void add_orphan(fixture *f, uint32_t number, uint64_t attempts)
 {
@@ -594,6 +624,7 @@ int main(void)
         TEST(progress_renews_the_lease),
         TEST(a_working_loop_renews_all_its_jobs),
         TEST(a_hung_decoder_gets_no_further_job),
+        TEST(a_job_does_not_return_to_who_still_has_it),
         TEST(lost_attempts_have_a_limit),
         TEST(refused_attempts_back_off_and_have_a_limit),
         TEST(loss_and_refusal_are_counted_apart),
@@ -602,6 +633,7 @@ int main(void)
         TEST(a_stale_attempt_changes_no_state),
         TEST(a_late_done_completes_a_waiting_job),
         TEST(an_attempt_that_never_was_is_ignored),
+        TEST(nothing_can_be_said_of_what_was_not_sent),
         TEST(cancel_waiting),
         TEST(cancel_running_tells_the_decoder),
         TEST(cancel_while_starting),

@@ -22,7 +22,7 @@ static uint64_t draw(world *w, uint64_t below)
     return w->random % below;
 }
 
-//  ---- invariants ---------------------------------------------------------------------
+//  ---- invariants ----------------------------------------------------------------
 
 static void check_job(const world *w, const luna_job *each, uint64_t *pending)
 {
@@ -120,8 +120,7 @@ static void dispatch(world *w)
     for (size_t i = 0; i < fleet->count; i++) assert_true(fleet->at[i]->hold_count <= 4);
 }
 
-//  ---- events
-//  ----------------------------------------------------------------------------
+//  ---- events --------------------------------------------------------------------
 
 static const char *const vaes[] = {"v", "x", "y"};
 

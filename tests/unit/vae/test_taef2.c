@@ -184,7 +184,7 @@ static void bad_values_are_refused(void **state)
     values[(1 * 32 + 31) * 6] = -INFINITY;
     assert_int_equal(try_decode(*state, &latents), LUNA_BAD_LATENT);
     assert_non_null(strstr(luna_error_text(),
-                           "2 latent values are NaN or infinite, the first at image 1, "
+                           "the latents hold NaN or infinity: 2 times, first at image 1, "
                            "channel 5, row 1, column 1"));
     free_latents(&latents);
 }
