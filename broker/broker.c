@@ -15,10 +15,11 @@
 
 enum {
     TICK_MS = 100,
+    ASLEEP_MS = 1000,  //  a longer gap between ticks was no work of ours
     STATUS_MS = 1000,
     FORGET_MS = 60000,
     FORGET_AT_A_TIME = 200,
-    CONTROL_MAX_BYTES = 64 << 20,  //  a done with 20 480 images fits
+    CONTROL_MAX_BYTES = 16 << 20,  //  a done with 20 480 images fits
     INTAKE_SLACK_BYTES = 64 << 20  //  so much too large gets an answer, not a cut
 };
 
@@ -266,6 +267,9 @@ static int tick(zloop_t *loop, int timer, void *broker)
     (void)timer;
     luna_broker *b = broker;
     const int64_t now_ms = luna_now_ms();
+    if (b->tick_ms && now_ms - b->tick_ms > ASLEEP_MS)
+        luna_scheduler_slept(b->scheduler, now_ms - b->tick_ms);
+    b->tick_ms = now_ms;
     luna_scheduler_tick(b->scheduler, now_ms);
     luna_task_retry_stalled(b, now_ms);
     luna_dispatch_settle(b);
@@ -345,8 +349,9 @@ static void close_broker(luna_broker *b)
 {
     luna_http_stop(&b->http);
     b->stopping = true;
+    b->closing = true;
     if (b->store) flush(b);
-    luna_dispatch_close_all(b);
+    luna_work_close_all(b);
     zloop_destroy(&b->loop);
     zsock_destroy(&b->intake);
     zsock_destroy(&b->events);

@@ -33,7 +33,7 @@ bool luna_control_send(luna_broker *b, const luna_peer *peer, luna_msg_type type
 
 static uint32_t session_of(const luna_broker *b, const luna_peer *peer)
 {
-    const luna_slot *slot = luna_dispatch_peer(b, peer);
+    const luna_slot *slot = luna_work_peer(b, peer);
     return slot ? slot->session : 0;
 }
 
@@ -60,7 +60,7 @@ static luna_err greet(luna_broker *b, const luna_peer *peer, const luna_msg_hell
     uint32_t session;
     luna_slot *slot;
     LUNA_TRY(luna_scheduler_hello(b->scheduler, hello, luna_now_ms(), &session));
-    const luna_err err = luna_dispatch_open(b, session, peer, &slot);
+    const luna_err err = luna_work_open(b, session, peer, &slot);
     if (err != LUNA_OK) {
         luna_scheduler_bye(b->scheduler, session, luna_now_ms());
         return err;
@@ -72,7 +72,7 @@ static luna_err greet(luna_broker *b, const luna_peer *peer, const luna_msg_hell
              decoder->version, hello->running.count, decoder->hold_count);
     welcome(b, peer, slot);
     for (size_t i = 0; i < hello->running.count; i++)
-        luna_dispatch_stop(b, peer, &hello->running.items[i].id);
+        luna_work_stop(b, peer, &hello->running.items[i].id);
     return LUNA_OK;
 }
 
@@ -109,7 +109,7 @@ static luna_err take_ping(luna_broker *b, luna_message *message)
     LUNA_TRY(luna_packet_read(message->packet, &ping));
     luna_scheduler_seen(b->scheduler, session_of(b, &message->peer), &ping,
                         luna_now_ms());
-    const bool given_up = luna_dispatch_gave_up(b, &message->peer);
+    const bool given_up = luna_work_gave_up(b, &message->peer);
     pong(b, &message->peer, given_up ? &b->nobodys_epoch : &b->epoch);
     return LUNA_OK;
 }
@@ -163,7 +163,7 @@ static luna_err take_progress(luna_broker *b, luna_message *message)
     note_saved(b, &key, progress.images.items, progress.images.count);
     if (is_decoder(b, &peer) &&
         !luna_scheduler_progress(b->scheduler, session_of(b, &peer), &key, luna_now_ms()))
-        luna_dispatch_stop(b, &peer, &key.id);
+        luna_work_stop(b, &peer, &key.id);
     luna_dispatch_record(b, &key.id);
     return LUNA_OK;
 }

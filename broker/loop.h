@@ -3,7 +3,8 @@
 //      intake.c    PULL: jobs in, receipts out
 //      control.c   ROUTER: hello, credit, pings, progress, results
 //      answer.c    questions and orders
-//      dispatch.c  the scheduler's decisions: attempts, slots, work, ends
+//      dispatch.c  the scheduler's decisions: attempts, ends, what comes back
+//      work.c      slots and the work that goes through them
 //      events.c    XPUB: snapshots and numbered events
 //      info.c      jobs, decoders and status as the wire shows them
 //      task.c      operations of the store and what follows them
@@ -72,7 +73,9 @@ typedef struct luna_broker {
     int64_t forget_due_ms;
     int64_t watchdog_due_ms;
     bool forgetting;
-    bool stopping;
+    int64_t tick_ms;  //  of the latest tick
+    bool stopping;    //  no more jobs and attempts
+    bool closing;     //  and nothing more is sent
     int64_t stop_due_ms;
 } luna_broker;
 
@@ -132,22 +135,30 @@ void luna_answer_retry(luna_broker *broker, luna_message *message);
 void luna_answer_order(luna_broker *broker, const luna_peer *peer, uint64_t re,
                        luna_err err);
 
+//  ---- work.c --------------------------------------------------------------------
+
+//  A new slot for the session. Errors of luna_slot_open.
+LUNA_MUST_USE luna_err luna_work_open(luna_broker *broker, uint32_t session,
+                                      const luna_peer *peer, luna_slot **out);
+//  NULL when the session has none.
+luna_slot *luna_work_slot(const luna_broker *broker, uint32_t session);
+//  The latest session of a routing id; NULL when it is no decoder's.
+luna_slot *luna_work_peer(const luna_broker *broker, const luna_peer *peer);
+//  Closes the slot of a decoder that is gone.
+void luna_work_give_up(luna_broker *broker, uint32_t session);
+//  Whether the decoder on this routing id was given up and has not said hello since.
+bool luna_work_gave_up(const luna_broker *broker, const luna_peer *peer);
+void luna_work_close_all(luna_broker *broker);
+//  A durable attempt goes into the outbox, and out as soon as there is room.
+void luna_work_queue(luna_broker *broker, luna_slot *slot, const luna_job_key *key);
+//  Sends what the slot has room for.
+void luna_work_flush(luna_broker *broker, luna_slot *slot);
+//  Tells the decoder to drop what it has of a job it should not have.
+void luna_work_stop(luna_broker *broker, const luna_peer *peer, const luna_id *id);
+
 //  ---- dispatch.c ----------------------------------------------------------------
 
 luna_calls luna_dispatch_calls(luna_broker *broker);
-//  A new slot for the session. Errors of luna_slot_open.
-LUNA_MUST_USE luna_err luna_dispatch_open(luna_broker *broker, uint32_t session,
-                                          const luna_peer *peer, luna_slot **out);
-luna_slot *luna_dispatch_slot(const luna_broker *broker, uint32_t session);
-//  The latest session of a routing id; NULL when it is no decoder's.
-luna_slot *luna_dispatch_peer(const luna_broker *broker, const luna_peer *peer);
-//  Whether the decoder on this routing id was given up and has not said hello since.
-bool luna_dispatch_gave_up(const luna_broker *broker, const luna_peer *peer);
-//  Tells the decoder to drop what it has of a job it should not have.
-void luna_dispatch_stop(luna_broker *broker, const luna_peer *peer, const luna_id *id);
-//  Sends what a slot has room for.
-void luna_dispatch_flush(luna_broker *broker, luna_slot *slot);
-void luna_dispatch_close_all(luna_broker *broker);
 //  Starts what can start; after every round of messages.
 void luna_dispatch_settle(luna_broker *broker);
 //  Records images that no other task recorded.

@@ -7,6 +7,7 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -67,12 +68,25 @@ static luna_err catch_signals(int *fd)
     return *fd >= 0 ? LUNA_OK : luna_error_errno(LUNA_INTERNAL, "signalfd");
 }
 
+//  Each decoder and each client costs some descriptors; without the right to raise
+//  the limit the usual one has to do.
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    const rlim_t wanted = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
+    if (limit.rlim_cur >= wanted) return;
+    limit.rlim_cur = wanted;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static luna_err serve(const luna_settings *settings)
 {
     int stop_fd;
     luna_log_level level;
     LUNA_TRY(luna_log_level_parse(settings->log_level, &level));
     luna_log_start("luna-broker", level);
+    raise_descriptor_limit();
     LUNA_TRY(catch_signals(&stop_fd));
     const luna_err err = luna_broker_run(settings, stop_fd);
     close(stop_fd);

@@ -1,4 +1,4 @@
-//  scheduler.c - the queues and the choice; attempts.c holds what comes after it
+//  scheduler.c - the queues and the choice; attempts.c and sessions.c have the rest
 
 #include "broker/scheduler_state.h"
 

@@ -120,7 +120,8 @@ LUNA_MUST_USE luna_err luna_scheduler_cancel(luna_scheduler *scheduler,
 //  nobody wants it any more.
 uint32_t luna_scheduler_started(luna_scheduler *scheduler, const luna_job_key *key,
                                 int64_t started_ms, int64_t now_ms);
-//  It could not be made durable: the job waits a moment, nothing is counted.
+//  It could not be made durable or will not be sent: the job is given back for a
+//  moment, and nothing is counted.
 void luna_scheduler_not_started(luna_scheduler *scheduler, const luna_job_key *key,
                                 int64_t now_ms);
 //  The payload cannot be read: the job fails with this reason.
@@ -173,6 +174,10 @@ void luna_scheduler_failed(luna_scheduler *scheduler, uint32_t session,
 
 //  Ends leases, wakes deferred jobs, gives up decoders. Call often (100 ms).
 void luna_scheduler_tick(luna_scheduler *scheduler, int64_t now_ms);
+
+//  The broker itself was stopped for so long (SIGSTOP, a paused machine): what the
+//  others did meanwhile is unread, so it is nobody's silence. Moves all deadlines.
+void luna_scheduler_slept(luna_scheduler *scheduler, int64_t asleep_ms);
 
 //  Starts every job that can start. Call after each round of messages.
 void luna_scheduler_dispatch(luna_scheduler *scheduler, int64_t now_ms);

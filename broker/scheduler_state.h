@@ -1,4 +1,4 @@
-//  scheduler_state.h - what scheduler.c and attempts.c share; nobody else includes it
+//  scheduler_state.h - what scheduler.c, attempts.c and sessions.c share
 
 #ifndef LUNA_BROKER_SCHEDULER_STATE_H
 #define LUNA_BROKER_SCHEDULER_STATE_H
@@ -31,6 +31,20 @@ struct luna_scheduler {
 
 //  Takes the job out of the heap of its place and puts it into that of the new one.
 void luna_scheduler_move(luna_scheduler *scheduler, luna_job *job, luna_job_place place);
+
+//  The attempt did not come to an end: the job waits again, or fails when that was
+//  one loss too many.
+void luna_attempt_lose(luna_scheduler *scheduler, luna_job *job, const char *detail);
+
+//  The job waits again in `place`, with what its counters say now.
+void luna_attempt_give_back(luna_scheduler *scheduler, luna_job *job,
+                            luna_job_place place, const luna_verdict *verdict);
+
+//  Takes the attempt from the decoder that holds the job; nothing if nobody does.
+void luna_attempt_release(luna_scheduler *scheduler, const luna_job *job);
+
+//  The job behind a wanted hold.
+luna_job *luna_attempt_job(const luna_scheduler *scheduler, const luna_hold *hold);
 
 //  Marks saved images and returns how many were new. Without memory for the marks
 //  none is: the images are then made once more.

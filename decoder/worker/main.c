@@ -29,9 +29,10 @@ static int fail(luna_err err)
     return luna_err_exit(err);
 }
 
-static luna_err bad_usage(const char *what)
+static luna_err bad_usage(const char *word, const char *what)
 {
-    return luna_error(LUNA_USAGE, "%s; luna-decoder --help lists the options", what);
+    return luna_error(LUNA_USAGE, "'%.100s' %s; luna-decoder --help lists the options",
+                      word, what);
 }
 
 static luna_err read_flags(int argc, char **argv, luna_decoder_flags *flags, action *out)
@@ -72,10 +73,10 @@ static luna_err read_flags(int argc, char **argv, luna_decoder_flags *flags, act
                 *out = ACTION_SAY;
                 break;
             default:
-                return bad_usage("unknown option, or one without its value");
+                return bad_usage(argv[optind - 1], "is unknown or lacks its value");
         }
     }
-    return optind < argc ? bad_usage("too many arguments") : LUNA_OK;
+    return optind < argc ? bad_usage(argv[optind], "is not an option") : LUNA_OK;
 }
 
 //  Everything that can be known to be wrong before a broker is there.

@@ -92,10 +92,12 @@ class Luna:
         self.decoders = {}
         self.expected = {}  # job id: the state it must end in
         self.strangers = set()  # images in the output folder that are not Luna's
+        self.finished = False
         self._client = None
         kept = {k: v for k, v in os.environ.items() if not k.startswith("LUNA_")}
         self.env = {**kept, "LUNA_HOME": str(self.home), "LUNA_HTTP_LISTEN": "off",
-                    "LUNA_OUTPUT_ROOTS": str(self.output), "LUNA_VAE_ROOTS": str(DATA)}
+                    "LUNA_OUTPUT_ROOTS": str(self.output), "LUNA_VAE_ROOTS": str(DATA),
+                    "LUNA_LEASE_BACKOFF": "50ms"}
 
     # ---- processes --------------------------------------------------------------------
 
@@ -250,7 +252,10 @@ class Luna:
     # ---- the end ------------------------------------------------------------------------
 
     def finish(self):
-        """The ledger, then SIGTERM for all: each must end with 0."""
+        """The ledger, then SIGTERM for all: each must end with 0. A second call is none."""
+        if self.finished:
+            return
+        self.finished = True
         for process in self.processes:
             if not process.ended:
                 self._alive(process)
@@ -266,12 +271,9 @@ class Luna:
         return "\n".join(f"---- {log.name}\n{log.read_text(errors='replace')[-6000:]}"
                          for log in sorted(self.home.glob("*.log")))
 
-    def stop_all(self):
+    def remove(self):
         self.close_client()
         for process in self.processes:
             process.kill()
-
-    def remove(self):
-        self.stop_all()
         if os.environ.get("LUNA_KEEP_HOME") != "1":
             shutil.rmtree(self.home, ignore_errors=True)

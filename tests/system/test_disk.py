@@ -25,7 +25,7 @@ def small_disk(folder, size):
 def full_output(home):
     """A Luna whose output folder has room for nothing, and the file that fills it."""
     with small_disk(home.output, "1m"):
-        home.start(LUNA_LEASE_BACKOFF="50ms")
+        home.start()
         filler = home.output / "filler"
         with contextlib.suppress(OSError), open(filler, "wb") as file:
             while True:
@@ -34,10 +34,6 @@ def full_output(home):
         assert shutil.disk_usage(home.output).free < 8192
         yield home, filler
         home.finish()
-        home.expected.clear()
-        home.stop_all()
-        for process in home.processes:
-            process.ended = True
 
 
 def test_full_output_disk(full_output):
@@ -84,5 +80,3 @@ def test_full_spool_disk(home):
             wait_for(accepted, "the broker accepts again")
         home.wait_job(home.expect(wire.id_text(job_id)))
         home.finish()
-        home.expected.clear()
-        home.stop_all()

@@ -71,7 +71,7 @@ def test_everything_killed_at_once(luna):
     luna.wait_images(running)
     for process in luna.processes:
         process.kill()
-    luna.start()
+    luna.start(LUNA_LEASE_ADOPT="500ms")  # nobody is left to claim the running one
     for job in (running, waiting):
         luna.wait_job(job)
 
@@ -90,3 +90,24 @@ def test_sigterm_gives_the_running_job_back(luna):
 def test_sigterm_without_work(luna):
     assert luna.broker.terminate() == 0
     assert luna.decoders["one"].terminate() == 0
+
+
+def test_one_kill_after_another(home):
+    """Broker and decoders die in turn, each time while pictures are being made."""
+    luna = home.start(decoders=2, LUNA_LEASE_ADOPT="500ms", LUNA_LEASE_LOST_LIMIT="20")
+    jobs = [luna.submit(latents(luna, 4, 32)) for _ in range(6)]
+
+    def saved():
+        return sum(luna.job(job).get("images_done", 0) for job in jobs)
+
+    for victim in ("one", "broker", "two", "broker", "one"):
+        before = saved()
+        wait_for(lambda: saved() > before or saved() == 24, "another image is saved")
+        if victim == "broker":
+            luna.broker.kill()
+            luna.start_broker(LUNA_LEASE_ADOPT="500ms", LUNA_LEASE_LOST_LIMIT="20")
+        else:
+            luna.decoders[victim].kill()
+            luna.start_decoder(victim, ready=False)
+    for job in jobs:
+        assert len(luna.wait_job(job)["files"]) == 4

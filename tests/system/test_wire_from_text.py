@@ -252,7 +252,7 @@ def peer_host():
 
 
 def test_failed_with_retry_then_done_by_the_next_attempt(home):
-    home.start_broker(LUNA_LEASE_BACKOFF="50ms", **PING)
+    home.start_broker(**PING)
     with wire.Producer(home.endpoint) as peer, \
             wire.Decoder(home.endpoint, "python", ["python_vae"]) as decoder:
         receipt = peer.submit([wire.latent_input(batch(2))], vae="python_vae")

@@ -150,6 +150,25 @@ static void silence_loses_the_decoder(void **state)
     assert_null(luna_scheduler_decoder(f->scheduler, d));
 }
 
+static void a_pause_of_the_broker_is_nobodys_silence(void **state)
+{
+    fixture *f = *state;
+    add(f, 1);
+    add(f, 2);
+    const uint32_t d = decoder(f, 1, 2), refuser = decoder(f, 2, 1);
+    run(f);
+    const luna_job_key key = key_of(2, 1);
+    failed(f, job(f, 2)->session, &key, "io");
+    (void)refuser;
+    luna_scheduler_slept(f->scheduler, 100000);
+    tick(f, 100000 + 999);
+    assert_int_equal(count_of(f, 'o'), 0);
+    assert_int_equal(job(f, 1)->session, d);
+    assert_int_equal(job(f, 2)->place, LUNA_PLACE_DEFERRED);
+    tick(f, 9001);
+    assert_int_equal(job(f, 1)->lost, 1);
+}
+
 static void progress_renews_the_lease(void **state)
 {
     fixture *f = *state;
@@ -621,6 +640,7 @@ int main(void)
         TEST(what_was_not_sent_is_not_counted),
         TEST(bye_gives_back_and_counts_nothing),
         TEST(silence_loses_the_decoder),
+        TEST(a_pause_of_the_broker_is_nobodys_silence),
         TEST(progress_renews_the_lease),
         TEST(a_working_loop_renews_all_its_jobs),
         TEST(a_hung_decoder_gets_no_further_job),

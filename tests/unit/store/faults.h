@@ -2,7 +2,8 @@
 //
 //  The spool's steps come through its function table. SQLite's come through its
 //  system-call table (writes) and through fsync and fdatasync, which this program
-//  defines in place of the C library's.
+//  defines in place of the C library's. A process may die here, but the power stays on:
+//  a sync that succeeds is counted and otherwise left out.
 
 #ifndef LUNA_TESTS_STORE_FAULTS_H
 #define LUNA_TESTS_STORE_FAULTS_H
@@ -11,7 +12,6 @@
 #include <semaphore.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
-#include <sys/syscall.h>
 
 #include "kit.h"
 
@@ -101,12 +101,14 @@ static ssize_t faulty_write(int fd, const void *data, size_t len)
 
 static int faulty_sync_data(int fd)
 {
-    return faults_hit(STEP_SYNC_DATA) ? -1 : (int)syscall(SYS_fdatasync, fd);
+    (void)fd;
+    return faults_hit(STEP_SYNC_DATA) ? -1 : 0;
 }
 
 static int faulty_sync_dir(int fd)
 {
-    return faults_hit(STEP_SYNC_DIR) ? -1 : (int)syscall(SYS_fsync, fd);
+    (void)fd;
+    return faults_hit(STEP_SYNC_DIR) ? -1 : 0;
 }
 
 static int faulty_rename(const char *from, const char *to)
@@ -143,12 +145,14 @@ IN_PLACE_OF_LIBC int fdatasync(int fd);
 
 int fsync(int fd)
 {
-    return faults_hit(STEP_DB_SYNC) ? -1 : (int)syscall(SYS_fsync, fd);
+    (void)fd;
+    return faults_hit(STEP_DB_SYNC) ? -1 : 0;
 }
 
 int fdatasync(int fd)
 {
-    return faults_hit(STEP_DB_SYNC) ? -1 : (int)syscall(SYS_fdatasync, fd);
+    (void)fd;
+    return faults_hit(STEP_DB_SYNC) ? -1 : 0;
 }
 
 static ssize_t faulty_pwrite(int fd, const void *data, size_t len, off_t at)

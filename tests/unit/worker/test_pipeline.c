@@ -13,9 +13,12 @@
 #include "decoder/sink/files.h"
 #include "decoder/worker/pipeline.h"
 
-#define OUT   "out"
-#define SEED  "{\"3\":{\"inputs\":{\"seed\":18446744073709551615}}}"
-#define GRAPH "{\"nodes\":[]}"
+#define OUT          "out"
+#define CHANNELS     32
+#define CORNER       6  //  latents a side
+#define CORNER_BYTES (CHANNELS * CORNER * CORNER * sizeof(uint16_t))
+#define SEED         "{\"3\":{\"inputs\":{\"seed\":18446744073709551615}}}"
+#define GRAPH        "{\"nodes\":[]}"
 
 typedef struct rig {
     luna_registry *registry;
@@ -24,6 +27,7 @@ typedef struct rig {
     luna_sink *sink;
     luna_pipeline *pipeline;
     luna_latent_file latents;
+    uint16_t *corner;  //  of the cat's latents: [1, C, CORNER, CORNER]
     luna_msg_input inputs[LUNA_MAX_INPUTS];
     luna_msg_job job;
     char out[4096];
@@ -79,14 +83,29 @@ static void stop(rig *self)
     luna_attempts_free(&self->attempts);
 }
 
-//  A job of the cat: one input of one picture, PNG.
+//  Its upper left corner: small enough for a slow machine under a sanitizer.
+static void cut_corner(rig *self)
+{
+    const luna_tensor *cat = &self->latents.tensor;
+    const uint16_t *from = cat->data;
+    const size_t height = cat->shape[2], width = cat->shape[3];
+    self->corner = malloc(CORNER_BYTES);
+    assert_non_null(self->corner);
+    assert_int_equal(cat->shape[1], CHANNELS);
+    for (size_t c = 0; c < CHANNELS; c++)
+        for (size_t y = 0; y < CORNER; y++)
+            memcpy(self->corner + (c * CORNER + y) * CORNER,
+                   from + (c * height + y) * width, CORNER * sizeof *from);
+}
+
+//  A job of the corner: one input of one picture, PNG.
 static void make_job(rig *self)
 {
     char path[4096];
     assert_int_equal(
         luna_latent_file_open(data_path("chelsea.latent", path), &self->latents),
         LUNA_OK);
-    const luna_tensor *tensor = &self->latents.tensor;
+    cut_corner(self);
     for (size_t i = 0; i < LUNA_MAX_INPUTS; i++) {
         luna_msg_input *input = &self->inputs[i];
         *input = luna_msg_input_default();
@@ -94,9 +113,8 @@ static void make_job(rig *self)
         input->affix = TEXT("CAT");
         input->png_compression = 1;
         input->dtype = TEXT("float16");
-        for (size_t d = 0; d < tensor->rank; d++) input->shape.at[d] = tensor->shape[d];
-        input->shape.count = tensor->rank;
-        input->latent = (luna_blob){tensor->data, tensor->bytes};
+        input->shape = (luna_dims){{1, CHANNELS, CORNER, CORNER}, 4};
+        input->latent = (luna_blob){self->corner, CORNER_BYTES};
     }
     self->job = luna_msg_job_default();
     self->job.id = id_of(1);
@@ -137,6 +155,7 @@ static int teardown(void **state)
     luna_sink_close(&self->sink);
     luna_registry_free(&self->registry);
     luna_latent_file_close(&self->latents);
+    free(self->corner);
     free(self);
     remove_tree(OUT);
     return 0;
@@ -184,7 +203,7 @@ static size_t count_pictures(const char *dir)
     return count;
 }
 
-//  The bytes the engine gives for the cat, to compare with.
+//  The bytes the engine gives for the first picture of the job, to compare with.
 static uint8_t *engine_pixels(const rig *self, luna_pixels_rule rule,
                               luna_vae_shape *shape)
 {
@@ -196,10 +215,12 @@ static uint8_t *engine_pixels(const rig *self, luna_pixels_rule rule,
     assert_int_equal(
         luna_vae_open(data_path("taef2_decoder.safetensors", path), &options, &vae),
         LUNA_OK);
-    const luna_tensor *tensor = &self->latents.tensor;
-    assert_int_equal(luna_vae_latents_from(tensor->data, tensor->dtype, tensor->shape,
-                                           tensor->rank, &latents),
-                     LUNA_OK);
+    const luna_msg_input *input = &self->inputs[0];
+    const size_t dims[] = {1, CHANNELS, (size_t)input->shape.at[2],
+                           (size_t)input->shape.at[3]};
+    assert_int_equal(
+        luna_vae_latents_from(input->latent.data, LUNA_DTYPE_F16, dims, 4, &latents),
+        LUNA_OK);
     assert_int_equal(luna_vae_output_shape(vae, &latents, shape), LUNA_OK);
     const size_t bytes = luna_pixels_bytes(shape, 1, LUNA_PIXELS_U8);
     uint8_t *pixels = malloc(bytes);
@@ -282,6 +303,9 @@ static void a_cat_is_decoded_and_saved(void **state)
 {
     rig *self = *state;
     char path[4096], wanted[8192];
+    const luna_tensor *cat = &self->latents.tensor;
+    for (size_t i = 0; i < 4; i++) self->inputs[0].shape.at[i] = cat->shape[i];
+    self->inputs[0].latent = (luna_blob){cat->data, cat->bytes};
     report told = run(self);
     assert_int_equal(told.type, LUNA_MSG_DONE);
     assert_true(luna_text_is(told.done.vae, "taef2"));
@@ -327,13 +351,12 @@ static void rounding_and_no_metadata_on_request(void **state)
 static void every_input_and_picture(void **state)
 {
     rig *self = *state;
-    const luna_tensor *tensor = &self->latents.tensor;
-    char *twice = malloc(2 * tensor->bytes);
+    char *twice = malloc(2 * CORNER_BYTES);
     size_t progressed = 0;
-    memcpy(twice, tensor->data, tensor->bytes);
-    memcpy(twice + tensor->bytes, tensor->data, tensor->bytes);
+    memcpy(twice, self->corner, CORNER_BYTES);
+    memcpy(twice + CORNER_BYTES, self->corner, CORNER_BYTES);
     self->inputs[0].shape.at[0] = 2;
-    self->inputs[0].latent = (luna_blob){twice, 2 * tensor->bytes};
+    self->inputs[0].latent = (luna_blob){twice, 2 * CORNER_BYTES};
     self->inputs[1].affix = TEXT("OTHER");
     self->inputs[1].subdir = false;
     self->job.inputs.count = 2;
@@ -442,14 +465,9 @@ static void a_full_disk_fails_the_attempt_and_the_next_goes_on(void **state)
 static void bad_numbers_are_not_decoded(void **state)
 {
     rig *self = *state;
-    const luna_tensor *tensor = &self->latents.tensor;
-    uint16_t *values = malloc(tensor->bytes);
-    memcpy(values, tensor->data, tensor->bytes);
-    values[100] = 0x7e00;  //  NaN
-    self->inputs[0].latent.data = values;
+    self->corner[100] = 0x7e00;  //  NaN
     expect_failed(self, "bad_latent", "NaN", false);
     assert_int_equal(count_pictures(OUT), 0);
-    free(values);
 }
 
 static void what_is_not_offered_is_refused(void **state)
