@@ -267,7 +267,7 @@ static int tick(zloop_t *loop, int timer, void *broker)
     (void)timer;
     luna_broker *b = broker;
     const int64_t now_ms = luna_now_ms();
-    if (b->tick_ms && now_ms - b->tick_ms > ASLEEP_MS)
+    if (now_ms - b->tick_ms > ASLEEP_MS)
         luna_scheduler_slept(b->scheduler, now_ms - b->tick_ms);
     b->tick_ms = now_ms;
     luna_scheduler_tick(b->scheduler, now_ms);
@@ -318,6 +318,7 @@ static void serve(luna_broker *b, int stop_fd)
     zloop_reader(b->loop, b->events, luna_events_ready, b);
     zloop_timer(b->loop, TICK_MS, 0, tick, b);
     zloop_set_nonstop(b->loop, true);  //  signals are ours, not czmq's
+    b->tick_ms = luna_now_ms();
     ask_counts(b);
     luna_notify("READY=1");
     luna_log(LUNA_LOG_INFO, "ready", "control=%s", b->settings->control);

@@ -187,11 +187,11 @@ static void stop(void *context, const luna_decoder *decoder, const luna_job_key 
 static void gone(void *context, const luna_decoder *decoder, const char *why)
 {
     luna_broker *b = context;
-    luna_log(decoder->said_bye ? LUNA_LOG_INFO : LUNA_LOG_WARNING, "decoder_gone",
+    luna_log(decoder->orderly ? LUNA_LOG_INFO : LUNA_LOG_WARNING, "decoder_gone",
              "decoder=%s pid=%llu detail=\"%s\"", decoder->name,
              (unsigned long long)decoder->pid, why);
     luna_work_give_up(b, decoder->session);
-    luna_events_decoder(b, decoder->said_bye ? "gone" : "lost", decoder);
+    luna_events_decoder(b, decoder->orderly ? "gone" : "lost", decoder);
 }
 
 luna_calls luna_dispatch_calls(luna_broker *b)

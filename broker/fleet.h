@@ -45,7 +45,7 @@ typedef struct luna_decoder {
     size_t vae_count;
     char last_vae[LUNA_MAX_PATH_BYTES + 1];  //  of the job it was given last
     bool maps_payload;
-    bool said_bye;         //  it left of its own will
+    bool orderly;          //  it left of its own will
     uint64_t credit_jobs;  //  at most LUNA_HOLDS_MAX
     uint64_t credit_bytes;
     luna_hold holds[LUNA_HOLDS_MAX];

@@ -35,7 +35,7 @@ void luna_scheduler_bye(luna_scheduler *s, uint32_t session, int64_t now_ms)
 {
     luna_decoder *decoder = luna_fleet_find(&s->fleet, session);
     if (!decoder) return;
-    decoder->said_bye = true;
+    decoder->orderly = true;
     part(s, decoder, &(parting){"it said bye", false}, now_ms);
 }
 
@@ -83,7 +83,8 @@ luna_err luna_scheduler_hello(luna_scheduler *s, const luna_msg_hello *hello,
     for (size_t i = 0; i < hello->running.count; i++)
         adopt(s, decoder, &hello->running.items[i], old, now_ms);
     if (old) {
-        part(s, old, &(parting){"it said hello again without this job", true}, now_ms);
+        old->orderly = true;
+        part(s, old, &(parting){"it said hello again", true}, now_ms);
         luna_fleet_remove(&s->fleet, old);
     }
     *session = decoder->session;

@@ -64,10 +64,9 @@ static const luna_setting table[] = {
      "error, warning, info or debug"},
 };
 
-static const char *const foreign[] = {
-    "decoder", "device",   "vae",      "model",    "models",  "output",  "image",
-    "images",  "metadata", "database", "postgres", "watcher", "preview", "producer",
-    "comfyui", "lunactl",  "client",   "memory",   "sink",    NULL};
+static const char *const foreign[] = {"decoder",  "vae",      "output",
+                                      "image",    "database", "watcher",
+                                      "producer", "lunactl",  NULL};
 
 const luna_config luna_settings_config = {
     .settings = table, .count = sizeof table / sizeof table[0], .foreign = foreign};

@@ -37,7 +37,8 @@ def wait_for(condition, what, deadline_s=DEADLINE_S):
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"within {deadline_s} s: {what() if callable(what) else what}"
+        if time.monotonic() > end:
+            raise AssertionError(f"within {deadline_s} s: {what() if callable(what) else what}")
         time.sleep(0.01)
 
 

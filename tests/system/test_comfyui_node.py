@@ -11,7 +11,7 @@ import numpy
 import pytest
 from files import (VAE, batch, image_pixels, photograph, photograph_latent, photograph_pixels,
                    png_texts, psnr)
-from luna import LIBRARY
+from luna import LIBRARY, wait_for
 
 PROMPT = {"3": {"class_type": "KSampler", "inputs": {"seed": 18446744073709551615, "cfg": 7.5},
                 "_meta": {"title": "Sampler \u2013 \u6708"}}}
@@ -129,7 +129,6 @@ def test_refused_latents(comfy, samples, words):
 def test_a_failure_is_in_comfyuis_log(comfy, caplog):
     job = comfy.luna.expect(comfy.run(comfyui.Tensor(batch(1)), vae_name="no_such_vae"), "failed")
     comfy.luna.wait_job(job, "failed")
-    from luna import wait_for
     wait_for(lambda: any(job in record.getMessage() and "unknown_vae" in record.getMessage()
                          for record in caplog.records), "the log says it")
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 
 import pytest
+import wire
 from files import (PHOTOGRAPHS, VAE, batch, image_pixels, photograph, photograph_latent,
                    photograph_pixels, png_texts, psnr, read_safetensors)
 from luna import wait_for
@@ -101,7 +102,6 @@ def test_latent_file_body(web):
 
 
 def test_msgpack_body(web):
-    import wire
     luna, url = web
     with wire.Producer(luna.endpoint) as producer:
         body = producer.job([wire.latent_input(batch(3))], vae=VAE, output_dir=str(luna.output))

@@ -1,5 +1,6 @@
 """Batches, names, queues and ids."""
 
+import json
 import re
 
 import wire
@@ -109,7 +110,6 @@ def test_cancel_of_a_running_job(luna):
 
 
 def test_lunactl_shows_what_the_wire_says(luna):
-    import json
     job, paths = luna.submit_wait(latents(luna, 2))
     shown = json.loads(luna.lunactl("--json", "show", job).out)
     text = json.dumps(shown)
