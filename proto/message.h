@@ -229,6 +229,7 @@ typedef struct luna_msg_query {
 typedef struct luna_msg_order {  //  "cancel", "retry"
     uint64_t re;                 //  0: no answer is wanted
     luna_id id;
+    uint64_t attempt;  //  cancel to a decoder: this attempt and older ones; 0: any
 } luna_msg_order;
 
 typedef struct luna_msg_status {

@@ -235,6 +235,7 @@ static const luna_field query_fields[] = {
 static const luna_field order_fields[] = {
     OPT(re, UINT, ANY),
     REQ(id, ID, 16),
+    OPT(attempt, UINT, ANY),
 };
 #undef ROW
 

@@ -72,18 +72,26 @@ void luna_attempts_unlink(luna_attempt *attempt)
 
 //  ---- cancels that came first --------------------------------------------------------
 
-static void note_cancel(luna_attempts *attempts, const luna_id *id, int64_t now_ms)
+static bool covers(const luna_msg_job_key *cancel, const luna_msg_job_key *key)
+{
+    return luna_id_compare(&cancel->id, &key->id) == 0 &&
+           (cancel->attempt == 0 || key->attempt <= cancel->attempt);
+}
+
+static void note_cancel(luna_attempts *attempts, const luna_msg_job_key *key,
+                        int64_t now_ms)
 {
     attempts->cancels[attempts->cancel_at] =
-        (luna_cancel_note){*id, now_ms + LUNA_CANCEL_MEMORY_MS};
+        (luna_cancel_note){*key, now_ms + LUNA_CANCEL_MEMORY_MS};
     attempts->cancel_at = (attempts->cancel_at + 1) % LUNA_CANCELS_MAX;
 }
 
-static bool use_cancel(luna_attempts *attempts, const luna_id *id, int64_t now_ms)
+static bool use_cancel(luna_attempts *attempts, const luna_msg_job_key *key,
+                       int64_t now_ms)
 {
     for (size_t i = 0; i < LUNA_CANCELS_MAX; i++) {
         luna_cancel_note *note = &attempts->cancels[i];
-        if (note->until_ms <= now_ms || luna_id_compare(&note->id, id) != 0) continue;
+        if (note->until_ms <= now_ms || !covers(&note->key, key)) continue;
         *note = (luna_cancel_note){0};
         return true;
     }
@@ -108,12 +116,22 @@ static luna_attempt *find_job(luna_attempts *attempts, const luna_id *id)
     return attempt;
 }
 
-void luna_attempts_cancel(luna_attempts *attempts, const luna_id *id, int64_t now_ms)
+static luna_msg_job_key key_of(const luna_attempt *attempt)
+{
+    return (luna_msg_job_key){attempt->id, attempt->number};
+}
+
+void luna_attempts_cancel(luna_attempts *attempts, const luna_msg_job_key *key,
+                          int64_t now_ms)
 {
     pthread_mutex_lock(&attempts->lock);
-    luna_attempt *attempt = find_job(attempts, id);
-    luna_attempt *gone = attempt ? cancel_one(attempt) : NULL;
-    if (!attempt) note_cancel(attempts, id, now_ms);
+    luna_attempt *attempt = find_job(attempts, &key->id);
+    const luna_msg_job_key held = attempt ? key_of(attempt) : *key;
+    luna_attempt *gone = NULL;
+    if (!attempt)
+        note_cancel(attempts, key, now_ms);
+    else if (covers(key, &held))
+        gone = cancel_one(attempt);
     pthread_mutex_unlock(&attempts->lock);
     if (gone) luna_attempt_free(gone);
 }
@@ -148,11 +166,12 @@ static luna_err add_locked(luna_attempts *attempts, luna_attempt *attempt, int64
                            luna_attempt **gone)
 {
     luna_attempt *known = find_job(attempts, &attempt->id);
+    const luna_msg_job_key key = key_of(attempt);
     if (known && known->number >= attempt->number)
         return luna_error(LUNA_EXISTS, "this attempt of the job is in hand already");
     if (known)
         *gone = cancel_one(known);
-    else if (use_cancel(attempts, &attempt->id, now_ms))
+    else if (use_cancel(attempts, &key, now_ms))
         return luna_error(LUNA_CANCELLED, "the job was cancelled before it came");
     if (count_all(attempts) >= LUNA_ATTEMPTS_MAX && !*gone) *gone = oldest_told(attempts);
     if (count_all(attempts) >= LUNA_ATTEMPTS_MAX)

@@ -43,8 +43,10 @@ void luna_attempts_free(luna_attempts **attempts);
 LUNA_MUST_USE luna_err luna_attempts_add(luna_attempts *attempts, luna_work **work,
                                          int64_t now_ms);
 
-//  Stops the job's attempts at their next image, or before they arrive.
-void luna_attempts_cancel(luna_attempts *attempts, const luna_id *id, int64_t now_ms);
+//  Stops this attempt of the job and older ones (attempt 0: any) at their next image, or
+//  before they arrive.
+void luna_attempts_cancel(luna_attempts *attempts, const luna_msg_job_key *key,
+                          int64_t now_ms);
 
 //  A file descriptor that turns readable when there is something to report; the link
 //  reads its 8 bytes away and then asks until there is nothing more.

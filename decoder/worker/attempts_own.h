@@ -42,7 +42,7 @@ struct luna_attempt {
 };
 
 typedef struct luna_cancel_note {
-    luna_id id;
+    luna_msg_job_key key;  //  attempt 0: any
     int64_t until_ms;
 } luna_cancel_note;
 

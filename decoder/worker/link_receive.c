@@ -102,7 +102,9 @@ static luna_err take_message(luna_link *link, luna_packet *packet)
             return take_pong(link, &as.pong);
         case LUNA_MSG_CANCEL:
             LUNA_TRY(luna_packet_read(packet, &as.order));
-            luna_attempts_cancel(link->options->attempts, &as.order.id, luna_now_ms());
+            luna_attempts_cancel(link->options->attempts,
+                                 &(luna_msg_job_key){as.order.id, as.order.attempt},
+                                 luna_now_ms());
             return LUNA_OK;
         case LUNA_MSG_ANSWER:
             LUNA_TRY(luna_packet_read(packet, &as.answer));

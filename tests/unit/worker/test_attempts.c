@@ -137,7 +137,7 @@ static void a_cancel_may_come_first(void **state)
 {
     luna_attempts *attempts = *state;
     const luna_id id = id_of(1);
-    luna_attempts_cancel(attempts, &id, 1000);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id, 0}, 1000);
     assert_int_equal(add(attempts, 1, 1, 1500), LUNA_CANCELLED);
     assert_int_equal(luna_attempts_count(attempts).waiting, 0);
     //  It is used up: the job may be tried again on purpose.
@@ -149,18 +149,31 @@ static void an_old_cancel_is_forgotten(void **state)
 {
     luna_attempts *attempts = *state;
     const luna_id id = id_of(1);
-    luna_attempts_cancel(attempts, &id, 1000);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id, 0}, 1000);
     assert_int_equal(add(attempts, 1, 1, 1000 + LUNA_CANCEL_MEMORY_MS), LUNA_OK);
+}
+
+static void a_late_cancel_spares_newer_attempts(void **state)
+{
+    luna_attempts *attempts = *state;
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id_of(1), 1}, 1000);
+    assert_int_equal(add(attempts, 1, 1, 1001), LUNA_CANCELLED);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id_of(2), 1}, 1000);
+    assert_int_equal(add(attempts, 2, 2, 1001), LUNA_OK);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id_of(2), 1}, 1002);
+    assert_int_equal(luna_attempts_count(attempts).waiting, 1);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id_of(2), 2}, 1003);
+    assert_int_equal(luna_attempts_count(attempts).waiting, 0);
 }
 
 static void cancels_are_bounded(void **state)
 {
     luna_attempts *attempts = *state;
     const luna_id first = id_of(1), last = id_of(2);
-    luna_attempts_cancel(attempts, &first, 1000);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){first, 0}, 1000);
     for (int i = 0; i < LUNA_CANCELS_MAX - 1; i++)
-        luna_attempts_cancel(attempts, &(luna_id){{9, (uint8_t)i}}, 1000);
-    luna_attempts_cancel(attempts, &last, 1000);
+        luna_attempts_cancel(attempts, &(luna_msg_job_key){{{9, (uint8_t)i}}, 0}, 1000);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){last, 0}, 1000);
     assert_int_equal(add(attempts, 1, 1, 1001), LUNA_OK);
     assert_int_equal(add(attempts, 2, 1, 1001), LUNA_CANCELLED);
 }
@@ -173,7 +186,7 @@ static void a_cancelled_attempt_says_nothing_more(void **state)
     luna_attempt *attempt = luna_attempts_take(attempts);
     assert_int_equal(luna_attempt_expect(attempt, 2), LUNA_OK);
     save(attempt, 0);
-    luna_attempts_cancel(attempts, &id, 1);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id, 0}, 1);
     assert_true(luna_attempt_is_over(attempt));
     assert_true(luna_attempt_is_cancelled(attempt));
     assert_int_equal(luna_attempts_count(attempts).running, 1);
@@ -187,7 +200,7 @@ static void a_waiting_attempt_is_cancelled_at_once(void **state)
     luna_attempts *attempts = *state;
     const luna_id id = id_of(1);
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
-    luna_attempts_cancel(attempts, &id, 1);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id, 0}, 1);
     assert_int_equal(luna_attempts_count(attempts).waiting, 0);
     expect_silence(attempts);
 }
@@ -290,6 +303,7 @@ int main(void)
                                        T(an_attempt_ends_with_its_last_holder),
                                        T(a_cancel_may_come_first),
                                        T(an_old_cancel_is_forgotten),
+                                       T(a_late_cancel_spares_newer_attempts),
                                        T(cancels_are_bounded),
                                        T(a_cancelled_attempt_says_nothing_more),
                                        T(a_waiting_attempt_is_cancelled_at_once),
