@@ -55,6 +55,15 @@ static void welcome(luna_broker *b, const luna_peer *peer, const luna_slot *slot
     luna_control_send(b, peer, LUNA_MSG_WELCOME, &message);
 }
 
+static void stop_not_adopted(luna_broker *b, const luna_decoder *decoder,
+                             const luna_peer *peer, const luna_msg_hello *hello)
+{
+    for (size_t i = 0; i < hello->running.count; i++) {
+        const luna_job_key *key = &hello->running.items[i];
+        if (!luna_decoder_holds(decoder, key)) luna_work_stop(b, peer, key);
+    }
+}
+
 static luna_err greet(luna_broker *b, const luna_peer *peer, const luna_msg_hello *hello)
 {
     uint32_t session;
@@ -71,8 +80,7 @@ static luna_err greet(luna_broker *b, const luna_peer *peer, const luna_msg_hell
              decoder->name, decoder->device, (unsigned long long)decoder->pid,
              decoder->version, hello->running.count, decoder->hold_count);
     welcome(b, peer, slot);
-    for (size_t i = 0; i < hello->running.count; i++)
-        luna_work_stop(b, peer, &hello->running.items[i].id);
+    stop_not_adopted(b, decoder, peer, hello);
     return LUNA_OK;
 }
 
@@ -163,7 +171,7 @@ static luna_err take_progress(luna_broker *b, luna_message *message)
     note_saved(b, &key, progress.images.items, progress.images.count);
     if (is_decoder(b, &peer) &&
         !luna_scheduler_progress(b->scheduler, session_of(b, &peer), &key, luna_now_ms()))
-        luna_work_stop(b, &peer, &key.id);
+        luna_work_stop(b, &peer, &key);
     luna_dispatch_record(b, &key.id);
     return LUNA_OK;
 }

@@ -178,10 +178,7 @@ static void stop(void *context, const luna_decoder *decoder, const luna_job_key 
 {
     luna_broker *b = context;
     const luna_slot *slot = luna_work_slot(b, decoder->session);
-    if (!slot) return;
-    if (!luna_control_send(b, &slot->peer, LUNA_MSG_CANCEL,
-                           &(luna_msg_order){.id = key->id}))
-        luna_log(LUNA_LOG_DEBUG, "cancel_dropped", "decoder=%s", decoder->name);
+    if (slot) luna_work_stop(b, &slot->peer, key);
 }
 
 static void gone(void *context, const luna_decoder *decoder, const char *why)

@@ -135,6 +135,15 @@ luna_hold *luna_decoder_hold(luna_decoder *decoder, const luna_id *id, uint32_t 
     return NULL;
 }
 
+bool luna_decoder_holds(const luna_decoder *decoder, const luna_msg_job_key *key)
+{
+    for (size_t i = 0; i < decoder->hold_count; i++)
+        if (decoder->holds[i].attempt == key->attempt &&
+            luna_id_compare(&decoder->holds[i].id, &key->id) == 0)
+            return true;
+    return false;
+}
+
 bool luna_decoder_holds_job(const luna_decoder *decoder, const luna_id *id)
 {
     for (size_t i = 0; i < decoder->hold_count; i++)

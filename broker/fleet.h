@@ -89,6 +89,7 @@ bool luna_decoder_has_room(const luna_decoder *decoder, uint64_t bytes);
 
 //  NULL when it does not hold this attempt, wanted or not.
 luna_hold *luna_decoder_hold(luna_decoder *decoder, const luna_id *id, uint32_t attempt);
+bool luna_decoder_holds(const luna_decoder *decoder, const luna_msg_job_key *key);
 bool luna_decoder_holds_job(const luna_decoder *decoder, const luna_id *id);
 
 //  Adds a hold; there must be fewer than LUNA_HOLDS_MAX. Release invalidates the

@@ -153,8 +153,8 @@ void luna_work_close_all(luna_broker *broker);
 void luna_work_queue(luna_broker *broker, luna_slot *slot, const luna_job_key *key);
 //  Sends what the slot has room for.
 void luna_work_flush(luna_broker *broker, luna_slot *slot);
-//  Tells the decoder to drop what it has of a job it should not have.
-void luna_work_stop(luna_broker *broker, const luna_peer *peer, const luna_id *id);
+//  Tells the decoder to drop this attempt and older ones of the job.
+void luna_work_stop(luna_broker *broker, const luna_peer *peer, const luna_job_key *key);
 
 //  ---- dispatch.c ----------------------------------------------------------------
 

@@ -249,13 +249,12 @@ void luna_work_queue(luna_broker *b, luna_slot *slot, const luna_job_key *key)
     luna_work_flush(b, slot);
 }
 
-void luna_work_stop(luna_broker *b, const luna_peer *peer, const luna_id *id)
+void luna_work_stop(luna_broker *b, const luna_peer *peer, const luna_job_key *key)
 {
-    const luna_slot *slot = luna_work_peer(b, peer);
-    const luna_decoder *decoder =
-        slot ? luna_scheduler_decoder(b->scheduler, slot->session) : NULL;
-    for (size_t i = 0; decoder && i < decoder->hold_count; i++)
-        if (decoder->holds[i].wanted && luna_id_compare(&decoder->holds[i].id, id) == 0)
-            return;
-    luna_control_send(b, peer, LUNA_MSG_CANCEL, &(luna_msg_order){.id = *id});
+    const luna_msg_order order = {.id = key->id, .attempt = key->attempt};
+    if (luna_control_send(b, peer, LUNA_MSG_CANCEL, &order)) return;
+    char id[LUNA_ID_TEXT_BYTES];
+    luna_id_text(&key->id, id);
+    luna_log(LUNA_LOG_DEBUG, "cancel_dropped",
+             "job=%s next=\"its decoder is gone or will be told again\"", id);
 }

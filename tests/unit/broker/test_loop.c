@@ -385,6 +385,7 @@ static void orders_are_carried_out(void **state)
     luna_msg_order stop;
     hear(&d, d.control, LUNA_MSG_CANCEL, &stop);
     assert_memory_equal(&stop.id, &id, sizeof id);
+    assert_int_equal(stop.attempt, work.attempt);
     wait_for_state(&p, &id, "cancelled");
     say(&p, p.control, LUNA_MSG_CANCEL, &(luna_msg_order){.re = 7, .id = id});
     hear(&p, p.control, LUNA_MSG_ANSWER, &answer);

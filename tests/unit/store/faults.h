@@ -10,12 +10,11 @@
 
 #include <errno.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
 
 #include "kit.h"
-
-#define DIED 42  //  exit code of a process that ended at its step
 
 //  The letter stands for the step in the log.
 #define STEP_TABLE(X) \
@@ -44,7 +43,7 @@ static const char step_letters[] = {
 typedef struct faults_plan {
     int kind;   //  the step that counts, STEPS for any
     int at;     //  1 for the first such step; 0: never
-    int code;   //  errno; 0 ends the process
+    int code;   //  errno; 0 kills the process
     bool from;  //  every step from there on, not just this one
 } faults_plan;
 
@@ -78,7 +77,7 @@ static inline bool faults_hit(step kind)
     if (faults.plan.kind != STEPS && faults.plan.kind != (int)kind) return false;
     const int n = atomic_fetch_add(&faults.counted, 1) + 1;
     if (n != faults.plan.at && !(faults.plan.from && n > faults.plan.at)) return false;
-    if (faults.plan.code == 0) _exit(DIED);
+    if (faults.plan.code == 0) kill(getpid(), SIGKILL);
     errno = faults.plan.code;
     return true;
 }
