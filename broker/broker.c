@@ -172,11 +172,10 @@ static luna_err start_http(luna_broker *b)
     options.intake = intake_inproc;
     options.version = LUNA_VERSION;
     options.token = token;
-    options.max_body_bytes = b->settings->max_job_bytes;
+    //  A job as JSON has its latents in base64: four characters for three bytes.
+    options.max_body_bytes = b->settings->max_job_bytes / 3 * 4 + INTAKE_SLACK_BYTES;
     const luna_err err = luna_http_start(&options, &b->http);
     free(token);
-    if (err == LUNA_OK)
-        luna_log(LUNA_LOG_INFO, "http", "listen=%s", luna_http_address(b->http));
     return err;
 }
 

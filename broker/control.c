@@ -138,7 +138,7 @@ static luna_err take_credit(luna_broker *b, luna_message *message)
     const uint32_t session = session_of(b, &message->peer);
     luna_scheduler_credit(b->scheduler, session, &ready);
     const luna_decoder *decoder = luna_scheduler_decoder(b->scheduler, session);
-    luna_log(LUNA_LOG_INFO, "decoder_credit", "decoder=%s jobs=%llu bytes=%llu",
+    luna_log(LUNA_LOG_DEBUG, "decoder_credit", "decoder=%s jobs=%llu bytes=%llu",
              decoder->name, (unsigned long long)ready.credit_jobs,
              (unsigned long long)ready.credit_bytes);
     luna_events_decoder(b, "ready", decoder);

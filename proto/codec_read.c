@@ -2,6 +2,7 @@
 //  over the schema then fills the struct.
 
 #include "common/arena.h"
+#include "common/utf8.h"
 #include "proto/codec.h"
 #include "proto/scan.h"
 #include "proto/schema.h"
@@ -96,6 +97,8 @@ static luna_err read_text(const reader *r, const msgpack_object *value, luna_tex
     if (value->via.str.size > r->field->max) return over_limit(r);
     if (memchr(value->via.str.ptr, 0, value->via.str.size))
         return wrong(r, "holds a NUL character");
+    if (!luna_utf8_valid(value->via.str.ptr, value->via.str.size))
+        return wrong(r, "is not UTF-8");
     *out = (luna_text){.data = value->via.str.ptr, .len = value->via.str.size};
     return LUNA_OK;
 }

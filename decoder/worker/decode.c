@@ -90,15 +90,7 @@ static luna_err find_kept(const luna_decode *decode, todo *list)
 
 static luna_err read_latents(const luna_msg_input *input, luna_vae_latents *out)
 {
-    static const struct {
-        const char *word;
-        luna_dtype dtype;
-    } words[] = {{"float32", LUNA_DTYPE_F32},
-                 {"float16", LUNA_DTYPE_F16},
-                 {"bfloat16", LUNA_DTYPE_BF16}};
-    luna_dtype dtype = LUNA_DTYPE_OTHER;
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (luna_text_is(input->dtype, words[i].word)) dtype = words[i].dtype;
+    const luna_dtype dtype = luna_dtype_parse(input->dtype.data, input->dtype.len);
     size_t shape[LUNA_MAX_DIMS];
     for (size_t i = 0; i < input->shape.count; i++) shape[i] = (size_t)input->shape.at[i];
     return luna_vae_latents_from(input->latent.data, dtype, shape, input->shape.count,

@@ -374,8 +374,8 @@ LUNA_API int luna_wait_job(luna_client *client, const char *job_id, int32_t time
                            luna_job_callback *callback, void *context);
 
 //  Something that happened at the broker. The first after a (re)connection is
-//  "snapshot". `seq` grows by one an event and starts anew when the broker does; a
-//  gap means that events were lost: ask again what matters.
+//  "snapshot". `seq` counts the events of every topic and starts anew when the broker
+//  does; a gap may mean that events were lost: ask again what matters.
 typedef struct luna_event {
     uint64_t seq;
     uint64_t time_ms;            //  wall clock
