@@ -163,7 +163,12 @@ asan tsan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/$@ OPT=-O1 \
 	    SANITIZE='-fsanitize=$(if $(filter asan,$@),address$(,)undefined,thread) -fno-omit-frame-pointer' unit
 , := ,
-bench: programs
+$(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/store proto common) $(FLAGS)
+	@mkdir -p $(@D)
+	$(call say,bench,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -Wl,--start-group \
+	    $(call archives,broker/store proto common) -Wl,--end-group $(LIBS_store) -lm
+bench: programs $(BUILD)/bench/store_bench
+	@folder=$$(mktemp -d -p $(BUILD)) && $(BUILD)/bench/store_bench $$folder 1 4 16; rm -rf $$folder
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
 
 # ---- install and run --------------------------------------------------------------
