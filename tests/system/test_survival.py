@@ -93,8 +93,13 @@ def test_sigterm_without_work(luna):
 
 
 def test_one_kill_after_another(home):
-    """Broker and decoders die in turn, each time while pictures are being made."""
-    luna = home.start(decoders=2, LUNA_LEASE_ADOPT="500ms", LUNA_LEASE_LOST_LIMIT="20")
+    """Broker and decoders die in turn, each time while pictures are being made.
+
+    A decoder may die just after its hello, before its slot is connected: then only the end
+    of the lease tells the broker, so the lease is short here.
+    """
+    rules = {**LEASE, "LUNA_LEASE_ADOPT": "500ms", "LUNA_LEASE_LOST_LIMIT": "20"}
+    luna = home.start(decoders=2, **rules)
     jobs = [luna.submit(latents(luna, 4, 32)) for _ in range(6)]
 
     def saved():
@@ -105,7 +110,7 @@ def test_one_kill_after_another(home):
         wait_for(lambda: saved() > before or saved() == 24, "another image is saved")
         if victim == "broker":
             luna.broker.kill()
-            luna.start_broker(LUNA_LEASE_ADOPT="500ms", LUNA_LEASE_LOST_LIMIT="20")
+            luna.start_broker(**rules)
         else:
             luna.decoders[victim].kill()
             luna.start_decoder(victim, ready=False)
