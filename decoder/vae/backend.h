@@ -56,6 +56,11 @@ extern const luna_backend luna_backend_reference;
 //  oneDNN, fp32.
 extern const luna_backend luna_backend_onednn;
 
+//  Call first in main, with its argv: lets the backends set what only a fresh process can
+//  have. May start the program again, with the same process id; returns once.
+void luna_backends_start(char **argv);
+void luna_onednn_start(char **argv);
+
 //  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0).
 //  LUNA_UNAVAILABLE when this build has none for it, LUNA_USAGE for another word.
 LUNA_MUST_USE luna_err luna_backend_find(const char *device, const luna_backend **out,

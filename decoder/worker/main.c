@@ -108,6 +108,7 @@ static luna_err act(action what, const luna_decoder_flags *flags, luna_registry 
 
 int main(int argc, char **argv)
 {
+    luna_backends_start(argv);
     luna_decoder_flags flags = {0};
     action what = ACTION_SERVE;
     int exit_code = 0;
