@@ -269,6 +269,7 @@ static int tick(zloop_t *loop, int timer, void *broker)
     if (now_ms - b->tick_ms > ASLEEP_MS)
         luna_scheduler_slept(b->scheduler, now_ms - b->tick_ms);
     b->tick_ms = now_ms;
+    luna_work_watch(b, now_ms);
     luna_scheduler_tick(b->scheduler, now_ms);
     luna_task_retry_stalled(b, now_ms);
     luna_dispatch_settle(b);

@@ -153,6 +153,9 @@ void luna_work_close_all(luna_broker *broker);
 void luna_work_queue(luna_broker *broker, luna_slot *slot, const luna_job_key *key);
 //  Sends what the slot has room for.
 void luna_work_flush(luna_broker *broker, luna_slot *slot);
+//  A decoder that never connected to its slot and has missed three pings is gone: there
+//  is no connection whose end would tell.
+void luna_work_watch(luna_broker *broker, int64_t now_ms);
 //  Tells the decoder to drop this attempt and older ones of the job.
 void luna_work_stop(luna_broker *broker, const luna_peer *peer, const luna_job_key *key);
 

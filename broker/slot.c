@@ -47,7 +47,7 @@ static luna_err bind_next(luna_slot *slot, luna_slot_namer *namer)
 
 static luna_err watch(luna_slot *slot)
 {
-    static const int events = ZMQ_EVENT_DISCONNECTED;
+    static const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED;
     char name[64];
     snprintf(name, sizeof name, "inproc://luna-slot-%p", (void *)slot);
     void *push = zsock_resolve(slot->push);
@@ -104,6 +104,7 @@ bool luna_slot_disconnected(luna_slot *slot)
     if (got < 0) return false;
     memcpy(&event, frame, sizeof event);
     zmq_recv(slot->monitor, address, sizeof address, ZMQ_DONTWAIT);
+    if (event == ZMQ_EVENT_ACCEPTED) slot->connected = true;
     return got == sizeof frame && event == ZMQ_EVENT_DISCONNECTED;
 }
 

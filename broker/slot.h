@@ -29,6 +29,7 @@ typedef struct luna_slot {
     char endpoint[256];
     zsock_t *push;
     void *monitor;                            //  PAIR that tells of connections
+    bool connected;                           //  the decoder has been here
     bool wants_out;                           //  the loop polls `push` for room
     luna_msg_job_key outbox[LUNA_HOLDS_MAX];  //  durable attempts not yet sent
     size_t outbox_count;
@@ -47,7 +48,8 @@ LUNA_MUST_USE luna_err luna_slot_open(luna_slot_namer *namer, luna_slot **out);
 //  Closes the sockets, removes the socket file, nulls the pointer.
 void luna_slot_close(luna_slot **slot);
 
-//  Reads one event of the monitor. True: the decoder's connection broke.
+//  Reads one event of the monitor; notes the first connection. True: the decoder's
+//  connection broke.
 bool luna_slot_disconnected(luna_slot *slot);
 
 //  Removes leftover slot files of earlier epochs from an ipc:// base's folder.

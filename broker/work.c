@@ -59,6 +59,19 @@ static int slot_event(zloop_t *loop, zmq_pollitem_t *item, void *broker)
     return 0;
 }
 
+enum { PINGS_MISSED = 3 };
+
+void luna_work_watch(luna_broker *b, int64_t now_ms)
+{
+    const int64_t silence_ms = PINGS_MISSED * (int64_t)b->settings->ping_ms;
+    for (size_t i = b->slot_count; i-- > 0;) {
+        const luna_slot *slot = b->slots[i];
+        const luna_decoder *decoder = luna_scheduler_decoder(b->scheduler, slot->session);
+        if (!slot->connected && decoder && now_ms - decoder->seen_ms > silence_ms)
+            luna_scheduler_disconnected(b->scheduler, slot->session, now_ms);
+    }
+}
+
 static int slot_has_room(zloop_t *loop, zmq_pollitem_t *item, void *broker)
 {
     (void)loop;

@@ -102,7 +102,7 @@ void luna_spool_close(luna_spool *spool)
 
 //  ---- write ----------------------------------------------------------------------
 
-static luna_err check_room(const luna_spool *spool, uint64_t need)
+luna_err luna_spool_room(const luna_spool *spool, uint64_t need)
 {
     uint64_t room;
     if (spool->files->free_bytes(spool->dir, &room) != 0)
@@ -179,7 +179,7 @@ luna_err luna_spool_write(const luna_spool *spool, const luna_id *id, luna_blob 
 {
     char path[LUNA_SPOOL_PATH_BYTES];
     LUNA_TRY(path_of_id(spool, "tmp", id, path));
-    LUNA_TRY(check_room(spool, LUNA_PAYLOAD_HEADER_BYTES + (uint64_t)body.len));
+    LUNA_TRY(luna_spool_room(spool, LUNA_PAYLOAD_HEADER_BYTES + (uint64_t)body.len));
     const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (fd < 0) return luna_error_errno(LUNA_CANT_CREATE, "cannot make %s", path);
     const luna_err err = fill(spool, fd, id, body);

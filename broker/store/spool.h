@@ -21,6 +21,10 @@ typedef struct luna_spool {
     char dir[LUNA_SPOOL_PATH_BYTES];
 } luna_spool;
 
+//  Whether `need` bytes fit beside the reserve. LUNA_NO_SPACE with the numbers, LUNA_IO.
+//  Any thread.
+LUNA_MUST_USE luna_err luna_spool_room(const luna_spool *spool, uint64_t need);
+
 //  Makes the folders, takes SPOOL/LOCK and empties tmp/. LUNA_BUSY,
 //  LUNA_CANT_CREATE, LUNA_IO; nothing is held then.
 LUNA_MUST_USE luna_err luna_spool_open(luna_spool *spool, const char *dir,

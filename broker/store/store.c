@@ -9,6 +9,7 @@
 #include "broker/store/lock.h"
 #include "broker/store/recover.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -254,7 +255,10 @@ void luna_store_drain(luna_store *store)
 
 bool luna_store_writable(luna_store *store, char *why, size_t room)
 {
-    return luna_health_good(&store->engine.health, why, room);
+    if (!luna_health_good(&store->engine.health, why, room)) return false;
+    if (luna_spool_room(&store->engine.spool, 0) == LUNA_OK) return true;
+    if (why) snprintf(why, room, "%s", luna_error_text());
+    return false;
 }
 
 luna_err luna_store_payload_path(const luna_store *store, const luna_id *id, char *out,

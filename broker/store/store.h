@@ -239,8 +239,8 @@ luna_store_op *luna_store_collect(luna_store *store);
 //  Blocks until every submitted operation is back (they are collected as usual).
 void luna_store_drain(luna_store *store);
 
-//  Whether jobs are accepted; when not, the reason as one sentence in `why`
-//  (NULL: not wanted), e.g. for the status message and /readyz.
+//  Whether jobs are accepted: no sync has failed and the spool has more free space than
+//  its reserve. When not, the reason as one sentence in `why` (NULL: not wanted).
 bool luna_store_writable(luna_store *store, char *why, size_t room);
 
 //  Where the payload file of an active or failed job lies: for the work message of

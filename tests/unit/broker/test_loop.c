@@ -76,6 +76,7 @@ static int setup(void **state)
     setenv("LUNA_HTTP_LISTEN", "off", 1);
     setenv("LUNA_STORE_RESERVE", "0", 1);
     setenv("LUNA_LEASE_BACKOFF", "10ms", 1);
+    setenv("LUNA_LEASE_PING", "500ms", 1);
     setenv("LUNA_BROKER_STOP_GRACE", "0", 1);
     house *h = calloc(1, sizeof *h);
     if (!h) return -1;
@@ -394,6 +395,29 @@ static void orders_are_carried_out(void **state)
     close_peer(&d);
 }
 
+//  Killed between its hello and its slot's connection, a decoder leaves no connection
+//  that could break: its silence tells.
+static void a_decoder_that_never_came_holds_nothing(void **state)
+{
+    house *h = *state;
+    luna_msg_welcome welcome;
+    luna_msg_work work;
+    peer dead = new_peer(h, "decoder", &welcome);
+    say(&dead, dead.control, LUNA_MSG_READY,
+        &(luna_msg_ready){.credit_jobs = 1, .credit_bytes = 1 << 20});
+    peer p = new_producer(h);
+    const luna_id id = luna_id_new();
+    submit(&p, &id, LATENT_BYTES);
+    wait_for_state(&p, &id, "in_progress");
+    close_peer(&dead);
+    peer d = new_decoder(h);
+    hear(&d, d.bulk, LUNA_MSG_WORK, &work);
+    assert_memory_equal(&work.id, &id, sizeof id);
+    assert_int_equal(work.attempt, 2);
+    close_peer(&d);
+    close_peer(&p);
+}
+
 //  A snapshot first, then what happens.
 static void watchers_see_snapshot_and_events(void **state)
 {
@@ -461,6 +485,7 @@ int main(void)
         TEST(a_restart_keeps_jobs_and_adopts_attempts),
         TEST(refusals_are_answers),
         TEST(orders_are_carried_out),
+        TEST(a_decoder_that_never_came_holds_nothing),
         TEST(watchers_see_snapshot_and_events),
         TEST(a_second_broker_is_refused),
     };
