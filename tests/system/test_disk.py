@@ -63,6 +63,7 @@ def test_full_spool_disk(home):
             receipt = submit()
             assert receipt["status"] == "busy" and receipt["retry_ms"] > 0, receipt
             assert receipt["error"] in ("no_space", "busy") and receipt["detail"], receipt
+            assert "reserve" in home.status()["accepting"]
             filler.unlink()
             wait_for(lambda: submit()["status"] == "accepted", "the broker accepts again")
         home.wait_job(home.expect(wire.id_text(job_id)))
