@@ -84,6 +84,19 @@ static luna_err encode_png(VipsImage *image, int level, uint8_t **out, size_t *o
     return LUNA_OK;
 }
 
+//  The pixels as an sRGB image, not copied. The caller unrefs *out.
+static luna_err wrap(const luna_pixels *pixels, size_t bytes, VipsImage **out)
+{
+    VipsImage *plain = vips_image_new_from_memory(
+        pixels->data, bytes, (int)pixels->width, (int)pixels->height,
+        (int)pixels->channels, VIPS_FORMAT_UCHAR);
+    if (!plain) return vips_failed("libvips does not take the pixels");
+    const int rc =
+        vips_copy(plain, out, "interpretation", VIPS_INTERPRETATION_sRGB, NULL);
+    g_object_unref(plain);
+    return rc == 0 ? LUNA_OK : vips_failed("libvips does not take the pixels");
+}
+
 luna_err luna_image_encode(const luna_pixels *pixels, const luna_encode_options *options,
                            uint8_t **out, size_t *out_len)
 {
@@ -93,11 +106,8 @@ luna_err luna_image_encode(const luna_pixels *pixels, const luna_encode_options 
                           "this decoder does not write %s files; use png",
                           luna_format_word(options->format));
     LUNA_TRY(check(pixels, &bytes));
-    VipsImage *image = vips_image_new_from_memory(
-        pixels->data, bytes, (int)pixels->width, (int)pixels->height,
-        (int)pixels->channels, VIPS_FORMAT_UCHAR);
-    if (!image) return vips_failed("libvips does not take the pixels");
-    image->Type = VIPS_INTERPRETATION_sRGB;
+    VipsImage *image = NULL;
+    LUNA_TRY(wrap(pixels, bytes, &image));
     const luna_err err = encode_png(image, options->png_compression, out, out_len);
     g_object_unref(image);
     return err;
