@@ -183,7 +183,7 @@ run:
 	@LUNA_BIN=$(abspath $(BUILD)/bin) tests/demo.sh
 install: all
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include share/man/man1 share/man/man3 share/man/man8 share/luna/comfyui \
-	    lib/systemd/system) $(DESTDIR)$(LIBDIR)/pkgconfig
+	    lib/systemd/system lib/sysusers.d) $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(LIBLUNA) $(DESTDIR)$(LIBDIR)/$(SONAME).$(VERSION)
 	ln -sf $(SONAME).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
@@ -193,6 +193,7 @@ install: all
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/luna.pc
 	for unit in broker/luna-broker.service decoder/luna-decoder@.service; do \
 	    sed 's#/usr/bin/#$(PREFIX)/bin/#g' $$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$unit); done
+	install -m 644 broker/luna.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/luna.conf
 	for page in $(MAN_PAGES); do install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; done
 	install -m 644 $(wildcard producer/comfyui/*) $(DESTDIR)$(PREFIX)/share/luna/comfyui
 clean:

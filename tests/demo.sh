@@ -15,7 +15,7 @@ LUNA_VAE_ROOTS=${LUNA_VAE_ROOTS:-$data}
 LUNA_OUTPUT_ROOTS=${LUNA_OUTPUT_ROOTS:-$LUNA_HOME/output}
 export LUNA_HOME LUNA_VAE_ROOTS LUNA_OUTPUT_ROOTS
 unset LUNA_BROKER
-mkdir -p "$LUNA_HOME" "$LUNA_OUTPUT_ROOTS" || die "cannot make $LUNA_HOME; set LUNA_HOME=DIR"
+mkdir -p "$LUNA_HOME" "$LUNA_OUTPUT_ROOTS" 2>/dev/null || die "cannot make $LUNA_HOME; set LUNA_HOME=DIR"
 
 broker= decoder=
 stop() {
@@ -31,22 +31,20 @@ start() {
     "$bin/$1" >"$LUNA_HOME/$1.log" 2>&1 &
     pid=$!
 }
-# ready NAME PID COMMAND...: waits until COMMAND succeeds; a program that ended says why.
+# ready NAME PID EVENT: waits until the log has EVENT; a program that ended says why.
 ready() {
-    name=$1 pid=$2; shift 2
     for _ in $(seq 300); do
-        "$@" >/dev/null 2>&1 && return
-        kill -0 "$pid" 2>/dev/null || die "$name: $(tail -n 1 "$LUNA_HOME/$name.log" | sed 's/^[0-9:.]* [^ ]*: //')"
+        grep -q ": $3 " "$LUNA_HOME/$1.log" && return
+        kill -0 "$2" 2>/dev/null || die "$(tail -n 1 "$LUNA_HOME/$1.log")"
         sleep 0.1
     done
-    die "$name did not become ready; its log is $LUNA_HOME/$name.log"
+    die "$1 did not become ready; its log is $LUNA_HOME/$1.log"
 }
-has_decoder() { "$bin/lunactl" decoders | grep -Eq 'ready|busy'; }
 
 start luna-broker; broker=$pid
-ready luna-broker "$broker" "$bin/lunactl" status
+ready luna-broker "$broker" ready
 start luna-decoder; decoder=$pid
-ready luna-decoder "$decoder" has_decoder
+ready luna-decoder "$decoder" broker_up
 
 say "Luna runs in $LUNA_HOME; decoding three photographs with TAEF2 on the CPU ..."
 failed=0
