@@ -221,8 +221,7 @@ def save(luna, work, index, name):
 @pytest.mark.parametrize("maps_payload", [False, True])
 def test_a_decoder_from_text(bare, maps_payload):
     luna, peer = bare
-    host = peer_host() if maps_payload else "somewhere else"
-    with wire.Decoder(luna.endpoint, "python", ["python_vae"], maps_payload, host=host) as decoder:
+    with wire.Decoder(luna.endpoint, "python", ["python_vae"], maps_payload) as decoder:
         array = batch(2)
         receipt = peer.submit([wire.latent_input(array, affix="A")], vae="python_vae",
                               prompt=b'{"seed": 18446744073709551615}')
@@ -241,14 +240,6 @@ def test_a_decoder_from_text(bare, maps_payload):
         decoder.report("done", work, vae="python_vae", images=[first, second])
         info = luna.wait_job(wire.id_text(job_id))
         assert info["decoder"] == "python" and len(info["files"]) == 2
-
-
-def peer_host():
-    """As the page says: equal only on the same running host. Luna's own form is asked."""
-    def word(path):
-        with open(path) as file:
-            return file.read().strip()
-    return f"{word('/etc/machine-id')}/{word('/proc/sys/kernel/random/boot_id')}"
 
 
 def test_failed_with_retry_then_done_by_the_next_attempt(home):
