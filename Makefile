@@ -47,7 +47,7 @@ DECODER_ROOMS := decoder/worker decoder/image decoder/sink $(VAE_ROOMS) proto co
 LUNA_ROOMS    := producer/luna proto common
 
 # luna-vae builds alone: a C compiler and one backend, nothing else installed.
-VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text \
+VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text program \
     safetensors safetensors_header safetensors_write latent_file)
 VAE_LIBS   := $(if $(filter 1,$(CPU)),-ldnnl) -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
@@ -128,7 +128,7 @@ ROOMS_broker   := $(BROKER_ROOMS)
 ROOMS_http     := broker/http proto common
 ROOMS_vae      := $(VAE_ROOMS) common
 ROOMS_image    := decoder/image common
-ROOMS_sink     := decoder/sink common
+ROOMS_sink     := decoder/sink proto common
 ROOMS_worker   := $(DECODER_ROOMS)
 ROOMS_producer := producer/lunactl producer/luna proto common
 LIBS_common   := -linih

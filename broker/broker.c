@@ -20,6 +20,7 @@ enum {
     FORGET_MS = 60000,
     FORGET_AT_A_TIME = 200,
     CONTROL_MAX_BYTES = 16 << 20,  //  a done with 20 480 images fits
+    CONTROL_UNREAD = 16,           //  messages of one peer: a quarter GiB at most
     INTAKE_SLACK_BYTES = 64 << 20  //  so much too large gets an answer, not a cut
 };
 
@@ -109,7 +110,7 @@ static luna_err bind_control(luna_broker *b)
     zsock_set_router_mandatory(b->control, 1);
     zsock_set_router_handover(b->control, 1);
     zsock_set_sndhwm(b->control, 1000);
-    zsock_set_rcvhwm(b->control, 1000);
+    zsock_set_rcvhwm(b->control, CONTROL_UNREAD);
     zsock_set_heartbeat_ivl(b->control, 2000);
     zsock_set_heartbeat_timeout(b->control, 6000);
     zsock_set_heartbeat_ttl(b->control, 30000);
@@ -133,7 +134,7 @@ static luna_err bind_events(luna_broker *b)
     b->events = zsock_new(ZMQ_XPUB);
     if (!b->events) return luna_error(LUNA_NO_MEMORY, "no more sockets");
     zsock_set_xpub_verbose(b->events, 1);
-    zsock_set_sndhwm(b->events, 10000);
+    zsock_set_sndhwm(b->events, 1000);
     zsock_set_linger(b->events, 0);
     luna_endpoint_limit(b->events, 4096);
     return bind_one(b->events, b->settings->events, NULL);

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOPIC_BYTES = 256, SNAPSHOT_JOBS = 1000, SNAPSHOTS_MAX = 1024 };
+enum { TOPIC_BYTES = 256, SNAPSHOT_JOBS = 100, SNAPSHOTS_MAX = 1024 };
 
 static void publish(luna_broker *b, const char *topic, luna_msg_event *event)
 {

@@ -2,6 +2,7 @@
 
 #include "broker/broker.h"
 #include "common/log.h"
+#include "common/program.h"
 
 #include <czmq.h>
 #include <getopt.h>
@@ -42,7 +43,8 @@ static luna_err parse(int argc, char **argv, command *out)
     for (int c; (c = getopt_long(argc, argv, ":", options, NULL)) != -1;) {
         if (c == '?' || c == ':')
             return luna_error(LUNA_USAGE,
-                              "'%s' is unknown or lacks its value; try --help",
+                              "'%.100s' is unknown or lacks its value; luna-broker "
+                              "--help lists the options",
                               argv[optind - 1]);
         if (c == 'c')
             out->config = optarg;
@@ -50,7 +52,9 @@ static luna_err parse(int argc, char **argv, command *out)
             out->action = (action)c;
     }
     if (optind < argc)
-        return luna_error(LUNA_USAGE, "'%s' is not an option; try --help", argv[optind]);
+        return luna_error(
+            LUNA_USAGE, "'%.100s' is not an option; luna-broker --help lists the options",
+            argv[optind]);
     return LUNA_OK;
 }
 
@@ -96,11 +100,14 @@ static luna_err serve(const luna_settings *settings)
 
 static luna_err act(const command *what)
 {
+    if (what->action == TELL_HELP) fputs(usage, stdout);
+    if (what->action == TELL_VERSION) puts("luna-broker " LUNA_VERSION);
+    if (what->action == TELL_HELP || what->action == TELL_VERSION) return LUNA_OK;
     static luna_settings settings;
     LUNA_TRY(luna_settings_load(what->config, &settings));
     if (what->action == PRINT)
         luna_config_print(&luna_settings_config, &settings, stdout);
-    if (what->action == CHECK) puts("the settings are right");
+    if (what->action == CHECK) puts("luna-broker: the settings are right");
     return what->action == SERVE ? serve(&settings) : LUNA_OK;
 }
 
@@ -108,15 +115,6 @@ int main(int argc, char **argv)
 {
     command what = {.action = SERVE};
     luna_err err = parse(argc, argv, &what);
-    if (err == LUNA_OK && what.action == TELL_HELP) {
-        fputs(usage, stdout);
-        return 0;
-    }
-    if (err == LUNA_OK && what.action == TELL_VERSION) {
-        puts("luna-broker " LUNA_VERSION);
-        return 0;
-    }
     if (err == LUNA_OK) err = act(&what);
-    if (err != LUNA_OK) fprintf(stderr, "luna-broker: %s\n", luna_error_text());
-    return luna_err_exit(err);
+    return luna_program_end("luna-broker", err);
 }

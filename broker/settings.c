@@ -1,11 +1,10 @@
 #include "broker/settings.h"
 
+#include "broker/http/listen.h"
 #include "common/home.h"
 #include "common/log.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #define AT(field) offsetof(luna_settings, field)
 
@@ -119,6 +118,8 @@ static luna_err check(const luna_settings *s)
     LUNA_TRY(check_endpoint("intake", s->intake));
     LUNA_TRY(check_endpoint("events", s->events));
     LUNA_TRY(check_endpoint("slots", s->slots));
+    if (strcmp(s->http_listen, "off") != 0)
+        LUNA_TRY(luna_listen_check(s->http_listen, !s->http_token_file[0]));
     LUNA_TRY(check_times(s));
     LUNA_TRY(at_least("[limits] max_job_bytes", s->max_job_bytes, 1024));
     LUNA_TRY(at_least("[limits] max_jobs", s->max_jobs, 1));

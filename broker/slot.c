@@ -45,11 +45,12 @@ static luna_err bind_next(luna_slot *slot, luna_slot_namer *namer)
     return err;
 }
 
-static luna_err watch(luna_slot *slot)
+//  A name of its own: that of a slot closed a moment ago may still be in use.
+static luna_err watch(luna_slot *slot, const luna_slot_namer *namer)
 {
     static const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED;
     char name[64];
-    snprintf(name, sizeof name, "inproc://luna-slot-%p", (void *)slot);
+    snprintf(name, sizeof name, "inproc://luna-slot-%s-%u", namer->tag, namer->count);
     void *push = zsock_resolve(slot->push);
     if (zmq_socket_monitor(push, name, events) != 0)
         return luna_error(LUNA_CANT_CREATE, "cannot watch a slot: %s",
@@ -66,7 +67,7 @@ static luna_err prepare(luna_slot *slot, luna_slot_namer *namer)
     zsock_set_sndhwm(slot->push, 1);
     zsock_set_linger(slot->push, 0);
     luna_endpoint_limit(slot->push, CONTROL_BYTES);
-    LUNA_TRY(watch(slot));
+    LUNA_TRY(watch(slot, namer));
     return bind_next(slot, namer);
 }
 

@@ -3,7 +3,7 @@
 //  Three kinds of failure. A question or a new job: its `back` answers with the
 //  error. An attempt: its `back` puts the job off. An image or an end that could not
 //  be recorded: tried again each second until it can, because the picture exists
-//  and forgetting it would decode it twice.
+//  and forgetting it would decode it twice, or leave the job in progress for ever.
 
 #include "broker/loop.h"
 #include "common/clock.h"
@@ -47,11 +47,13 @@ void luna_task_submit(luna_broker *b, luna_task *task)
     luna_store_submit(b->store, &task->op);
 }
 
+//  LUNA_BUSY: another program, a backup or a shell, holds the database's lock.
 static bool must_be_repeated(const luna_store_op *op)
 {
-    const bool disk =
-        op->err == LUNA_IO || op->err == LUNA_NO_SPACE || op->err == LUNA_NO_MEMORY;
-    return disk && (op->kind == LUNA_STORE_IMAGES || op->kind == LUNA_STORE_FINISH);
+    const bool passing = op->err == LUNA_IO || op->err == LUNA_NO_SPACE ||
+                         op->err == LUNA_NO_MEMORY || op->err == LUNA_BUSY ||
+                         op->err == LUNA_CANT_CREATE;
+    return passing && (op->kind == LUNA_STORE_IMAGES || op->kind == LUNA_STORE_FINISH);
 }
 
 static void stall(luna_broker *b, luna_task *task)

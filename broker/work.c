@@ -9,8 +9,11 @@
 #include "common/log.h"
 #include "proto/payload.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 //  ---- slots ---------------------------------------------------------------------
 
@@ -59,7 +62,10 @@ static int slot_event(zloop_t *loop, zmq_pollitem_t *item, void *broker)
     return 0;
 }
 
-enum { PINGS_MISSED = 3 };
+enum {
+    PINGS_MISSED = 3,
+    SPARE_DESCRIPTORS = 64  //  for producers, the store and the sockets of one slot
+};
 
 void luna_work_watch(luna_broker *b, int64_t now_ms)
 {
@@ -95,12 +101,30 @@ static void poll_room(luna_broker *b, luna_slot *slot, bool wanted)
         zloop_poller_end(b->loop, &item);
 }
 
+//  ZeroMQ ends the process when it cannot accept a connection for want of a descriptor.
+//  The lowest free one tells how many are in use; each slot will take one more for its
+//  decoder's connection.
+static luna_err check_descriptors(const luna_broker *b)
+{
+    struct rlimit limit;
+    const int lowest = fcntl(luna_store_fd(b->store), F_DUPFD_CLOEXEC, 0);
+    if (lowest >= 0) close(lowest);
+    if (lowest >= 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+        (rlim_t)lowest + SPARE_DESCRIPTORS + b->slot_count < limit.rlim_cur)
+        return LUNA_OK;
+    return luna_error(LUNA_BUSY,
+                      "%zu decoders are connected and the broker has few descriptors "
+                      "left; raise its limit (ulimit -n, LimitNOFILE)",
+                      b->slot_count);
+}
+
 luna_err luna_work_open(luna_broker *b, uint32_t session, const luna_peer *peer,
                         luna_slot **out)
 {
     luna_slot *slot;
     if (b->slot_count == LUNA_DECODERS_MAX)
         return luna_error(LUNA_BUSY, "all %d slots are in use", LUNA_DECODERS_MAX);
+    LUNA_TRY(check_descriptors(b));
     LUNA_TRY(luna_slot_open(&b->namer, &slot));
     slot->session = session;
     slot->peer = *peer;

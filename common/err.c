@@ -1,5 +1,7 @@
 #include "common/err.h"
 
+#include "common/utf8.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -52,6 +54,19 @@ bool luna_err_retry(luna_err err)
     return row_of(err)->retry;
 }
 
+//  A sentence quotes what a peer sent and may be cut inside a character; on the wire it
+//  must be UTF-8.
+static void mend(char *text)
+{
+    size_t len = strlen(text);
+    while (len > 0) {
+        const size_t step = luna_utf8_length(text, len);
+        if (step == 0) *text = '?';
+        text += step ? step : 1;
+        len -= step ? step : 1;
+    }
+}
+
 //  Formats into a second buffer first: an argument may be last_text itself.
 static void note(const char *format, va_list args, const char *suffix)
 {
@@ -59,6 +74,7 @@ static void note(const char *format, va_list args, const char *suffix)
     const int n = vsnprintf(text, sizeof text, format, args);
     const size_t used = n < 0 ? 0 : (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
     snprintf(text + used, sizeof text - used, "%s", suffix);
+    mend(text);
     memcpy(last_text, text, sizeof text);
 }
 

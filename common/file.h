@@ -25,7 +25,7 @@ LUNA_MUST_USE luna_err luna_map_open(const char *path, luna_map *out);
 void luna_map_close(luna_map *map);
 
 //  Reads a whole file into memory with a NUL after it; the caller frees *out.
-//  LUNA_TOO_LARGE above `max_bytes`.
+//  LUNA_TOO_LARGE above `max_bytes`; LUNA_NOT_FOUND, LUNA_IO, LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_file_read(const char *path, size_t max_bytes, char **out,
                                       size_t *out_len);
 

@@ -3,7 +3,9 @@
 //  LUNA_HOME=DIR puts everything under DIR (run, state, spool, output, luna.conf).
 //  Else systemd's RUNTIME_DIRECTORY and STATE_DIRECTORY, else for root /run/luna
 //  and /var/lib/luna, else for a user $XDG_RUNTIME_DIR/luna and
-//  $XDG_STATE_HOME/luna.
+//  $XDG_STATE_HOME/luna (or below the home folder ~/.cache/luna, ~/.local/state/luna),
+//  with ~/luna-output for pictures and $XDG_CONFIG_HOME/luna/luna.conf (~/.config).
+//  Services and root read /etc/luna/luna.conf and keep pictures in STATE/output.
 
 #ifndef LUNA_COMMON_HOME_H
 #define LUNA_COMMON_HOME_H

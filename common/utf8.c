@@ -43,13 +43,6 @@ bool luna_utf8_valid(const char *text, size_t len)
     return true;
 }
 
-bool luna_utf8_ascii(const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)text[i] >= 0x80) return false;
-    return true;
-}
-
 size_t luna_utf8_put(uint32_t code, char out[4])
 {
     const size_t extra = code < 0x80 ? 0 : code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;

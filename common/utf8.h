@@ -14,9 +14,6 @@ size_t luna_utf8_length(const char *text, size_t len);
 //  Whether all of `text` is well-formed. Empty text is.
 bool luna_utf8_valid(const char *text, size_t len);
 
-//  Whether all of `text` is ASCII. Empty text is.
-bool luna_utf8_ascii(const char *text, size_t len);
-
 //  Writes the character `code` (at most U+10FFFF, no surrogate) and returns its bytes,
 //  1 to 4.
 size_t luna_utf8_put(uint32_t code, char out[4]);

@@ -2,6 +2,7 @@
 //  the size pass writes into a sink that only counts.
 
 #include "proto/codec.h"
+#include "common/utf8.h"
 #include "proto/schema.h"
 
 #include <msgpack.h>
@@ -91,6 +92,14 @@ static uint64_t extent(const luna_field *field, const void *at)
     }
 }
 
+//  What a reader would refuse must not leave: it would take the whole message with it.
+static bool is_text(const luna_field *field, const void *at)
+{
+    const luna_text *text = at;
+    if (field->kind != LUNA_KIND_TEXT || !text->data) return true;
+    return !memchr(text->data, 0, text->len) && luna_utf8_valid(text->data, text->len);
+}
+
 //  A required text, bytes or id must be there; required numbers and lists may be 0.
 static luna_err check_field(const luna_field *field, const void *at)
 {
@@ -102,6 +111,9 @@ static luna_err check_field(const luna_field *field, const void *at)
     if (extent(field, at) > field->max)
         return luna_error(LUNA_BAD_REQUEST, "the field '%s' is over its limit of %llu",
                           field->key, (unsigned long long)field->max);
+    if (!is_text(field, at))
+        return luna_error(LUNA_BAD_REQUEST, "the field '%s' holds a NUL or is not UTF-8",
+                          field->key);
     return LUNA_OK;
 }
 

@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-size_t luna_dtype_bytes(luna_text dtype)
+//  Bytes of one element; 0 for a word the wire does not have.
+static size_t element_bytes(luna_text dtype)
 {
     if (luna_text_is(dtype, "float32")) return 4;
     return luna_text_is(dtype, "float16") || luna_text_is(dtype, "bfloat16") ? 2 : 0;
@@ -34,7 +35,7 @@ static luna_err check_shape(const luna_dims *shape, size_t input)
 //  can.
 static bool expected_bytes(const luna_msg_input *input, uint64_t *out)
 {
-    uint64_t bytes = luna_dtype_bytes(input->dtype);
+    uint64_t bytes = element_bytes(input->dtype);
     for (size_t i = 0; i < input->shape.count; i++)
         if (__builtin_mul_overflow(bytes, input->shape.at[i], &bytes)) return false;
     *out = bytes;
@@ -49,7 +50,7 @@ static bool known_format(luna_text format)
 
 static luna_err check_input(const luna_msg_input *input, size_t i)
 {
-    if (luna_dtype_bytes(input->dtype) == 0)
+    if (element_bytes(input->dtype) == 0)
         return bad(LUNA_BAD_LATENT, i, "its dtype must be float32, float16 or bfloat16");
     LUNA_TRY(check_shape(&input->shape, i));
     uint64_t bytes;

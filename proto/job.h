@@ -17,9 +17,6 @@ LUNA_MUST_USE luna_err luna_job_check(const luna_msg_job *job);
 //  Images over all inputs of a checked job.
 uint64_t luna_job_images(const luna_msg_job *job);
 
-//  Bytes of one element; 0 for a word that is no dtype.
-size_t luna_dtype_bytes(luna_text dtype);
-
 //  The default values of a new input and job, so that no caller forgets one:
 //  png, compression 4, quality 90, subdir on; priority 5, "auto", embedded workflow.
 luna_msg_input luna_msg_input_default(void);

@@ -335,7 +335,7 @@ typedef enum luna_msg_type {
 } luna_msg_type;
 
 //  Text helpers: a literal or C string as luna_text, comparison, and a bounded copy
-//  that always ends with a NUL (cut when `room` is too small).
+//  that always ends with a NUL; when `room` is too small it is cut between characters.
 luna_text luna_text_of(const char *text);  //  NULL gives an absent text; borrows
 bool luna_text_is(luna_text text, const char *word);
 void luna_text_copy(luna_text text, char *out, size_t room);

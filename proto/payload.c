@@ -19,7 +19,7 @@ static uint64_t get_le(const uint8_t *at, int bytes)
     return value;
 }
 
-uint64_t luna_payload_hash(const void *data, size_t len)
+static uint64_t hash_of(const void *data, size_t len)
 {
     return XXH3_64bits(data, len);
 }
@@ -32,8 +32,8 @@ void luna_payload_header(const luna_id *id, luna_blob body,
     put_le(header + AT_HEADER_LEN, LUNA_PAYLOAD_HEADER_BYTES, 4);
     memcpy(header + AT_ID, id->byte, LUNA_ID_BYTES);
     put_le(header + AT_BODY_LEN, body.len, 8);
-    put_le(header + AT_BODY_HASH, luna_payload_hash(body.data, body.len), 8);
-    put_le(header + AT_HASH, luna_payload_hash(header, AT_HASH), 8);
+    put_le(header + AT_BODY_HASH, hash_of(body.data, body.len), 8);
+    put_le(header + AT_HASH, hash_of(header, AT_HASH), 8);
 }
 
 static luna_err damaged(const char *what)
@@ -46,7 +46,7 @@ luna_err luna_payload_open(const void *file, size_t len, luna_payload *out)
     const uint8_t *header = file;
     if (len < LUNA_PAYLOAD_HEADER_BYTES) return damaged("shorter than its header");
     if (memcmp(header, magic, sizeof magic) != 0) return damaged("not a payload file");
-    if (get_le(header + AT_HASH, 8) != luna_payload_hash(header, AT_HASH))
+    if (get_le(header + AT_HASH, 8) != hash_of(header, AT_HASH))
         return damaged("the header's checksum is wrong");
     if (get_le(header + AT_HEADER_LEN, 4) != LUNA_PAYLOAD_HEADER_BYTES)
         return damaged("written by another version");
@@ -61,7 +61,6 @@ luna_err luna_payload_open(const void *file, size_t len, luna_payload *out)
 
 luna_err luna_payload_verify(const luna_payload *payload)
 {
-    if (luna_payload_hash(payload->body.data, payload->body.len) == payload->hash)
-        return LUNA_OK;
+    if (hash_of(payload->body.data, payload->body.len) == payload->hash) return LUNA_OK;
     return damaged("the body's checksum is wrong");
 }

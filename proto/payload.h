@@ -26,9 +26,6 @@ typedef struct luna_payload {
     uint64_t hash;   //  XXH3-64 that the header claims for the body
 } luna_payload;
 
-//  XXH3-64 of any bytes; about 10 GB/s.
-uint64_t luna_payload_hash(const void *data, size_t len);
-
 //  Writes the header that goes before `body`.
 void luna_payload_header(const luna_id *id, luna_blob body,
                          uint8_t header[LUNA_PAYLOAD_HEADER_BYTES]);
@@ -38,7 +35,7 @@ void luna_payload_header(const luna_id *id, luna_blob body,
 //  ("damaged: ...") on any mismatch.
 LUNA_MUST_USE luna_err luna_payload_open(const void *file, size_t len, luna_payload *out);
 
-//  Computes the body's hash. LUNA_IO if it is not the header's.
+//  Computes the body's hash, about 10 GB/s. LUNA_IO if it is not the header's.
 LUNA_MUST_USE luna_err luna_payload_verify(const luna_payload *payload);
 
 #endif

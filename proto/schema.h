@@ -1,4 +1,5 @@
-//  schema.h - the messages' fields as data; codec.c walks these tables
+//  schema.h - the messages' fields as data; codec_read.c and codec_write.c walk these
+//  tables
 //
 //  One row a field: its key on the wire, what it is, where it lies in the struct,
 //  its limit and its default. tests/unit/proto compares them with proto/README.md.

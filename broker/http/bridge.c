@@ -299,8 +299,7 @@ void luna_bridge_ask(luna_bridge *bridge, luna_ask *ask)
         wake(bridge);
 }
 
-//  ---- start and stop
-//  -------------------------------------------------------------------
+//  ---- start and stop --------------------------------------------------------------
 
 static luna_err open_socket(int type, const char *endpoint, const luna_id *id,
                             zsock_t **out)

@@ -19,8 +19,7 @@ const char *luna_exchange_header(const luna_exchange *x, const char *name)
     return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
 }
 
-//  ---- the broker
-//  ------------------------------------------------------------------------
+//  ---- the broker ------------------------------------------------------------------
 
 //  In the bridge's thread: from here on the exchange is the HTTP thread's again.
 static void wake_up(luna_ask *ask)
@@ -63,8 +62,7 @@ luna_err luna_exchange_answer(luna_exchange *x, luna_msg_answer *out)
     return LUNA_OK;
 }
 
-//  ---- headers
-//  ----------------------------------------------------------------------------
+//  ---- headers ---------------------------------------------------------------------
 
 //  0 when it is not given (chunked, or no body).
 static luna_err announced_bytes(const luna_exchange *x, uint64_t *out)
@@ -108,8 +106,7 @@ static enum MHD_Result begin(luna_exchange *x, const char *url, const char *meth
     return x->queued;
 }
 
-//  ---- body, answer
-//  -----------------------------------------------------------------------
+//  ---- body, answer ----------------------------------------------------------------
 
 static enum MHD_Result take_piece(luna_exchange *x, const char *data, size_t len)
 {

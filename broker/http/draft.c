@@ -134,8 +134,7 @@ luna_err luna_draft_json(luna_draft *draft, char *body, size_t len)
     return decode_all(draft);
 }
 
-//  ---- safetensors
-//  ----------------------------------------------------------------------
+//  ---- safetensors -----------------------------------------------------------------
 
 static void take_metadata(const luna_draft *draft, const char *key, luna_blob *out)
 {
@@ -174,8 +173,7 @@ luna_err luna_draft_latent_file(luna_draft *draft, const char *body, size_t len)
     return LUNA_OK;
 }
 
-//  ---- msgpack
-//  ------------------------------------------------------------------------------
+//  ---- msgpack ---------------------------------------------------------------------
 
 luna_err luna_draft_msgpack(luna_draft *draft, const char *body, size_t len)
 {
@@ -187,8 +185,7 @@ luna_err luna_draft_msgpack(luna_draft *draft, const char *body, size_t len)
     return LUNA_OK;
 }
 
-//  ---- all
-//  ----------------------------------------------------------------------------------
+//  ---- all -------------------------------------------------------------------------
 
 static luna_err choose_id(luna_msg_job *job, const luna_id *key)
 {

@@ -1,8 +1,8 @@
 //  draft.h - a job being put together from a request
 //
 //  Holds everything its parts point to, except the request's body, which must outlive
-//  it. The same settings, under the node's names, come from a JSON body's members or
-//  from the query string; broker/http/README.md lists them.
+//  it. The same settings, under the same names, come from a JSON body's members or from
+//  the query string; broker/http/README.md lists them.
 
 #ifndef LUNA_BROKER_HTTP_DRAFT_H
 #define LUNA_BROKER_HTTP_DRAFT_H

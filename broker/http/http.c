@@ -38,8 +38,7 @@ luna_http_options luna_http_options_default(void)
                                .upload_ms = 300000};
 }
 
-//  ---- callbacks that keep count
-//  -------------------------------------------------------------
+//  ---- callbacks that keep count ---------------------------------------------------
 
 static void count(luna_http *http, bool more)
 {
@@ -81,8 +80,7 @@ __attribute__((format(printf, 2, 0))) static void on_log(void *context,
         luna_log(LUNA_LOG_DEBUG, "http_server", "%s", line);
 }
 
-//  ---- start
-//  ---------------------------------------------------------------------------------
+//  ---- start -----------------------------------------------------------------------
 
 static luna_err start_daemon(luna_http *http, const luna_http_options *options)
 {
@@ -163,8 +161,7 @@ const char *luna_http_address(const luna_http *http)
     return http->listener.address;
 }
 
-//  ---- stop
-//  ----------------------------------------------------------------------------------
+//  ---- stop ------------------------------------------------------------------------
 
 static void wait_idle(luna_http *http)
 {

@@ -109,23 +109,35 @@ static luna_err open_listener(const char *address, const place *p, int *fd)
     return err;
 }
 
-luna_err luna_listen(const char *address, bool loopback_only, luna_listener *out)
+static luna_err find_place(const char *address, bool loopback_only, place *out)
 {
     char host[LUNA_ADDRESS_BYTES];
     uint16_t port;
-    place p;
-    luna_listener made = {.fd = -1};
-    if (!split(address, host, &port) || !resolve(host, port, &p))
+    if (!split(address, host, &port) || !resolve(host, port, out))
         return luna_error(LUNA_CONFIG,
                           "http.listen '%.60s' is no address; use 127.0.0.1:19284, "
                           "[::1]:19284 or off",
                           address);
-    made.loopback = is_loopback(&p);
-    if (loopback_only && !made.loopback)
+    if (loopback_only && !is_loopback(out))
         return luna_error(LUNA_CONFIG,
                           "http.listen %s can be reached from other machines; set a "
                           "token, or listen on 127.0.0.1",
                           address);
+    return LUNA_OK;
+}
+
+luna_err luna_listen_check(const char *address, bool loopback_only)
+{
+    place p;
+    return find_place(address, loopback_only, &p);
+}
+
+luna_err luna_listen(const char *address, bool loopback_only, luna_listener *out)
+{
+    place p;
+    luna_listener made = {.fd = -1};
+    LUNA_TRY(find_place(address, loopback_only, &p));
+    made.loopback = is_loopback(&p);
     LUNA_TRY(open_listener(address, &p, &made.fd));
     describe(made.fd, made.address);
     *out = made;

@@ -19,6 +19,9 @@ typedef struct luna_listener {
 LUNA_MUST_USE luna_err luna_listen(const char *address, bool loopback_only,
                                    luna_listener *out);
 
+//  Whether luna_listen would try the address. LUNA_CONFIG as there.
+LUNA_MUST_USE luna_err luna_listen_check(const char *address, bool loopback_only);
+
 //  Whether a Host header's value ("localhost:8080", "[::1]") names loopback.
 bool luna_host_is_loopback(const char *host);
 

@@ -32,8 +32,7 @@ static luna_err take_status(luna_exchange *x, luna_msg_status *out)
     return LUNA_OK;
 }
 
-//  ---- /queue_status: the status, then the decoders
-//  ------------------------------------------
+//  ---- /queue_status: the status, then the decoders --------------------------------
 
 static luna_err reply_queue(luna_exchange *x)
 {
@@ -58,8 +57,7 @@ luna_err luna_route_queue_status(luna_exchange *x)
     return ask_what(x, "decoders");
 }
 
-//  ---- /readyz
-//  -------------------------------------------------------------------------------
+//  ---- /readyz ---------------------------------------------------------------------
 
 luna_err luna_route_ready(luna_exchange *x)
 {
@@ -79,8 +77,7 @@ luna_err luna_route_ready(luna_exchange *x)
     return LUNA_OK;
 }
 
-//  ---- jobs
-//  ------------------------------------------------------------------------------------
+//  ---- jobs ------------------------------------------------------------------------
 
 static const char *argument(const luna_exchange *x, const char *name)
 {
@@ -140,8 +137,7 @@ luna_err luna_route_job(luna_exchange *x)
     return LUNA_OK;
 }
 
-//  ---- orders
-//  -----------------------------------------------------------------------------------
+//  ---- orders ----------------------------------------------------------------------
 
 static luna_err order(luna_exchange *x, luna_msg_type type)
 {

@@ -118,8 +118,7 @@ static luna_err send_job(luna_exchange *x)
     return err;
 }
 
-//  ---- the receipt
-//  --------------------------------------------------------------------------
+//  ---- the receipt -----------------------------------------------------------------
 
 static luna_err refused(luna_exchange *x, const luna_msg_receipt *receipt)
 {

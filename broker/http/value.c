@@ -85,8 +85,7 @@ luna_err luna_http_dtype(const char *name, luna_text value, luna_text *out)
     return wrong(name, "float32, float16 or bfloat16");
 }
 
-//  ---- time
-//  ------------------------------------------------------------------------------
+//  ---- time ------------------------------------------------------------------------
 
 //  "Z", "+hh:mm", "+hhmm" or nothing (*local).
 static bool read_zone(const char *text, int64_t *offset_min, bool *local)

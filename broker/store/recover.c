@@ -171,8 +171,7 @@ static luna_err check_files(const recovery *r)
     return err;
 }
 
-//  ---- all of it
-//  ------------------------------------------------------------------------
+//  ---- all of it -------------------------------------------------------------------
 
 //  A name found here may not be durable yet: it must be before its row is.
 static luna_err recover(const recovery *r)

@@ -216,8 +216,7 @@ luna_err luna_store_open(const luna_store_options *options, luna_store **out,
     return err;
 }
 
-//  ---- the loop's side
-//  ------------------------------------------------------------------
+//  ---- the loop's side -------------------------------------------------------------
 
 void luna_store_submit(luna_store *store, luna_store_op *op)
 {

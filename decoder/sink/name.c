@@ -111,8 +111,8 @@ static void split_model(luna_text model, values *v)
     while (name > 0 && text[name - 1] != '/') name--;
     const size_t end = name + without_extension(text + name, len - name);
     v->model_path = (luna_text){text, end};
-    v->model_name = end > name ? (luna_text){text + name, end - name}
-                               : luna_text_literal(UNKNOWN_MODEL);
+    v->model_name =
+        end > name ? (luna_text){text + name, end - name} : luna_text_of(UNKNOWN_MODEL);
     v->model_dir = (luna_text){text, name > 0 ? name - 1 : 0};
 }
 
@@ -147,13 +147,13 @@ static bool add_word(buffer *b, luna_text word, const values *v)
     const size_t skip = sizeof time - 1;
     if (word.len > skip && memcmp(word.data, time, skip) == 0)
         add_time(b, (luna_text){word.data + skip, word.len - skip}, v);
-    else if (luna_text_equals(word, "model_path"))
+    else if (luna_text_is(word, "model_path"))
         add(b, v->model_path.data, v->model_path.len);
-    else if (luna_text_equals(word, "model_name"))
+    else if (luna_text_is(word, "model_name"))
         add(b, v->model_name.data, v->model_name.len);
-    else if (luna_text_equals(word, "model_dir"))
+    else if (luna_text_is(word, "model_dir"))
         add(b, v->model_dir.data, v->model_dir.len);
-    else if (luna_text_equals(word, "index"))
+    else if (luna_text_is(word, "index"))
         add_number(b, v->index, 1);
     else
         return false;
@@ -261,7 +261,7 @@ static luna_err make_filename(const luna_name_request *r, const values *v, buffe
     LUNA_TRY(expand(r->filename, v, out));
     LUNA_TRY(check_relative(out->data));
     if (out->len > 0) return LUNA_OK;
-    return expand(luna_text_literal(DEFAULT_FILENAME), v, out);
+    return expand(luna_text_of(DEFAULT_FILENAME), v, out);
 }
 
 //  ---- public -----------------------------------------------------------------------

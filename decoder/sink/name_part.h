@@ -16,16 +16,4 @@ bool luna_name_is_up(const char *part, size_t len);
 LUNA_MUST_USE luna_err luna_name_part(const char *part, size_t len,
                                       char out[LUNA_NAME_PART_BYTES]);
 
-//  As luna_text_of and luna_text_is of proto/message.h, without its library.
-static inline luna_text luna_text_literal(const char *text)
-{
-    return (luna_text){text, __builtin_strlen(text)};
-}
-
-static inline bool luna_text_equals(luna_text text, const char *word)
-{
-    return text.len == __builtin_strlen(word) &&
-           __builtin_memcmp(text.data, word, text.len) == 0;
-}
-
 #endif

@@ -375,8 +375,7 @@ static void clean_up(attempt *a)
     }
 }
 
-//  ---- the whole
-//  ------------------------------------------------------------------------
+//  ---- the whole -------------------------------------------------------------------
 
 //  Before there is an anchor a failure leaves nothing.
 static luna_err prepare(attempt *a)

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-//  This file is the only place that knows which backends there are; the first of a device is taken.
+//  This file is the only place that knows which backends there are; the first of a device
+//  is taken.
 static const luna_backend *const backends[] = {
 #if LUNA_VAE_ONEDNN
     &luna_backend_onednn,

@@ -67,8 +67,8 @@ luna_vae_options luna_vae_options_default(void);
 
 //  What a model is. Strings are static or live as long as the engine.
 typedef struct luna_vae_info {
-    const char *family;        //  "taesd"
-    const char *variant;       //  a few words for people: "TAEF2 (pooled blocks)"
+    const char *family;   //  "taesd"
+    const char *variant;  //  a few words for people: "TAESD with pooled blocks (TAEF2)"
     size_t latent_channels;    //  32
     size_t packed_channels;    //  128 when [N, 128, H/2, W/2] is taken too, else 0
     size_t spatial_factor;     //  pixels a side for one latent (unpacked): 8
@@ -77,7 +77,7 @@ typedef struct luna_vae_info {
     float latent_scale;        //  what is applied, see luna_vae_options
     float latent_shift;
     const char *device;     //  "cpu", "cuda:0", "reference"
-    const char *backend;    //  "oneDNN 2.6.3"
+    const char *backend;    //  "oneDNN 2.6"
     const char *precision;  //  "fp32"
 } luna_vae_info;
 

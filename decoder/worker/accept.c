@@ -1,13 +1,11 @@
 #include "decoder/worker/accept.h"
 
-#include "decoder/worker/show.h"
-
 #define SHOWN_BYTES 40
 
 static luna_err refuse(luna_text word, const char *what, const char *offer)
 {
     char shown[SHOWN_BYTES];
-    luna_text_show(word, shown, sizeof shown);
+    luna_text_copy(word, shown, sizeof shown);
     return luna_error(LUNA_UNSUPPORTED, "%s %s is not offered by this decoder; use %s",
                       what, shown, offer);
 }

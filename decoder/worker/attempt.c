@@ -6,7 +6,6 @@
 
 #include "common/log.h"
 #include "decoder/worker/attempts_own.h"
-#include "decoder/worker/show.h"
 
 static luna_attempt *next_waiting(luna_attempts *attempts)
 {
@@ -165,7 +164,7 @@ void luna_attempt_fail(luna_attempt *attempt, luna_err err)
     pthread_mutex_lock(&attempt->table->lock);
     if (attempt->err == LUNA_OK) {
         attempt->err = err;
-        luna_text_show(luna_text_of(luna_error_text()), attempt->detail,
+        luna_text_copy(luna_text_of(luna_error_text()), attempt->detail,
                        sizeof attempt->detail);
     }
     pthread_mutex_unlock(&attempt->table->lock);

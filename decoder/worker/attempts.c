@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "decoder/worker/attempts_own.h"
-#include "decoder/worker/show.h"
 #include "proto/codec.h"
 
 luna_err luna_attempts_new(luna_attempts **out)
@@ -274,7 +273,7 @@ static luna_err tell(luna_attempt *attempt, const luna_id *epoch, void **out, si
     attempt->stage = NULL;
     if (attempt->err == LUNA_OK) {
         attempt->err = err;
-        luna_text_show(luna_text_of(luna_error_text()), attempt->detail,
+        luna_text_copy(luna_text_of(luna_error_text()), attempt->detail,
                        sizeof attempt->detail);
     }
     return luna_error(LUNA_BUSY, "ask again");

@@ -15,8 +15,7 @@
 #define HELLO_MS     5000  //  without a welcome: hello again, on a new socket
 #define SILENT_PINGS 3     //  unanswered, and the link counts as broken
 
-//  ---- stopping
-//  ----------------------------------------------------------------------------
+//  ---- stopping --------------------------------------------------------------------
 
 void luna_link_stop(luna_link *link, const char *why)
 {
@@ -63,8 +62,7 @@ static luna_link_end say_bye(luna_link *link)
                                                           : LUNA_LINK_HURRIED;
 }
 
-//  ---- the loop
-//  ----------------------------------------------------------------------------
+//  ---- the loop --------------------------------------------------------------------
 
 static int64_t next_ms(const luna_link *link)
 {

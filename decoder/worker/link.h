@@ -36,7 +36,7 @@ typedef enum luna_link_end {
 } luna_link_end;
 
 //  Serves until it is told to stop, by a signal or by the broker, and has said bye.
-//  LUNA_UNAVAILABLE for an endpoint that cannot be; LUNA_NO_MEMORY.
+//  LUNA_CONFIG for an endpoint that cannot be; LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_link_run(const luna_link_options *options,
                                      luna_link_end *out);
 

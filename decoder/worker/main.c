@@ -1,13 +1,11 @@
-//  luna-decoder: takes jobs from the broker, decodes them, saves the pictures.
+//  luna-decoder - takes jobs from the broker, decodes them, saves the pictures
 
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "common/log.h"
+#include "common/program.h"
 #include "decoder/vae/backend.h"
 #include "decoder/worker/settings.h"
 #include "decoder/worker/worker.h"
@@ -21,13 +19,12 @@ static const char usage[] =
     "  --print-config    print every setting with its value, and end\n"
     "  --version, --help\n";
 
-typedef enum action { ACTION_SERVE, ACTION_CHECK, ACTION_PRINT, ACTION_SAY } action;
+typedef enum action { SERVE, CHECK, PRINT, TELL_VERSION, TELL_HELP } action;
 
-static int fail(luna_err err)
-{
-    fprintf(stderr, "luna-decoder: %s\n", luna_error_text());
-    return luna_err_exit(err);
-}
+typedef struct command {
+    luna_decoder_flags flags;
+    action action;
+} command;
 
 static luna_err bad_usage(const char *word, const char *what)
 {
@@ -35,47 +32,35 @@ static luna_err bad_usage(const char *word, const char *what)
                       word, what);
 }
 
-static luna_err read_flags(int argc, char **argv, luna_decoder_flags *flags, action *out)
+static luna_err take(int option, command *out)
+{
+    if (option == 'c')
+        out->flags.config = optarg;
+    else if (option == 'n')
+        out->flags.name = optarg;
+    else if (option == 'd')
+        out->flags.device = optarg;
+    else if (option == '?')
+        return LUNA_USAGE;
+    else
+        out->action = (action)option;
+    return LUNA_OK;
+}
+
+static luna_err parse(int argc, char **argv, command *out)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"name", required_argument, NULL, 'n'},
                                             {"device", required_argument, NULL, 'd'},
-                                            {"check-config", no_argument, NULL, 'C'},
-                                            {"print-config", no_argument, NULL, 'P'},
-                                            {"version", no_argument, NULL, 'v'},
-                                            {"help", no_argument, NULL, 'h'},
+                                            {"check-config", no_argument, NULL, CHECK},
+                                            {"print-config", no_argument, NULL, PRINT},
+                                            {"version", no_argument, NULL, TELL_VERSION},
+                                            {"help", no_argument, NULL, TELL_HELP},
                                             {NULL, 0, NULL, 0}};
-    int flag;
     opterr = 0;
-    while ((flag = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (flag) {
-            case 'c':
-                flags->config = optarg;
-                break;
-            case 'n':
-                flags->name = optarg;
-                break;
-            case 'd':
-                flags->device = optarg;
-                break;
-            case 'C':
-                *out = ACTION_CHECK;
-                break;
-            case 'P':
-                *out = ACTION_PRINT;
-                break;
-            case 'v':
-                printf("luna-decoder %s\n", LUNA_VERSION);
-                *out = ACTION_SAY;
-                break;
-            case 'h':
-                fputs(usage, stdout);
-                *out = ACTION_SAY;
-                break;
-            default:
-                return bad_usage(argv[optind - 1], "is unknown or lacks its value");
-        }
-    }
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
+        if (take(option, out) != LUNA_OK)
+            return bad_usage(argv[optind - 1], "is unknown or lacks its value");
     return optind < argc ? bad_usage(argv[optind], "is not an option") : LUNA_OK;
 }
 
@@ -88,36 +73,43 @@ static luna_err check(const luna_decoder_settings *settings, luna_registry *regi
     return luna_backend_find(settings->device, &backend, &index);
 }
 
-static luna_err act(action what, const luna_decoder_flags *flags, luna_registry *registry,
-                    int *exit_code)
+static luna_err run(const command *what, luna_registry *registry,
+                    luna_decoder_settings *settings, int *exit_code)
 {
-    luna_decoder_settings *settings = calloc(1, sizeof *settings);
-    if (!settings) return luna_error(LUNA_NO_MEMORY, "no memory for the settings");
-    luna_err err = luna_decoder_settings_load(flags, registry, settings);
-    if (err == LUNA_OK) luna_log_start("luna-decoder", settings->least);
-    if (err == LUNA_OK && what != ACTION_PRINT) err = check(settings, registry);
-    if (err == LUNA_OK && what == ACTION_PRINT)
+    LUNA_TRY(luna_decoder_settings_load(&what->flags, registry, settings));
+    luna_log_start("luna-decoder", settings->least);
+    if (what->action == PRINT) {
         luna_decoder_settings_print(settings, stdout);
-    if (err == LUNA_OK && what == ACTION_CHECK)
-        puts("luna-decoder: the settings are right");
-    if (err == LUNA_OK && what == ACTION_SERVE)
-        err = luna_worker_serve(settings, registry, exit_code);
+        return LUNA_OK;
+    }
+    LUNA_TRY(check(settings, registry));
+    if (what->action == SERVE) return luna_worker_serve(settings, registry, exit_code);
+    puts("luna-decoder: the settings are right");
+    return LUNA_OK;
+}
+
+static luna_err act(const command *what, int *exit_code)
+{
+    if (what->action == TELL_HELP) fputs(usage, stdout);
+    if (what->action == TELL_VERSION) puts("luna-decoder " LUNA_VERSION);
+    if (what->action == TELL_HELP || what->action == TELL_VERSION) return LUNA_OK;
+    luna_registry *registry = luna_registry_new();
+    luna_decoder_settings *settings = calloc(1, sizeof *settings);
+    const luna_err err = registry && settings
+                             ? run(what, registry, settings, exit_code)
+                             : luna_error(LUNA_NO_MEMORY, "no memory to start");
     free(settings);
+    luna_registry_free(&registry);
     return err;
 }
 
 int main(int argc, char **argv)
 {
     luna_backends_start(argv);
-    luna_decoder_flags flags = {0};
-    action what = ACTION_SERVE;
+    command what = {.action = SERVE};
     int exit_code = 0;
-    luna_err err = read_flags(argc, argv, &flags, &what);
-    if (err != LUNA_OK) return fail(err);
-    if (what == ACTION_SAY) return 0;
-    luna_registry *registry = luna_registry_new();
-    if (!registry) return fail(luna_error(LUNA_NO_MEMORY, "no memory to start"));
-    err = act(what, &flags, registry, &exit_code);
-    luna_registry_free(&registry);
-    return err == LUNA_OK ? exit_code : fail(err);
+    luna_err err = parse(argc, argv, &what);
+    if (err == LUNA_OK) err = act(&what, &exit_code);
+    const int ended = luna_program_end("luna-decoder", err);
+    return ended ? ended : exit_code;
 }

@@ -9,7 +9,6 @@
 #include "common/log.h"
 #include "common/utf8.h"
 #include "decoder/worker/json_members.h"
-#include "decoder/worker/show.h"
 
 #define GEN_PREFIX "gen_"
 

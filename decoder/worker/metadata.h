@@ -6,8 +6,8 @@
 //      gen_<key>             each member of it by itself: a string's text, else JSON
 //      image_type            the input's affix
 //      model_name, custom_metadata
-//      save_timestamp        the time the job was made, ISO 8601: the same in every
-//      attempt batch_index           when the batch has more than one image
+//      save_timestamp        the time the job was made, ISO 8601, so every attempt's
+//      batch_index           when the batch has more than one image
 //
 //  Nothing at all when the job's embed_workflow is false. What is absent or empty is
 //  left out. A text that a PNG cannot hold (a NUL, bytes that are not UTF-8, an odd or

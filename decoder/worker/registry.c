@@ -8,7 +8,6 @@
 #include "common/config.h"
 #include "common/file.h"
 #include "decoder/worker/registry_list.h"
-#include "decoder/worker/show.h"
 
 #define SHOWN_BYTES 120  //  of a job's own word in a sentence
 
@@ -159,8 +158,7 @@ static void find_named(const luna_registry *registry, luna_text word, matches *f
     if (found->count > 1 && luna_text_is(word, found->first->path)) found->count = 1;
 }
 
-//  ---- auto
-//  -----------------------------------------------------------------------------
+//  ---- auto ------------------------------------------------------------------------
 
 typedef struct fitting {
     const luna_vae_question *question;
@@ -209,8 +207,7 @@ static void find_fitting(const luna_registry *registry, const fitting *with,
                 match_add(found, tiers[tier]->items[i]);
 }
 
-//  ---- answers
-//  --------------------------------------------------------------------------
+//  ---- answers ---------------------------------------------------------------------
 
 static void list_all(const luna_registry *registry, char *list, size_t room)
 {
@@ -224,7 +221,7 @@ static luna_err none_found(const luna_registry *registry,
 {
     char list[600], word[SHOWN_BYTES];
     list_all(registry, list, sizeof list);
-    luna_text_show(question->vae, word, sizeof word);
+    luna_text_copy(question->vae, word, sizeof word);
     if (!*list)
         return luna_error(LUNA_UNKNOWN_VAE,
                           "this decoder has no VAE; set [vae] roots to a folder with "
@@ -241,7 +238,7 @@ static luna_err several_found(const luna_vae_question *question, bool automatic,
                               const matches *found)
 {
     char word[SHOWN_BYTES];
-    luna_text_show(question->vae, word, sizeof word);
+    luna_text_copy(question->vae, word, sizeof word);
     if (automatic)
         return luna_error(LUNA_UNKNOWN_VAE,
                           "several VAEs fit a latent of %zu channels; name one of: %s",
@@ -278,7 +275,7 @@ static luna_err check_path(const luna_registry *registry, luna_text word)
     if (!has_parent_part(word) && (!absolute || is_in_a_root(registry, word)))
         return LUNA_OK;
     char shown[SHOWN_BYTES];
-    luna_text_show(word, shown, sizeof shown);
+    luna_text_copy(word, shown, sizeof shown);
     return luna_error(LUNA_FORBIDDEN,
                       "the VAE path '%s' is outside [vae] roots; name a file below one",
                       shown);

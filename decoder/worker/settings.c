@@ -64,8 +64,7 @@ static luna_config config_of(luna_registry *registry)
                          .context = registry};
 }
 
-//  ---- what depends on the machine
-//  ---------------------------------------------------------
+//  ---- what depends on the machine -------------------------------------------------
 
 static uint64_t spare_cores(void)
 {
@@ -91,6 +90,16 @@ static luna_err check_device(const char *device)
                       device);
 }
 
+static luna_err check_broker(const char *endpoint)
+{
+    if (strncmp(endpoint, "ipc://", 6) != 0 && strncmp(endpoint, "tcp://", 6) != 0)
+        return luna_error(LUNA_CONFIG,
+                          "[decoder] broker: '%.200s' is neither ipc:///PATH nor "
+                          "tcp://HOST:PORT",
+                          endpoint);
+    return luna_endpoint_check(endpoint);
+}
+
 static luna_err check(const luna_decoder_settings *settings)
 {
     LUNA_TRY(check_device(settings->device));
@@ -109,7 +118,7 @@ static luna_err check(const luna_decoder_settings *settings)
         return luna_error(LUNA_CONFIG, "[vae] keep must be at least 1");
     if (!luna_utf8_valid(settings->output_roots, strlen(settings->output_roots)))
         return luna_error(LUNA_CONFIG, "[output] roots must be UTF-8");
-    return luna_endpoint_check(settings->broker);
+    return check_broker(settings->broker);
 }
 
 static luna_err complete(luna_decoder_settings *settings)

@@ -12,8 +12,8 @@ static luna_err connect_to(zsock_t *socket, const char *endpoint, zsock_t **out)
     zsock_set_reconnect_ivl(socket, RECONNECT_MS);
     zsock_set_reconnect_ivl_max(socket, RECONNECT_MAX_MS);
     if (zmq_connect(zsock_resolve(socket), endpoint) != 0) {
-        const luna_err err = luna_error(LUNA_UNAVAILABLE, "cannot connect to %s: %s",
-                                        endpoint, zmq_strerror(zmq_errno()));
+        const luna_err err = luna_error(LUNA_CONFIG, "cannot connect to %s: %s", endpoint,
+                                        zmq_strerror(zmq_errno()));
         zsock_destroy(&socket);
         return err;
     }

@@ -13,7 +13,7 @@
 //  A DEALER that says who it is, or a PULL that takes one message at a time; both
 //  reconnect by themselves and connect in the background. `max_bytes` of a message, 0
 //  for no limit. The caller ends them with zsock_destroy.
-//  LUNA_UNAVAILABLE: the endpoint is malformed. LUNA_NO_MEMORY.
+//  LUNA_CONFIG: the endpoint is malformed. LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_wire_dealer(const char *endpoint, const luna_id *identity,
                                         zsock_t **out);
 LUNA_MUST_USE luna_err luna_wire_pull(const char *endpoint, uint64_t max_bytes,

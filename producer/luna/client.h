@@ -117,8 +117,7 @@ bool luna_client_wait(luna_client *client, int64_t deadline_ms);
 //  Notes and returns why something did not happen in time. Not under the lock.
 luna_err luna_client_late(luna_client *client, const char *what);
 
-//  ---- loop.c, session.c, intake.c, watch.c: the background thread
-//  ----------------------
+//  ---- loop.c, session.c, intake.c, watch.c: the background thread -----------------
 
 void *luna_loop_run(void *client);
 
@@ -151,8 +150,7 @@ void luna_watch_reset(luna_client *client);
 void luna_ask_answer(luna_client *client, const luna_msg_answer *answer,
                      zmq_msg_t *frame);
 
-//  ---- ask.c, answer.c: for the functions of luna.h
-//  ---------------------------------------
+//  ---- ask.c, answer.c: for the functions of luna.h --------------------------------
 
 typedef struct luna_question {
     luna_msg_type type;  //  LUNA_MSG_QUERY, LUNA_MSG_CANCEL or LUNA_MSG_RETRY

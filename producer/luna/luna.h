@@ -186,7 +186,9 @@ typedef struct luna_extra {
     const char *value;
 } luna_extra;
 
-//  One job. JSON texts travel as the bytes they are and are never re-written.
+//  One job. JSON texts travel as the bytes they are and are never re-written. A decoder
+//  that does not offer a format, save mode or quality gate fails the job with
+//  LUNA_RC_UNSUPPORTED; luna-decoder offers "png", "daemon" and "disabled".
 typedef struct luna_submission {
     const char *job_id;           //  a UUID of the caller's; default NULL, a new one
     uint32_t priority;            //  0 to 9, 9 most urgent; default 5

@@ -74,7 +74,9 @@ static const luna_flag retry_flags[] = {
 
 static const char submit_note[] =
     "Prints the job id. The options from --affix to --lossless-webp belong to the\n"
-    "--latents before them; given before the first --latents, to all inputs.\n";
+    "--latents before them; given before the first --latents, to all inputs.\n"
+    "luna-decoder offers png, daemon and no quality gate; a job that asks for another\n"
+    "fails with a sentence.\n";
 static const char retry_note[] = "With --failed instead of an ID: every failed job.\n";
 
 const luna_command luna_commands[] = {

@@ -1,10 +1,9 @@
 #include "producer/lunactl/lunactl.h"
 
+#include "common/program.h"
 #include "producer/lunactl/flags.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 luna_err luna_ctl_rc(int rc)
 {
@@ -23,13 +22,6 @@ luna_err luna_ctl_connect(luna_ctl *ctl)
     return luna_ctl_rc(luna_wait_available(ctl->client, LUNA_CTL_WAIT_MS));
 }
 
-//  A full disk behind stdout shows only now.
-static luna_err flush_output(luna_err err)
-{
-    if (fflush(stdout) == 0 && !ferror(stdout)) return err;
-    return err == LUNA_OK ? luna_error_errno(LUNA_IO, "cannot write the output") : err;
-}
-
 static luna_err run(luna_ctl *ctl, const luna_command *command)
 {
     if (ctl->help) {
@@ -45,16 +37,6 @@ static luna_err run(luna_ctl *ctl, const luna_command *command)
     return command->run(ctl);
 }
 
-//  One line whatever the sentence holds.
-static void print_error(void)
-{
-    char line[1024];
-    snprintf(line, sizeof line, "%s", luna_error_text());
-    for (char *c = line; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = ' ';
-    fprintf(stderr, "lunactl: %s\n", line);
-}
-
 int luna_ctl_main(int argc, char **argv)
 {
     const luna_command *command = NULL;
@@ -63,7 +45,5 @@ int luna_ctl_main(int argc, char **argv)
     luna_err err = luna_flags_read(&ctl, argc, argv, &command);
     if (err == LUNA_OK) err = run(&ctl, command);
     luna_client_destroy(&ctl.client, 0);
-    err = flush_output(err);
-    if (err != LUNA_OK) print_error();
-    return luna_err_exit(err);
+    return luna_program_end("lunactl", err);
 }

@@ -1,10 +1,11 @@
 """Command lines: exit codes, one line on stderr, and a broker that is not there."""
 
 import os
+import subprocess
 
 import pytest
 from files import VAE, batch, photograph
-from luna import LIBRARY, ROOT
+from luna import BIN, LIBRARY, ROOT
 
 PROGRAMS = ("luna-broker", "luna-decoder", "lunactl", "luna-vae")
 
@@ -23,6 +24,27 @@ def test_help_and_version(home, program):
     assert done.code == 0 and program in done.out and not done.err, done
     done = home.run(program, "--version")
     assert done.code == 0 and done.out.strip(), done
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_output_that_cannot_be_written(home, program):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([BIN / program, "--help"], stdout=full, stderr=subprocess.PIPE,
+                              timeout=30)
+    assert done.returncode == 74, done
+    assert done.stderr.count(b"\n") == 1 and program.encode() in done.stderr, done
+
+
+@pytest.mark.parametrize("program, setting, value", [
+    ("luna-broker", "LUNA_HTTP_LISTEN", "nonsense"),
+    ("luna-broker", "LUNA_HTTP_LISTEN", "0.0.0.0:0"),
+    ("luna-broker", "LUNA_BROKER_CONTROL", "tcp://*:1"),
+    ("luna-decoder", "LUNA_DECODER_BROKER", "nonsense"),
+    ("luna-decoder", "LUNA_DECODER_DEVICE", "gpu")])
+def test_a_wrong_setting_is_found_by_check_config(home, program, setting, value):
+    done = home.run(program, "--check-config", **{setting: value})
+    assert done.code == 78, done
+    assert done.err.count("\n") == 1 and value in done.err and not done.out, done
 
 
 @pytest.mark.parametrize("program", ["luna-broker", "luna-decoder"])

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-void tool_print_json(const char *text)
+//  As a JSON string.
+static void print_quoted(const char *text)
 {
     char quoted[512];
     luna_json_text_write(text, strlen(text), quoted, sizeof quoted);
@@ -15,9 +16,9 @@ void tool_print_json(const char *text)
 static void print_json(const luna_vae_info *info)
 {
     printf("{\"family\": ");
-    tool_print_json(info->family);
+    print_quoted(info->family);
     printf(", \"variant\": ");
-    tool_print_json(info->variant);
+    print_quoted(info->variant);
     printf(
         ", \"latent_channels\": %zu, \"packed_channels\": %zu, \"spatial_factor\": %zu",
         info->latent_channels, info->packed_channels, info->spatial_factor);
@@ -26,11 +27,11 @@ static void print_json(const luna_vae_info *info)
     printf(", \"latent_scale\": %.9g, \"latent_shift\": %.9g", (double)info->latent_scale,
            (double)info->latent_shift);
     printf(", \"device\": ");
-    tool_print_json(info->device);
+    print_quoted(info->device);
     printf(", \"backend\": ");
-    tool_print_json(info->backend);
+    print_quoted(info->backend);
     printf(", \"precision\": ");
-    tool_print_json(info->precision);
+    print_quoted(info->precision);
     puts("}");
 }
 

@@ -1,5 +1,6 @@
 //  luna-vae: look at, run and time a VAE decoder without the rest of Luna
 
+#include "common/program.h"
 #include "decoder/vae/backend.h"
 #include "decoder/vae/tool/tool.h"
 
@@ -47,11 +48,7 @@ static bool asked(int argc, char **argv, const char *option)
 
 static int finish(luna_err err)
 {
-    //  What stdout could not take, a full disk say, must not pass for success.
-    if (err == LUNA_OK && (fflush(stdout) != 0 || ferror(stdout)))
-        err = luna_error_errno(LUNA_IO, "cannot write to stdout");
-    if (err != LUNA_OK) fprintf(stderr, "luna-vae: %s\n", luna_error_text());
-    return luna_err_exit(err);
+    return luna_program_end("luna-vae", err);
 }
 
 int main(int argc, char **argv)

@@ -25,9 +25,6 @@ luna_err tool_bench(const tool_options *options);
 //  Reads the whole command line after the command's name into *options. LUNA_USAGE.
 luna_err tool_options_read(int argc, char **argv, tool_options *options);
 
-//  Writes `text` as a JSON string to stdout.
-void tool_print_json(const char *text);
-
 //  A safetensors image of a decoder of the family with seeded random weights; the caller
 //  frees *data. LUNA_USAGE for a family this tool cannot make.
 luna_err tool_random_model(const char *family, void **data, size_t *len);

@@ -117,6 +117,18 @@ static void test_clocks(void **state)
     assert_int_equal(luna_utc_offset_min(luna_wall_ms()), 330);
 }
 
+static void test_error_text_is_utf8(void **state)
+{
+    (void)state;
+    (void)luna_error(LUNA_IO, "'%s' and %.3s", "a\xe9\xc3\xa9z", "ab\xc3\xa9");
+    assert_string_equal(luna_error_text(), "'a?\xc3\xa9z' and ab?");
+    char long_text[2000];
+    memset(long_text, 'x', 1022);
+    strcpy(long_text + 1022, "\xc3\xa9");
+    (void)luna_error(LUNA_IO, "%s", long_text);
+    assert_string_equal(luna_error_text() + 1021, "x?");
+}
+
 static void test_log_is_one_clean_line(void **state)
 {
     (void)state;
@@ -147,6 +159,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error_table),
         cmocka_unit_test(test_error_text),
+        cmocka_unit_test(test_error_text_is_utf8),
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_paths),

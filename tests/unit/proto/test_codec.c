@@ -177,6 +177,10 @@ static void test_limits_and_required_fields(void **state)
     job.vae = (luna_text){0};
     assert_int_equal(luna_msg_size(LUNA_MSG_JOB, &job), 0);
     assert_non_null(strstr(luna_error_text(), "'vae'"));
+    job = sample_job(1);
+    job.filename = luna_text_of("caf\xe9");
+    assert_int_equal(luna_msg_size(LUNA_MSG_JOB, &job), 0);
+    assert_non_null(strstr(luna_error_text(), "'filename'"));
     char small[16];
     size_t used;
     job = sample_job(1);

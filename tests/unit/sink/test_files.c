@@ -282,8 +282,7 @@ static void test_refused_images(void **state)
     assert_int_equal(count_names(ROOT, false) + count_names(ROOT, true), 0);
 }
 
-//  ---- failures
-//  -------------------------------------------------------------------------
+//  ---- failures --------------------------------------------------------------------
 
 typedef struct failing {
     int at, seen, code;
@@ -386,8 +385,7 @@ static void test_every_name_taken_moves_on(void **state)
     assert_string_equal(strrchr(record.path, '/'), "/img_03000.png");
 }
 
-//  ---- sweep
-//  ----------------------------------------------------------------------------
+//  ---- sweep -----------------------------------------------------------------------
 
 static void make_old(const char *path)
 {

@@ -66,8 +66,7 @@ static void make_ops(luna_store_op ops[STEPS_OF_LIFE])
     ops[5].in.finish.images = (luna_store_images){.items = pictures, .count = 2};
 }
 
-//  ---- one life
-//  -------------------------------------------------------------------------
+//  ---- one life --------------------------------------------------------------------
 
 //  Says which steps were reported done, by writing their numbers to `tell`.
 static void live(luna_store *store, bool together, int tell)
@@ -124,8 +123,7 @@ static bool fail_at(int at, int code, bool from, bool together, int tell)
     return hit;
 }
 
-//  ---- what must hold
-//  --------------------------------------------------------------------
+//  ---- what must hold --------------------------------------------------------------
 
 static look look_at(luna_store *store, int job)
 {
@@ -200,8 +198,7 @@ static void assert_holds(const bool *done, bool exact)
     luna_store_close(&store);
 }
 
-//  ---- the sweeps
-//  -------------------------------------------------------------------------
+//  ---- the sweeps ------------------------------------------------------------------
 
 typedef struct sweep {
     int code;  //  0: the process dies

@@ -261,8 +261,7 @@ static int teardown(void **state)
     return 0;
 }
 
-//  ---- tests
-//  -----------------------------------------------------------------------------
+//  ---- tests -----------------------------------------------------------------------
 
 static void it_says_who_it_is_and_maps_on_the_same_host(void **state)
 {
