@@ -68,8 +68,10 @@ static bool same_status(const luna_msg_status *a, const luna_msg_status *b)
 void luna_events_status(luna_broker *b)
 {
     const luna_msg_status status = luna_info_status(b);
-    if (same_status(&status, &b->told)) return;
+    const bool accepting = luna_text_is(status.accepting, "yes");
+    if (same_status(&status, &b->told) && accepting == b->told_accepting) return;
     b->told = status;
+    b->told_accepting = accepting;
     b->seq++;
     publish(b, "status",
             &(luna_msg_event){.kind = luna_text_of("status"), .status = &status});

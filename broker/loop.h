@@ -69,6 +69,7 @@ typedef struct luna_broker {
     uint64_t seq;                     //  of the latest event
     uint64_t ended[LUNA_JOB_STATES];  //  finished jobs by state
     luna_msg_status told;             //  status of the latest status event
+    bool told_accepting;              //  what it said of accepting; the text is not kept
     int64_t status_due_ms;
     int64_t forget_due_ms;
     int64_t watchdog_due_ms;

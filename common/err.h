@@ -63,7 +63,8 @@ bool luna_err_retry(luna_err err);
 
 //  Notes the sentence of a failure for the calling thread and returns `err`, so
 //  that `return luna_error(LUNA_IO, "...")` is one line. Longer texts are cut at
-//  1023 bytes; bytes that are no UTF-8 become '?'. A previous sentence may be an argument ("%s" of luna_error_text()).
+//  1023 bytes; bytes that are no UTF-8 become '?'. A previous sentence may be an
+//  argument ("%s" of luna_error_text()).
 luna_err luna_error(luna_err err, const char *format, ...) LUNA_PRINTF(2, 3);
 
 //  As luna_error, with ": " and the text of `errno` appended; ENOSPC and EDQUOT

@@ -32,12 +32,13 @@ _USUAL_PATHS = (
 
 
 class LunaError(RuntimeError):
-    """An error of Luna: `code` is a luna_rc, `word` its name, the text one sentence."""
+    """An error of Luna: `code` is a luna_rc, `word` its name, `sentence` what happened."""
 
     def __init__(self, code, word, sentence):
         super().__init__(f"Luna: {sentence} ({word})" if sentence else f"Luna: {word}")
         self.code = code
         self.word = word
+        self.sentence = sentence or word
 
 
 class LibraryMissing(RuntimeError):

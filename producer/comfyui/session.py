@@ -80,7 +80,9 @@ class Session:
         except LunaError as error:
             if error.code in (RC_TIMEOUT, RC_UNAVAILABLE):
                 return False
-            _log.error("Luna: job %s was not saved. %s", job_id, error)
+            # Sentences on a job's own end begin with its id.
+            reason = error.sentence.removeprefix(f"job {job_id} ")
+            _log.error("Luna: job %s was not saved: %s", job_id, reason)
         return True
 
     def close(self):

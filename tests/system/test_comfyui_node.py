@@ -129,8 +129,11 @@ def test_refused_latents(comfy, samples, words):
 def test_a_failure_is_in_comfyuis_log(comfy, caplog):
     job = comfy.luna.expect(comfy.run(comfyui.Tensor(batch(1)), vae_name="no_such_vae"), "failed")
     comfy.luna.wait_job(job, "failed")
-    wait_for(lambda: any(job in record.getMessage() and "unknown_vae" in record.getMessage()
-                         for record in caplog.records), "the log says it")
+    said = wait_for(lambda: [record.getMessage() for record in caplog.records
+                             if job in record.getMessage()], "the log says it")
+    assert len(said) == 1 and said[0].startswith(f"Luna: job {job} was not saved: failed "), said
+    assert said[0].count(job) == said[0].count("unknown_vae") == 1, said
+    assert "no_such_vae" in said[0]
 
 
 def test_without_the_library(comfy, monkeypatch):
