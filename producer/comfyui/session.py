@@ -92,7 +92,7 @@ class Session:
         self._thread.join()  # it waits at most _STEP_MS at a time
         lost = self.client.close(LINGER_MS)
         if lost:
-            _log.error("Luna: %d jobs could not be handed to the broker and are lost", lost)
+            _log.error("Luna: jobs that no broker confirmed, probably lost: %d", lost)
 
 
 def session():

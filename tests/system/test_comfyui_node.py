@@ -14,7 +14,8 @@ from files import (VAE, batch, image_pixels, photograph, photograph_latent, phot
 from luna import LIBRARY, wait_for
 
 PROMPT = {"3": {"class_type": "KSampler", "inputs": {"seed": 18446744073709551615, "cfg": 7.5},
-                "_meta": {"title": "Sampler \u2013 \u6708"}}}
+                "_meta": {"title": "Sampler \u2013 \u6708"},
+                "is_changed": [float("nan")]}}  # ComfyUI adds it where IS_CHANGED is always true
 WORKFLOW = {"nodes": [{"id": 3, "type": "KSampler"}], "version": 0.4, "extra": {"ds": [1.0, None]}}
 HIDDEN = {"prompt": PROMPT, "extra_pnginfo": {"workflow": WORKFLOW}, "unique_id": "9"}
 
