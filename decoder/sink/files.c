@@ -31,6 +31,13 @@ static luna_err files_put(luna_sink *sink, const luna_image *image,
     return luna_error(LUNA_IO, "an image is saved and deleted over and over");
 }
 
+static luna_err files_check(luna_sink *sink, luna_text output_dir, const luna_name *name)
+{
+    luna_place place;
+    return luna_place_find(&((const luna_files *)sink)->roots, output_dir, name->folder,
+                           &place);
+}
+
 static luna_err files_sweep(luna_sink *sink, int64_t older_than_ms)
 {
     return luna_sweep(&((const luna_files *)sink)->roots, older_than_ms);
@@ -45,6 +52,7 @@ static void files_close(luna_sink *sink)
 
 static const luna_sink_ops files_ops = {.name = "files",
                                         .find = files_find,
+                                        .check = files_check,
                                         .put = files_put,
                                         .sweep = files_sweep,
                                         .close = files_close};

@@ -6,6 +6,11 @@ luna_err luna_sink_find(luna_sink *sink, const luna_image_key *key,
     return sink->ops->find(sink, key, record, found);
 }
 
+luna_err luna_sink_check(luna_sink *sink, luna_text output_dir, const luna_name *name)
+{
+    return sink->ops->check(sink, output_dir, name);
+}
+
 luna_err luna_sink_put(luna_sink *sink, const luna_image *image,
                        luna_image_record *record)
 {

@@ -55,6 +55,7 @@ typedef struct luna_sink_ops {
     const char *name;  //  "files"; for the log
     luna_err (*find)(luna_sink *sink, const luna_image_key *key,
                      luna_image_record *record, bool *found);
+    luna_err (*check)(luna_sink *sink, luna_text output_dir, const luna_name *name);
     luna_err (*put)(luna_sink *sink, const luna_image *image, luna_image_record *record);
     luna_err (*sweep)(luna_sink *sink, int64_t older_than_ms);
     void (*close)(luna_sink *sink);
@@ -72,6 +73,12 @@ struct luna_sink {
 //  Thread-safe.
 LUNA_MUST_USE luna_err luna_sink_find(luna_sink *sink, const luna_image_key *key,
                                       luna_image_record *record, bool *found);
+
+//  Would a picture of this name be taken? Ask before decoding: what a job asks for
+//  wrongly should not cost a decode. Makes nothing; gives the errors of put that can be
+//  told without making a folder. Thread-safe.
+LUNA_MUST_USE luna_err luna_sink_check(luna_sink *sink, luna_text output_dir,
+                                       const luna_name *name);
 
 //  Keeps the image. On success it is on stable storage and *record tells where; for
 //  an image that was kept before, *record is the first one's, whatever `image` holds.

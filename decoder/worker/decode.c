@@ -169,9 +169,10 @@ static luna_err decode_batch(const luna_decode *decode, const batch *from,
     return LUNA_OK;
 }
 
-//  Every batch is measured before the first is decoded, so that a job whose second
-//  input does not fit leaves no half of itself behind.
-static luna_err open_batches(const luna_msg_job *job, luna_vae *vae, batch *batches)
+//  Every batch is measured and has its place before the first is decoded, so that a job
+//  whose second input does not fit leaves no half of itself behind.
+static luna_err open_batches(luna_sink *sink, const luna_msg_job *job, luna_vae *vae,
+                             batch *batches)
 {
     for (size_t i = 0; i < job->inputs.count; i++) {
         luna_name name;
@@ -180,6 +181,7 @@ static luna_err open_batches(const luna_msg_job *job, luna_vae *vae, batch *batc
         LUNA_TRY(read_latents(&job->inputs.items[i], &batches[i].latents));
         LUNA_TRY(luna_vae_output_shape(vae, &batches[i].latents, &batches[i].shape));
         LUNA_TRY(luna_picture_name(job, &key, &name));
+        LUNA_TRY(luna_sink_check(sink, job->output_dir, &name));
     }
     return LUNA_OK;
 }
@@ -190,7 +192,7 @@ static luna_err decode_missing(const luna_decode *decode, const todo *list)
     luna_vae *vae = NULL;
     luna_attempt_stage(decode->attempt, "loading");
     LUNA_TRY(choose_vae(decode, list->job, &vae));
-    LUNA_TRY(open_batches(list->job, vae, batches));
+    LUNA_TRY(open_batches(decode->sink, list->job, vae, batches));
     luna_attempt_stage(decode->attempt, "decoding");
     for (size_t i = 0; i < list->job->inputs.count; i++) {
         const luna_err err =

@@ -166,6 +166,9 @@ static void check_dir(luna_sink *sink, const char *dir, const char *folder, luna
     luna_image image = make_image(luna_id_new(), &name, "abc");
     luna_image_record record;
     image.output_dir = text(dir);
+    //  Asking beforehand never refuses what a put takes, nor for another reason.
+    const luna_err before = luna_sink_check(sink, image.output_dir, &name);
+    if (before != LUNA_OK) assert_int_equal(before, want);
     const luna_err got = luna_sink_put(sink, &image, &record);
     if (got != want) fail_msg("%s: %s", dir, got ? luna_error_text() : "taken");
 }
@@ -215,6 +218,8 @@ static void test_only_inside_the_roots(void **state)
 
 static void test_error_names_the_roots(void **state)
 {
+    const luna_name name = make_name("", "img");
+    assert_int_equal(luna_sink_check(*state, text("/tmp"), &name), LUNA_FORBIDDEN);
     check_dir(*state, "/tmp", "", LUNA_FORBIDDEN);
     assert_non_null(strstr(luna_error_text(), "/root)"));
 }
