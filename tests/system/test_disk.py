@@ -52,8 +52,13 @@ def test_full_spool_disk(home):
     """Not stored: `busy`, never `accepted`; and accepted when there is room again."""
     state = home.home / "state"
     with small_disk(state, "16m"):
-        home.start(LUNA_STORE_RESERVE="1MiB")
+        home.start_broker(LUNA_STORE_RESERVE="1MiB")
+        watcher = wire.Subscriber(home.client, "status")
+        assert watcher.next()[1]["status"]["accepting"] == "yes"
         filler = fill_up(state)
+        wait_for(lambda: "reserve" in watcher.next()[1]["status"]["accepting"],
+                 "an event tells that nothing is accepted")
+        home.start_decoder("one")
         with wire.Producer(home.endpoint) as producer:
             job_id = wire.new_id()
 
