@@ -22,6 +22,7 @@
 #define LUNA_MAX_NAME_BYTES   1024    //  names, affixes, words
 #define LUNA_MAX_PATH_BYTES   4096
 #define LUNA_MAX_TEXT_BYTES   65536     //  custom metadata, error sentences
+#define LUNA_MAX_PAGE_BYTES   4194304   //  the metrics of one broker
 #define LUNA_MAX_JSON_BYTES   33554432  //  prompt, workflow, metadata: 32 MiB each
 #define LUNA_PRIORITY_MAX     9         //  most urgent
 #define LUNA_PRIORITY_DEFAULT 5
@@ -72,6 +73,7 @@ typedef struct luna_msg_job {
     uint64_t created_ms;     //  the producer's wall clock
     int64_t utc_offset_min;  //  its time zone
     uint64_t priority;       //  0 to 9, 9 most urgent
+    uint64_t deadline_ms;    //  from acceptance to completion at most; 0: no limit
     luna_text vae;           //  a name, a path or "auto"
     luna_text output_dir;    //  absolute; absent: the decoder's first root
     luna_text save_path;     //  template of the folders below output_dir
@@ -94,14 +96,28 @@ typedef struct luna_msg_job {
 
 typedef struct luna_msg_receipt {
     luna_id id;
-    luna_text status;   //  "accepted", "busy" or "refused"
-    luna_text error;    //  error name unless accepted
-    luna_text detail;   //  one sentence unless accepted
+    luna_text status;   //  "accepted", "busy", "refused"; to an offer also "send"
+    luna_text error;    //  error name with busy and refused
+    luna_text detail;   //  one sentence with busy and refused
     uint64_t retry_ms;  //  with busy: ask again after this time
     uint64_t position;  //  with accepted: jobs ahead of it
     uint64_t images;
-    bool duplicate;  //  the id was known; the first receipt is repeated
+    bool duplicate;    //  the id was known; the first receipt is repeated
+    bool offer_first;  //  the client's credit is used up: offer jobs before sending them
 } luna_msg_receipt;
+
+//  A job that would be sent: asks before its bytes move.
+typedef struct luna_msg_offer {
+    luna_id id;
+    luna_id client;  //  routing id of the DEALER that gets the receipt
+    uint64_t bytes;  //  of the job message
+    uint64_t priority;
+} luna_msg_offer;
+
+//  To a client that was told "busy": there is room for it again.
+typedef struct luna_msg_grant {
+    bool offer_first;
+} luna_msg_grant;
 
 //  One saved picture.
 typedef struct luna_msg_image {
@@ -151,6 +167,7 @@ typedef struct luna_msg_welcome {
     uint64_t lease_ms;
     uint64_t ping_ms;
     uint64_t max_job_bytes;
+    bool offer_first;  //  producer: as in a receipt
 } luna_msg_welcome;
 
 typedef struct luna_msg_ready {  //  also "credit": a change of it
@@ -220,16 +237,21 @@ typedef struct luna_msg_failed {
 
 typedef struct luna_msg_query {
     uint64_t re;      //  repeated in the answer
-    luna_text what;   //  "status", "jobs", "job", "decoders"
+    luna_text what;   //  "status", "jobs", "job", "decoders", "metrics"
     luna_id id;       //  job
     luna_text state;  //  jobs: only these
     uint64_t limit;   //  jobs: newest first, at most this many
 } luna_msg_query;
 
-typedef struct luna_msg_order {  //  "cancel", "retry"
-    uint64_t re;                 //  0: no answer is wanted
-    luna_id id;
-    uint64_t attempt;  //  cancel to a decoder: this attempt and older ones; 0: any
+//  "cancel", "retry", "prioritise", "pause", "resume", "drain"
+typedef struct luna_msg_order {
+    uint64_t re;        //  0: no answer is wanted
+    luna_id id;         //  the job of cancel, retry and prioritise
+    uint64_t attempt;   //  cancel to a decoder: this attempt and older ones; 0: any
+    bool failed;        //  retry: all failed jobs instead of one
+    uint64_t priority;  //  prioritise: the new one
+    bool next;          //  prioritise: before all others instead
+    luna_text decoder;  //  drain and resume: this one; absent: all
 } luna_msg_order;
 
 typedef struct luna_msg_status {
@@ -243,6 +265,11 @@ typedef struct luna_msg_status {
     uint64_t decoders;    //  ready
     luna_text accepting;  //  "yes", or why not
     luna_text version;
+    bool paused;          //  no attempt is started until "resume"
+    uint64_t images;      //  saved since the broker's start
+    uint64_t free_bytes;  //  of the spool's disk
+    uint64_t uptime_ms;
+    luna_text alarm;  //  what needs a person, one sentence
 } luna_msg_status;
 
 typedef struct luna_msg_job_info {
@@ -265,6 +292,8 @@ typedef struct luna_msg_job_info {
     luna_text error;
     luna_text detail;
     LUNA_LIST_OF(luna_msg_image) files;
+    uint64_t deadline_ms;  //  wall clock; 0: none
+    bool next;             //  goes before all others
 } luna_msg_job_info;
 
 typedef struct luna_msg_decoder_info {
@@ -281,6 +310,7 @@ typedef struct luna_msg_decoder_info {
     uint64_t jobs_failed;
     uint64_t seen_ms;  //  since its last message
     LUNA_LIST_OF(luna_msg_vae) vaes;
+    luna_text vae;  //  of the job it was given last
 } luna_msg_decoder_info;
 
 typedef struct luna_msg_answer {
@@ -290,6 +320,8 @@ typedef struct luna_msg_answer {
     const luna_msg_status *status;
     LUNA_LIST_OF(luna_msg_job_info) jobs;
     LUNA_LIST_OF(luna_msg_decoder_info) decoders;
+    uint64_t changed;  //  orders: jobs or decoders it applied to
+    luna_text text;    //  metrics: Prometheus text format
 } luna_msg_answer;
 
 //  ---- events -----------------------------------------------------------------------
@@ -307,24 +339,30 @@ typedef struct luna_msg_event {
 //  ---- the table of messages ----------------------------------------------------------
 
 //  X(symbol, type on the wire, struct)
-#define LUNA_MSG_TABLE(X)                      \
-    X(JOB, "job", luna_msg_job)                \
-    X(RECEIPT, "receipt", luna_msg_receipt)    \
-    X(HELLO, "hello", luna_msg_hello)          \
-    X(WELCOME, "welcome", luna_msg_welcome)    \
-    X(READY, "ready", luna_msg_ready)          \
-    X(CREDIT, "credit", luna_msg_ready)        \
-    X(PING, "ping", luna_msg_ping)             \
-    X(PONG, "pong", luna_msg_pong)             \
-    X(BYE, "bye", luna_msg_bye)                \
-    X(WORK, "work", luna_msg_work)             \
-    X(PROGRESS, "progress", luna_msg_progress) \
-    X(DONE, "done", luna_msg_done)             \
-    X(FAILED, "failed", luna_msg_failed)       \
-    X(QUERY, "query", luna_msg_query)          \
-    X(CANCEL, "cancel", luna_msg_order)        \
-    X(RETRY, "retry", luna_msg_order)          \
-    X(ANSWER, "answer", luna_msg_answer)       \
+#define LUNA_MSG_TABLE(X)                       \
+    X(JOB, "job", luna_msg_job)                 \
+    X(RECEIPT, "receipt", luna_msg_receipt)     \
+    X(OFFER, "offer", luna_msg_offer)           \
+    X(GRANT, "grant", luna_msg_grant)           \
+    X(HELLO, "hello", luna_msg_hello)           \
+    X(WELCOME, "welcome", luna_msg_welcome)     \
+    X(READY, "ready", luna_msg_ready)           \
+    X(CREDIT, "credit", luna_msg_ready)         \
+    X(PING, "ping", luna_msg_ping)              \
+    X(PONG, "pong", luna_msg_pong)              \
+    X(BYE, "bye", luna_msg_bye)                 \
+    X(WORK, "work", luna_msg_work)              \
+    X(PROGRESS, "progress", luna_msg_progress)  \
+    X(DONE, "done", luna_msg_done)              \
+    X(FAILED, "failed", luna_msg_failed)        \
+    X(QUERY, "query", luna_msg_query)           \
+    X(CANCEL, "cancel", luna_msg_order)         \
+    X(RETRY, "retry", luna_msg_order)           \
+    X(PRIORITISE, "prioritise", luna_msg_order) \
+    X(PAUSE, "pause", luna_msg_order)           \
+    X(RESUME, "resume", luna_msg_order)         \
+    X(DRAIN, "drain", luna_msg_order)           \
+    X(ANSWER, "answer", luna_msg_answer)        \
     X(EVENT, "event", luna_msg_event)
 
 typedef enum luna_msg_type {

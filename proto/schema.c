@@ -61,6 +61,7 @@ static const luna_field job_fields[] = {
     REQ(created_ms, UINT, ANY),
     OPT(utc_offset_min, INT, 1440),
     DEF(priority, UINT, LUNA_PRIORITY_MAX, LUNA_PRIORITY_DEFAULT),
+    OPT(deadline_ms, UINT, ANY),
     REQ(vae, TEXT, PATH),
     OPT(output_dir, TEXT, PATH),
     OPT(save_path, TEXT, PATH),
@@ -84,10 +85,26 @@ static const luna_field job_fields[] = {
 
 #define ROW luna_msg_receipt
 static const luna_field receipt_fields[] = {
-    REQ(id, ID, 16),          REQ(status, TEXT, 16),
-    OPT(error, TEXT, 32),     OPT(detail, TEXT, TEXT_MAX),
-    OPT(retry_ms, UINT, ANY), OPT(position, UINT, ANY),
-    OPT(images, UINT, ANY),   OPT(duplicate, BOOL, 1),
+    REQ(id, ID, 16),           REQ(status, TEXT, 16),
+    OPT(error, TEXT, 32),      OPT(detail, TEXT, TEXT_MAX),
+    OPT(retry_ms, UINT, ANY),  OPT(position, UINT, ANY),
+    OPT(images, UINT, ANY),    OPT(duplicate, BOOL, 1),
+    OPT(offer_first, BOOL, 1),
+};
+#undef ROW
+
+#define ROW luna_msg_offer
+static const luna_field offer_fields[] = {
+    REQ(id, ID, 16),
+    REQ(client, ID, 16),
+    REQ(bytes, UINT, ANY),
+    DEF(priority, UINT, LUNA_PRIORITY_MAX, LUNA_PRIORITY_DEFAULT),
+};
+#undef ROW
+
+#define ROW luna_msg_grant
+static const luna_field grant_fields[] = {
+    OPT(offer_first, BOOL, 1),
 };
 #undef ROW
 
@@ -139,11 +156,12 @@ static const luna_field hello_fields[] = {
 
 #define ROW luna_msg_welcome
 static const luna_field welcome_fields[] = {
-    REQ(epoch, ID, 16),      OPT(version, TEXT, 64),
-    OPT(intake, TEXT, PATH), OPT(events, TEXT, PATH),
-    OPT(slot, TEXT, PATH),   OPT(spool_dir, TEXT, PATH),
-    OPT(host, TEXT, NAME),   OPT(lease_ms, UINT, ANY),
-    REQ(ping_ms, UINT, ANY), OPT(max_job_bytes, UINT, ANY),
+    REQ(epoch, ID, 16),        OPT(version, TEXT, 64),
+    OPT(intake, TEXT, PATH),   OPT(events, TEXT, PATH),
+    OPT(slot, TEXT, PATH),     OPT(spool_dir, TEXT, PATH),
+    OPT(host, TEXT, NAME),     OPT(lease_ms, UINT, ANY),
+    REQ(ping_ms, UINT, ANY),   OPT(max_job_bytes, UINT, ANY),
+    OPT(offer_first, BOOL, 1),
 };
 #undef ROW
 
@@ -234,8 +252,12 @@ static const luna_field query_fields[] = {
 #define ROW luna_msg_order
 static const luna_field order_fields[] = {
     OPT(re, UINT, ANY),
-    REQ(id, ID, 16),
+    OPT(id, ID, 16),
     OPT(attempt, UINT, ANY),
+    OPT(failed, BOOL, 1),
+    DEF(priority, UINT, LUNA_PRIORITY_MAX, LUNA_PRIORITY_DEFAULT),
+    OPT(next, BOOL, 1),
+    OPT(decoder, TEXT, NAME),
 };
 #undef ROW
 
@@ -246,6 +268,9 @@ static const luna_field status_fields[] = {
     OPT(cancelled, UINT, ANY),      OPT(queued_bytes, UINT, ANY),
     OPT(oldest_ms, UINT, ANY),      OPT(decoders, UINT, ANY),
     OPT(accepting, TEXT, TEXT_MAX), OPT(version, TEXT, 64),
+    OPT(paused, BOOL, 1),           OPT(images, UINT, ANY),
+    OPT(free_bytes, UINT, ANY),     OPT(uptime_ms, UINT, ANY),
+    OPT(alarm, TEXT, TEXT_MAX),
 };
 #undef ROW
 static const luna_schema status_schema = SCHEMA("status", luna_msg_status, status_fields);
@@ -271,6 +296,8 @@ static const luna_field job_info_fields[] = {
     OPT(error, TEXT, 32),
     OPT(detail, TEXT, TEXT_MAX),
     OPT_LIST(files, LIST_MAX, image_schema),
+    OPT(deadline_ms, UINT, ANY),
+    OPT(next, BOOL, 1),
 };
 #undef ROW
 static const luna_schema job_info_schema =
@@ -291,6 +318,7 @@ static const luna_field decoder_info_fields[] = {
     OPT(jobs_failed, UINT, ANY),
     OPT(seen_ms, UINT, ANY),
     OPT_LIST(vaes, 1000, vae_schema),
+    OPT(vae, TEXT, PATH),
 };
 #undef ROW
 static const luna_schema decoder_info_schema =
@@ -304,6 +332,8 @@ static const luna_field answer_fields[] = {
     OPT_MAP(status, status_schema),
     OPT_LIST(jobs, LIST_MAX, job_info_schema),
     OPT_LIST(decoders, 1000, decoder_info_schema),
+    OPT(changed, UINT, ANY),
+    OPT(text, TEXT, LUNA_MAX_PAGE_BYTES),
 };
 #undef ROW
 
@@ -322,6 +352,8 @@ static const luna_field event_fields[] = {
 static const luna_schema schemas[LUNA_MSG_COUNT] = {
     [LUNA_MSG_JOB] = SCHEMA("job", luna_msg_job, job_fields),
     [LUNA_MSG_RECEIPT] = SCHEMA("receipt", luna_msg_receipt, receipt_fields),
+    [LUNA_MSG_OFFER] = SCHEMA("offer", luna_msg_offer, offer_fields),
+    [LUNA_MSG_GRANT] = SCHEMA("grant", luna_msg_grant, grant_fields),
     [LUNA_MSG_HELLO] = SCHEMA("hello", luna_msg_hello, hello_fields),
     [LUNA_MSG_WELCOME] = SCHEMA("welcome", luna_msg_welcome, welcome_fields),
     [LUNA_MSG_READY] = SCHEMA("ready", luna_msg_ready, ready_fields),
@@ -336,6 +368,10 @@ static const luna_schema schemas[LUNA_MSG_COUNT] = {
     [LUNA_MSG_QUERY] = SCHEMA("query", luna_msg_query, query_fields),
     [LUNA_MSG_CANCEL] = SCHEMA("cancel", luna_msg_order, order_fields),
     [LUNA_MSG_RETRY] = SCHEMA("retry", luna_msg_order, order_fields),
+    [LUNA_MSG_PRIORITISE] = SCHEMA("prioritise", luna_msg_order, order_fields),
+    [LUNA_MSG_PAUSE] = SCHEMA("pause", luna_msg_order, order_fields),
+    [LUNA_MSG_RESUME] = SCHEMA("resume", luna_msg_order, order_fields),
+    [LUNA_MSG_DRAIN] = SCHEMA("drain", luna_msg_order, order_fields),
     [LUNA_MSG_ANSWER] = SCHEMA("answer", luna_msg_answer, answer_fields),
     [LUNA_MSG_EVENT] = SCHEMA("event", luna_msg_event, event_fields),
 };
