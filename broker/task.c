@@ -44,6 +44,7 @@ void luna_task_free(luna_task *task)
 void luna_task_submit(luna_broker *b, luna_task *task)
 {
     b->task_count++;
+    task->submitted_ns = luna_now_ns();
     luna_store_submit(b->store, &task->op);
 }
 
@@ -80,6 +81,7 @@ void luna_task_collect(luna_broker *b)
     for (luna_store_op *op; (op = luna_store_collect(b->store));) {
         luna_task *task = op->user;
         b->task_count--;
+        luna_metrics_store(b, task);
         if (must_be_repeated(op)) {
             stall(b, task);
             continue;

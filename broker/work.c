@@ -247,6 +247,7 @@ static void tell_dispatched(luna_broker *b, const luna_job *job)
     char id[LUNA_ID_TEXT_BYTES];
     luna_id_text(&job->id, id);
     const luna_decoder *decoder = luna_scheduler_decoder(b->scheduler, job->session);
+    luna_metrics_dispatched(b, job);
     luna_log(LUNA_LOG_INFO, "dispatched", "job=%s attempt=%u decoder=%s", id,
              job->attempts, decoder->name);
     const luna_msg_job_info info = luna_info_job(b, job);

@@ -36,7 +36,7 @@ typedef struct house {
 static void *serve(void *argument)
 {
     house *h = argument;
-    h->result = luna_broker_run(&h->settings, h->stop_fd);
+    h->result = luna_broker_run(&h->settings, NULL, h->stop_fd);
     return NULL;
 }
 
