@@ -26,8 +26,9 @@ struct luna_store {
     luna_engine engine;  //  the store thread's, but for health and spool's paths
     size_t batch_ops;
     size_t batch_bytes;
-    int lock;   //  of the state folder
-    int event;  //  readable while `done` may hold something
+    bool paused;  //  as it was at open
+    int lock;     //  of the state folder
+    int event;    //  readable while `done` may hold something
     pthread_t thread;
     pthread_mutex_t mutex;  //  for what follows
     pthread_cond_t changed;
@@ -157,11 +158,27 @@ static void close_data(luna_store *store)
     if (store->lock >= 0) close(store->lock);
 }
 
-static luna_err start_thread(luna_store *store)
+static luna_err start_helpers(luna_engine *engine, size_t sync_threads)
 {
-    LUNA_TRY(luna_reaper_start(&store->engine.reaper, &store->engine.spool));
+    LUNA_TRY(luna_reaper_start(&engine->reaper, &engine->spool));
+    const luna_err err =
+        luna_syncer_start(&engine->syncer, engine->spool.files, sync_threads);
+    if (err != LUNA_OK) luna_reaper_stop(&engine->reaper);
+    return err;
+}
+
+static void stop_helpers(luna_engine *engine)
+{
+    luna_syncer_stop(&engine->syncer);
+    luna_reaper_stop(&engine->reaper);
+}
+
+static luna_err start_threads(luna_store *store, const luna_store_options *options)
+{
+    LUNA_TRY(
+        start_helpers(&store->engine, options->sync_in_order ? 0 : LUNA_SYNCER_THREADS));
     if (pthread_create(&store->thread, NULL, work, store) == 0) return LUNA_OK;
-    luna_reaper_stop(&store->engine.reaper);
+    stop_helpers(&store->engine);
     return luna_error(LUNA_NO_MEMORY, "cannot start a thread of the store");
 }
 
@@ -196,7 +213,8 @@ static luna_err start(luna_store *store, const luna_store_options *options,
         return luna_error_errno(LUNA_NO_MEMORY, "cannot make an eventfd");
     LUNA_TRY(open_data(store, options));
     LUNA_TRY(luna_rows_active(&store->engine.db, active));
-    return start_thread(store);
+    LUNA_TRY(luna_rows_paused(&store->engine.db, &store->paused));
+    return start_threads(store, options);
 }
 
 luna_err luna_store_open(const luna_store_options *options, luna_store **out,
@@ -260,6 +278,20 @@ bool luna_store_writable(luna_store *store, char *why, size_t room)
     return false;
 }
 
+bool luna_store_paused(const luna_store *store)
+{
+    return store->paused;
+}
+
+void luna_store_condition(luna_store *store, luna_store_condition_t *out)
+{
+    const luna_spool *spool = &store->engine.spool;
+    *out = (luna_store_condition_t){0};
+    if (spool->files->free_bytes(spool->dir, &out->free_bytes) != 0) out->free_bytes = 0;
+    out->read_only =
+        !luna_health_good(&store->engine.health, out->alarm, sizeof out->alarm);
+}
+
 luna_err luna_store_payload_path(const luna_store *store, const luna_id *id, char *out,
                                  size_t room)
 {
@@ -275,7 +307,7 @@ void luna_store_close(luna_store **store_p)
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->mutex);
     pthread_join(store->thread, NULL);
-    luna_reaper_stop(&store->engine.reaper);
+    stop_helpers(&store->engine);
     close_data(store);
     free_store(store);
     *store_p = NULL;
