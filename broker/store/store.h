@@ -154,7 +154,9 @@ typedef enum luna_store_kind {
     //  Deletes finished jobs (rows, image records, payloads of failed ones) that
     //  finished before `in.forget.before_ms`, oldest first. `changed` counts them;
     //  equal to the limit means that there may be more. A batch of its own.
-    LUNA_STORE_FORGET
+    LUNA_STORE_FORGET,
+
+    LUNA_STORE_KINDS  //  how many there are
 } luna_store_kind;
 
 typedef struct luna_store_put {
