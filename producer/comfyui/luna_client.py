@@ -11,7 +11,7 @@ import os
 from ctypes import (POINTER, Structure, byref, c_char, c_char_p, c_double, c_int, c_int32,
                     c_size_t, c_uint32, c_uint64, c_void_p)
 
-API_VERSION = 1
+API_VERSION = 2
 JOB_ID_BYTES = 37
 INPUTS_MAX = 5
 DIMS_MAX = 5
@@ -83,6 +83,7 @@ class Submission(Structure):
     _fields_ = [
         ("job_id", c_char_p),
         ("priority", c_uint32),
+        ("deadline_ms", c_uint64),
         ("vae", c_char_p),
         ("output_dir", c_char_p),
         ("save_path", c_char_p),

@@ -109,6 +109,7 @@ static luna_err fill_extras(const luna_submission *from, draft *to)
 static void fill_settings(const luna_submission *from, luna_msg_job *job)
 {
     job->priority = from->priority;
+    job->deadline_ms = from->deadline_ms;
     if (from->vae) job->vae = luna_text_of(from->vae);
     job->output_dir = text_or_none(from->output_dir);
     job->save_path = text_or_none(from->save_path);
