@@ -61,7 +61,7 @@ static void what_comes_back_takes_its_old_place(void **state)
     }
     assert_null(luna_jobs_next(&jobs));
     luna_jobs_again_all(&jobs);
-    assert_int_equal(luna_jobs_flying(&jobs), 0);
+    assert_int_equal(luna_jobs_count(&jobs, LUNA_ENTRY_FLIGHT), 0);
     assert_ptr_equal(luna_jobs_next(&jobs), entry[0]);
     luna_jobs_clear(&jobs);
 }
@@ -79,7 +79,7 @@ static void waits_double_up_to_the_limit(void **state)
         assert_int_equal(luna_jobs_deadline(&jobs), 1000 + waits[i]);
         assert_int_equal(luna_jobs_overdue(&jobs, 999 + waits[i], 500), 0);
         assert_int_equal(luna_jobs_overdue(&jobs, 1000 + waits[i], 500), 1);
-        assert_int_equal(luna_jobs_flying(&jobs), 0);
+        assert_int_equal(luna_jobs_count(&jobs, LUNA_ENTRY_FLIGHT), 0);
     }
     luna_jobs_clear(&jobs);
 }
@@ -119,9 +119,9 @@ static void old_receipts_are_forgotten(void **state)
         assert_ptr_equal(luna_jobs_find(&jobs, &entry->id), entry);
     }
     assert_null(luna_jobs_find(&jobs, &first));
-    assert_int_equal(jobs.list[LUNA_ENTRY_SETTLED].count, LUNA_SETTLED_MAX);
+    assert_int_equal(luna_jobs_count(&jobs, LUNA_ENTRY_SETTLED), LUNA_SETTLED_MAX);
     luna_jobs_clear(&jobs);
-    assert_int_equal(jobs.list[LUNA_ENTRY_SETTLED].count, 0);
+    assert_int_equal(luna_jobs_count(&jobs, LUNA_ENTRY_SETTLED), 0);
 }
 
 static void buffers_are_used_again(void **state)
