@@ -450,6 +450,28 @@ static void a_failing_disk_costs_durability_only(void **state)
     }
 }
 
+//  It was kept, and the disk has lost it: the others go on.
+static void a_file_that_cannot_be_read_is_told(void **state)
+{
+    (void)state;
+    scene s = begin();
+    char ids[2][LUNA_JOB_ID_BYTES];
+    join(&s);
+    for (uint8_t i = 0; i < 2; i++) box_submit(s.client, i, ids[i]);
+    assert_int_equal(luna_client_destroy(&s.client, 0), 0);
+    luna_outbox_ops = &faulty_ops;
+    faults_set((faults_plan){.at = 1, .code = EIO, .only = "g"});
+    join(&s);
+    open_broker(&s);
+    box_accept(&s.broker, 1, ids[1]);
+    assert_string_equal(find_notice(&s.all, "lost").job_id, ids[0]);
+    assert_ok(luna_wait_receipt(s.client, ids[1], TAKE_MS, NULL));
+    assert_int_equal(luna_wait_receipt(s.client, ids[0], 0, NULL), LUNA_RC_IO);
+    end(&s);
+    assert_int_equal(box_files("damaged", NULL), 1);
+    luna_outbox_ops = &luna_file_ops_system;
+}
+
 //  The order of the steps is the guarantee: bytes, sync, name, sync of the folder.
 static void a_job_is_synced_before_and_after_its_name(void **state)
 {
@@ -563,6 +585,7 @@ int main(void)
         TEST(a_full_outbox_costs_durability_only),
         TEST(what_does_not_fit_is_counted_as_lost),
         TEST(a_failing_disk_costs_durability_only),
+        TEST(a_file_that_cannot_be_read_is_told),
         TEST(a_job_is_synced_before_and_after_its_name),
         TEST(a_folder_has_one_owner),
         TEST(a_folder_that_cannot_be_made_is_told_at_once),
