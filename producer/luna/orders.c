@@ -17,36 +17,49 @@ static luna_err order(luna_client *client, luna_msg_type type, luna_msg_order fi
     return LUNA_OK;
 }
 
-//  Takes a job that has never been sent out of the queue.
-static bool withdraw(luna_client *client, const luna_id *id, bool *under_way)
+//  Takes a job that has never been sent out of the queue. *ticket: see luna_keeper_wait.
+static bool withdraw(luna_client *client, const luna_id *id, bool *under_way,
+                     uint64_t *ticket)
 {
     luna_buffer *body = NULL;
     pthread_mutex_lock(&client->lock);
+    const uint64_t before = client->keeper.asked;
     luna_entry *entry = luna_jobs_find(&client->jobs, id);
     const bool mine = entry && entry->state != LUNA_ENTRY_SETTLED;
     const bool unsent = mine && entry->sendings == 0;
-    if (unsent) {
-        body = luna_jobs_settle(&client->jobs, entry, LUNA_CANCELLED,
-                                "cancelled before it was sent");
-        pthread_cond_broadcast(&client->changed);
-    }
+    if (unsent)
+        body = luna_client_settle(client, entry, LUNA_CANCELLED,
+                                  "cancelled before it was sent");
+    *ticket = client->keeper.asked == before ? 0 : client->keeper.asked;
     pthread_mutex_unlock(&client->lock);
     luna_buffer_release(body);
     *under_way = mine && !unsent;
     return unsent;
 }
 
+//  What is left in the outbox would be sent by the next process.
+static int wait_withdrawn(luna_client *client, uint64_t ticket, int64_t deadline_ms)
+{
+    luna_client_ring(client);
+    pthread_mutex_lock(&client->lock);
+    const bool gone = luna_keeper_wait(client, ticket, deadline_ms);
+    pthread_mutex_unlock(&client->lock);
+    if (gone) return LUNA_RC_OK;
+    return luna_error(LUNA_TIMEOUT,
+                      "the job is cancelled, but its file may still be in the outbox %s",
+                      luna_keeper_dir(client));
+}
+
 int luna_cancel(luna_client *client, const char *job_id, int32_t timeout_ms)
 {
     luna_id id;
     bool under_way;
+    uint64_t ticket;
     LUNA_TRY(luna_client_check(client));
     LUNA_TRY(luna_job_id(job_id, &id));
     const int64_t deadline_ms = luna_deadline_ms(timeout_ms);
-    if (withdraw(client, &id, &under_way)) {
-        luna_client_ring(client);
-        return LUNA_RC_OK;
-    }
+    if (withdraw(client, &id, &under_way, &ticket))
+        return wait_withdrawn(client, ticket, deadline_ms);
     if (under_way) LUNA_TRY(luna_receipt_wait(client, &id, deadline_ms, NULL));
     return order(client, LUNA_MSG_CANCEL, (luna_msg_order){.id = id}, deadline_ms, NULL);
 }
