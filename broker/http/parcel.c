@@ -58,12 +58,12 @@ luna_err luna_parcel_send(luna_parcel **parcel, void *socket)
     zmq_msg_t msg;
     luna_parcel *taken = *parcel;
     *parcel = NULL;
-    LUNA_HAND_OVER(taken);
-    LUNA_HAND_OVER(taken->bytes);
     if (zmq_msg_init_data(&msg, taken->bytes, taken->len, free_sent, taken) != 0) {
         luna_parcel_free(taken);
         return luna_error(LUNA_NO_MEMORY, "no memory to send a message");
     }
+    LUNA_HAND_OVER(taken);
+    LUNA_HAND_OVER(taken->bytes);
     if (zmq_msg_send(&msg, socket, ZMQ_DONTWAIT) >= 0) return LUNA_OK;
     const int code = errno;
     zmq_msg_close(&msg);
