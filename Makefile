@@ -59,7 +59,7 @@ PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
 
-.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan check-deps
+.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps
 .SUFFIXES:
 .SECONDARY:
 
@@ -76,7 +76,7 @@ help:
 	@echo "make deps       install the missing Debian packages, and nothing when all are there"
 	@echo "make bench      measure Luna beside its alternatives"
 	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
-	@echo "make asan tsan  the unit tests under the sanitizers"
+	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
 # `make V=1` shows whole commands.
@@ -159,9 +159,22 @@ test:
 	@$(MAKE) --no-print-directory programs $(UNIT)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
+# A finding ends the process that has it, so a test fails; the reports lie in $(BUILD)/reports.
+SANITIZERS_asan := address,undefined
+SANITIZERS_tsan := thread
+sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 \
+    SANITIZE='-fsanitize=$(SANITIZERS_$(1)) -fno-omit-frame-pointer'
 asan tsan:
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/$@ OPT=-O1 \
-	    SANITIZE='-fsanitize=$(if $(filter asan,$@),address$(,)undefined,thread) -fno-omit-frame-pointer' unit
+	@$(call sanitized,$@) unit
+asan-system tsan-system: programs
+	@$(call sanitized,$(@:-system=)) programs
+	@rm -rf $(BUILD)/reports; mkdir -p $(BUILD)/reports
+	@reports=log_path=$(abspath $(BUILD)/reports)/report:abort_on_error=1; \
+	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
+	 TSAN_OPTIONS=$$reports:halt_on_error=1:suppressions=$(abspath tests/unit/tsan.supp) \
+	 LUNA_TEST_LIBRARY=$(abspath $(LIBLUNA)) LUNA_BIN=$(abspath $(BUILD)/$(@:-system=)/bin) \
+	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	@! ls $(BUILD)/reports/* 2>/dev/null
 , := ,
 $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/store proto common) $(FLAGS)
 	@mkdir -p $(@D)

@@ -7,6 +7,7 @@
 
 #include "broker/loop.h"
 #include "common/clock.h"
+#include "common/handover.h"
 #include "common/log.h"
 
 #include <string.h>
@@ -296,6 +297,7 @@ static bool receive(zsock_t *reader, luna_message *message)
         zframe_destroy(&message->frame);
         message->frame = zframe_recv(reader);
         if (!message->frame) break;
+        LUNA_TAKE_OVER(zframe_data(message->frame));
     }
     return true;
 }

@@ -6,6 +6,7 @@
 
 #include "broker/loop.h"
 #include "common/clock.h"
+#include "common/handover.h"
 #include "common/log.h"
 #include "proto/job.h"
 
@@ -211,6 +212,7 @@ static bool receive(zsock_t *reader, luna_message *message)
         zframe_t *more = zframe_recv(reader);
         zframe_destroy(&more);
     }
+    if (message->frame) LUNA_TAKE_OVER(zframe_data(message->frame));
     return message->frame != NULL;
 }
 
