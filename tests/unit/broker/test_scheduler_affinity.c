@@ -150,6 +150,23 @@ static void a_short_wait_is_better_than_a_load(void **state)
     sim_free(s);
 }
 
+//  A decoder that tells no stages has shown by its first result that it has the VAE.
+static void a_result_shows_that_the_vae_is_loaded(void **state)
+{
+    (void)state;
+    sim *s = new_sim(2000);
+    s->silent = true;
+    warm_decoder(s, "x", 1);
+    warm_decoder(s, "y", 1);
+    const uint32_t slow = sim_add(s, 1, "x", 10);
+    s->jobs[slow].service_ms = 1000;
+    sim_run_ms(s, 100);
+    sim_add(s, 1, "x", 10);
+    sim_run_all(s);
+    assert_int_equal(sim_swaps(s), 0);
+    sim_free(s);
+}
+
 //  The job in the way takes longer than anybody could know.
 static void a_wait_ends_after_the_time_of_a_load(void **state)
 {
@@ -406,6 +423,7 @@ int main(void)
         cmocka_unit_test(a_job_ordered_next_does_not_wait),
         cmocka_unit_test(an_equal_job_does_wait),
         cmocka_unit_test(a_short_wait_is_better_than_a_load),
+        cmocka_unit_test(a_result_shows_that_the_vae_is_loaded),
         cmocka_unit_test(a_wait_ends_after_the_time_of_a_load),
         cmocka_unit_test(a_wait_known_to_be_long_is_none),
         cmocka_unit_test(a_long_queue_is_worth_a_swap),

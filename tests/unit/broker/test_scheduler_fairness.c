@@ -146,6 +146,56 @@ static void being_ahead_of_the_clock_is_no_debt(void **state)
     sim_free(s);
 }
 
+//  The same across VAEs: where nobody waits for the newcomer's, the others' count.
+static void being_ahead_of_the_clock_is_no_debt_to_another_vae(void **state)
+{
+    (void)state;
+    sim *s = new_sim(1800000);
+    s->silent = true;
+    add_burst(s, 1, 400, 500);
+    for (int i = 0; i < 4; i++) sim_decoder_add(s, 1);
+    sim_run_ms(s, 20000);
+    const uint32_t begun = s->begun;
+    for (int i = 0; i < 50; i++) sim_add(s, 2, "w", 500);
+    sim_run_all(s);
+    assert_in_range(count_begun(s, 2, begun + 50), 36, 44);
+    sim_free(s);
+}
+
+//  A client that always has one job waiting takes turns too.
+static void one_job_after_another_is_no_newcomer_each_time(void **state)
+{
+    (void)state;
+    sim *s = new_sim(1800000);
+    sim_decoder_add(s, 4);
+    add_burst(s, 1, 100, 500);
+    const luna_id id = id_of(2);
+    for (int i = 0; i < 4000; i++) {
+        if (luna_scheduler_client(s->f.scheduler, &id).jobs < 5) sim_add(s, 2, "v", 500);
+        sim_step(s);
+    }
+    assert_in_range(count_begun(s, 2, 80), 35, 45);
+    sim_free(s);
+}
+
+//  A job from the end of a burst that was ordered next takes nobody along.
+static void what_is_ordered_next_moves_no_clock(void **state)
+{
+    (void)state;
+    sim *s = new_sim(1800000);
+    sim_decoder_add(s, 1);
+    add_burst(s, 1, 100, 500);
+    const luna_id id = id_of(100);
+    assert_int_equal(luna_scheduler_prioritise(s->f.scheduler, &id, 5, 77), LUNA_OK);
+    sim_run_ms(s, 5000);
+    assert_int_not_equal(s->jobs[100].done_ms, 0);
+    const uint32_t begun = s->begun;
+    const uint32_t single = sim_add(s, 2, "v", 500);
+    sim_run_all(s);
+    assert_true(s->jobs[single].begun <= begun + 1);
+    sim_free(s);
+}
+
 static void what_was_cancelled_takes_no_turn(void **state)
 {
     (void)state;
@@ -206,6 +256,20 @@ static void turns_go_by_priority(void **state)
     sim_run_all(s);
     assert_int_equal(count_begun(s, 2, 40), 20);  //  all of priority 5 first
     assert_true(s->jobs[other].begun < s->jobs[late].begun);
+    sim_free(s);
+}
+
+//  Who has had urgent turns comes after who had none.
+static void urgent_turns_count_for_what_is_less_urgent(void **state)
+{
+    (void)state;
+    sim *s = new_sim(1800000);
+    sim_decoder_add(s, 1);
+    for (uint32_t i = 0; i < 20; i++) add_urgent(s, 1, 5);
+    const uint32_t low = add_urgent(s, 1, 3);
+    for (uint32_t i = 0; i < 10; i++) add_urgent(s, 2, 3);
+    sim_run_all(s);
+    assert_int_equal(s->jobs[low].begun, 30);
     sim_free(s);
 }
 
@@ -307,6 +371,28 @@ static void old_jobs_do_not_come_back_as_a_block(void **state)
     sim_free(s);
 }
 
+//  Nor where nobody waits for their VAE: then the window bounds what they pass.
+static void old_jobs_pass_no_more_than_the_window(void **state)
+{
+    (void)state;
+    sim *s = new_sim(20000);  //  a window of 10 s
+    s->silent = true;
+    sim_decoder_add(s, 1);
+    sim_run_ms(s, 100000);
+    sim_add(s, 2, "v", 500);
+    sim_run_all(s);
+    for (uint32_t i = 0; i < 60; i++) {
+        luna_entry entry;
+        sim_describe(s, 1, "w", 500, &entry);
+        entry.accepted_ms = 1000;
+        add_entry(&s->f, &entry);
+    }
+    const uint32_t single = sim_add(s, 2, "v", 500);
+    sim_run_all(s);
+    assert_in_range(s->jobs[single].begun, 5, 30);
+    sim_free(s);
+}
+
 //  ---- starvation ----------------------------------------------------------------
 
 //  New clients come with one job each as fast as the fleet can serve: each would go
@@ -383,6 +469,33 @@ static void waiting_in_a_decoder_is_no_service(void **state)
     sim_free(s);
 }
 
+//  An attempt that had to make the rest only says nothing of whole jobs.
+static void the_rest_of_a_job_teaches_no_pace(void **state)
+{
+    (void)state;
+    fixture *f = malloc(sizeof *f);
+    const luna_rules rules = test_rules();
+    const luna_msg_image known = {.index = 1};
+    open_fixture(f, &rules);
+    const uint32_t d = decoder(f, 1, 1);
+    for (uint32_t i = 1; i <= 40; i++) {
+        luna_entry entry = entry_of(i);
+        entry.images = 2;
+        entry.bytes = 1 << 20;
+        entry.saved = &known;
+        entry.saved_count = 1;
+        add_entry(f, &entry);
+        run(f);
+        done(f, d, i, 1);
+    }
+    luna_entry entry = entry_of(50);
+    entry.bytes = 1 << 20;
+    add_entry(f, &entry);
+    assert_in_range(job(f, 50)->cost_ms, 99, 101);
+    luna_scheduler_free(&f->scheduler);
+    free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,17 +505,23 @@ int main(void)
         cmocka_unit_test(turns_are_measured_in_time),
         cmocka_unit_test(a_third_client_comes_in_where_the_others_are),
         cmocka_unit_test(being_ahead_of_the_clock_is_no_debt),
+        cmocka_unit_test(being_ahead_of_the_clock_is_no_debt_to_another_vae),
+        cmocka_unit_test(one_job_after_another_is_no_newcomer_each_time),
+        cmocka_unit_test(what_is_ordered_next_moves_no_clock),
         cmocka_unit_test(what_was_cancelled_takes_no_turn),
         cmocka_unit_test(strict_priorities_know_no_turns),
         cmocka_unit_test(turns_go_by_priority),
+        cmocka_unit_test(urgent_turns_count_for_what_is_less_urgent),
         cmocka_unit_test(ageing_counts_turns),
         cmocka_unit_test(readding_gives_the_same_order),
         cmocka_unit_test(after_a_restart_turns_go_on),
         cmocka_unit_test(old_jobs_do_not_come_back_as_a_block),
+        cmocka_unit_test(old_jobs_pass_no_more_than_the_window),
         cmocka_unit_test(newcomers_do_not_starve_a_burst),
         cmocka_unit_test(the_least_urgent_job_has_its_turn),
         cmocka_unit_test(the_pace_is_learned),
         cmocka_unit_test(waiting_in_a_decoder_is_no_service),
+        cmocka_unit_test(the_rest_of_a_job_teaches_no_pace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
