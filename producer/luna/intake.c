@@ -94,8 +94,7 @@ int64_t luna_intake_tick(luna_client *client, int64_t now_ms, bool *wants_room)
     return overdue_ms;
 }
 
-//  ---- what the broker says
-//  --------------------------------------------------------------
+//  ---- what the broker says --------------------------------------------------------
 
 //  Up to a quarter more than was asked for, so that many clients do not come back in
 //  the same moment.

@@ -12,8 +12,7 @@ void luna_jobs_init(luna_jobs *jobs, uint64_t max_bytes)
     jobs->max_bytes = max_bytes;
 }
 
-//  ---- the table
-//  -------------------------------------------------------------------------
+//  ---- the table -------------------------------------------------------------------
 
 //  UUIDv7 differ most in their last bytes.
 static luna_entry **bucket_of(luna_jobs *jobs, const luna_id *id)
@@ -121,8 +120,7 @@ luna_err luna_jobs_restore(luna_jobs *jobs, luna_entry *entry)
     return LUNA_OK;
 }
 
-//  ---- the way of a job
-//  ------------------------------------------------------------------
+//  ---- the way of a job ------------------------------------------------------------
 
 luna_entry *luna_jobs_next(const luna_jobs *jobs)
 {

@@ -85,7 +85,7 @@ int64_t luna_jobs_deadline(const luna_jobs *jobs);
 luna_buffer *luna_jobs_settle(luna_jobs *jobs, luna_entry *entry, luna_err error,
                               const char *detail);
 
-//  ---- places: jobs_place.c -----------------------------------------------------------
+//  ---- places: jobs_place.c --------------------------------------------------------
 
 //  Whether the outbox holds the message, whatever the memory does.
 bool luna_jobs_kept(const luna_entry *entry);

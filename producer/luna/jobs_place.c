@@ -46,8 +46,7 @@ size_t luna_jobs_kept_count(const luna_jobs *jobs)
            jobs->place[LUNA_BODY_READING].count;
 }
 
-//  ---- to the disk
-//  -----------------------------------------------------------------------
+//  ---- to the disk -----------------------------------------------------------------
 
 luna_entry *luna_jobs_unkept(const luna_jobs *jobs)
 {
@@ -84,8 +83,7 @@ luna_buffer *luna_jobs_evict(luna_jobs *jobs, uint64_t bytes)
     return chain;
 }
 
-//  ---- and back
-//  --------------------------------------------------------------------------
+//  ---- and back --------------------------------------------------------------------
 
 static bool fits(const luna_jobs *jobs, const luna_entry *entry)
 {

@@ -51,8 +51,7 @@ static void judge(luna_client *client, luna_err err, int64_t *retry_ms)
         luna_notice_end(&client->notices, LUNA_TROUBLE_FAILED);
 }
 
-//  ---- reading back
-//  ----------------------------------------------------------------------
+//  ---- reading back ----------------------------------------------------------------
 
 //  A file that will never be sent: it is moved out of the way, and the job is settled.
 static void lose(luna_client *client, const luna_outbox_name *name, uint64_t bytes,
@@ -110,7 +109,8 @@ static void read_file(luna_client *client, const luna_outbox_name *name, uint64_
     luna_buffer_release(body);
 }
 
-//  Under the lock, which it gives up for the work; so do the next ones.
+//  Under the lock, which it gives up for the work, and then returns true: what there is
+//  to do may have changed meanwhile. So do the next ones.
 static bool read_one(luna_client *client, int64_t now_ms)
 {
     luna_keeper *keeper = &client->keeper;
@@ -121,22 +121,22 @@ static bool read_one(luna_client *client, int64_t now_ms)
     luna_buffer *evicted =
         head && head->place == LUNA_BODY_DISK ? luna_jobs_evict(jobs, head->bytes) : NULL;
     luna_entry *entry = luna_jobs_wanted(jobs, AHEAD);
+    if (!entry && !evicted) {
+        keeper->body_wanted = false;
+        return false;
+    }
     const luna_outbox_name name = entry ? name_of(client, entry) : (luna_outbox_name){0};
     const uint64_t bytes = entry ? entry->bytes : 0;
-    if (entry)
-        luna_jobs_reading(jobs, entry);
-    else
-        keeper->body_wanted = false;
+    if (entry) luna_jobs_reading(jobs, entry);
     pthread_mutex_unlock(&client->lock);
     luna_buffer_release_chain(evicted);
     if (entry) read_file(client, &name, bytes);
-    if (entry) luna_client_ring(client);
+    luna_client_ring(client);
     pthread_mutex_lock(&client->lock);
-    return entry != NULL;
+    return true;
 }
 
-//  ---- removing
-//  --------------------------------------------------------------------------
+//  ---- removing --------------------------------------------------------------------
 
 static void tell_refused(luna_client *client, const luna_removal *removal, luna_err err,
                          const char *moved)
@@ -144,9 +144,10 @@ static void tell_refused(luna_client *client, const luna_removal *removal, luna_
     char text[LUNA_NOTICE_TEXT_BYTES];
     if (err == LUNA_NOT_FOUND) return;  //  it never got as far as the disk
     if (err == LUNA_OK)
-        (void)snprintf(text, sizeof text,
-                       "the broker refused a job of the outbox: %.500s; it is kept as %.400s",
-                       removal->reason, moved);
+        (void)snprintf(
+            text, sizeof text,
+            "the broker refused a job of the outbox: %.500s; it is kept as %.400s",
+            removal->reason, moved);
     else
         (void)snprintf(text, sizeof text,
                        "the broker refused a job of the outbox: %.500s; %.400s",
@@ -204,12 +205,18 @@ static bool remove_one(luna_client *client)
     return true;
 }
 
+static bool must_sync(const luna_keeper *keeper, int64_t now_ms)
+{
+    if (keeper->removed == keeper->synced) return false;
+    if (keeper->ending || now_ms >= keeper->sync_ms) return true;
+    return keeper->sync_wanted > keeper->synced && now_ms >= keeper->write_retry_ms;
+}
+
 static bool sync_removals(luna_client *client, int64_t now_ms)
 {
     luna_keeper *keeper = &client->keeper;
     const uint64_t removed = keeper->removed;
-    const bool due = keeper->sync_wanted > keeper->synced || now_ms >= keeper->sync_ms;
-    if (removed == keeper->synced || !(due || keeper->ending)) return false;
+    if (!must_sync(keeper, now_ms)) return false;
     pthread_mutex_unlock(&client->lock);
     const luna_err err = luna_outbox_sync(keeper->outbox);
     pthread_mutex_lock(&client->lock);
@@ -217,7 +224,7 @@ static bool sync_removals(luna_client *client, int64_t now_ms)
     keeper->sync_ms = err == LUNA_OK ? INT64_MAX : now_ms + DISK_RETRY_MS;
     if (err != LUNA_OK) judge(client, err, &keeper->write_retry_ms);
     pthread_cond_broadcast(&client->changed);
-    return err == LUNA_OK;
+    return true;
 }
 
 uint64_t luna_keeper_drop(luna_client *client, const luna_entry *entry, luna_err error,
@@ -250,8 +257,7 @@ bool luna_keeper_wait(luna_client *client, uint64_t ticket, int64_t deadline_ms)
     return keeper->synced >= ticket;
 }
 
-//  ---- writing
-//  ---------------------------------------------------------------------------
+//  ---- writing ---------------------------------------------------------------------
 
 static bool must_write(const luna_client *client, const luna_entry *entry, int64_t now_ms)
 {
@@ -286,8 +292,7 @@ static bool write_one(luna_client *client, int64_t now_ms)
     return true;
 }
 
-//  ---- the thread
-//  ------------------------------------------------------------------------
+//  ---- the thread ------------------------------------------------------------------
 
 static bool has_ended(const luna_client *client)
 {

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-//  ---- the state
-//  -------------------------------------------------------------------------
+//  ---- the state -------------------------------------------------------------------
 
 void luna_notice_init(luna_notice_state *state)
 {
@@ -58,8 +57,7 @@ void luna_notice_loss(luna_notice_state *state, const char *kind, const luna_id 
     if (++state->loss_count > LUNA_LOSSES_MAX) free(take_loss(state));
 }
 
-//  ---- telling
-//  ---------------------------------------------------------------------------
+//  ---- telling ---------------------------------------------------------------------
 
 //  A notice and the texts it points to.
 typedef struct draft {
@@ -76,8 +74,8 @@ static void say_end(const luna_client *client, luna_trouble_kind kind, draft *ou
     const char *outbox = luna_keeper_dir(client);
     switch (kind) {
         case LUNA_TROUBLE_AWAY:
-            (void)snprintf(out->text, sizeof out->text, "the broker at %.900s answers again",
-                           client->endpoint);
+            (void)snprintf(out->text, sizeof out->text,
+                           "the broker at %.900s answers again", client->endpoint);
             break;
         case LUNA_TROUBLE_OUTBOX:
             (void)snprintf(out->text, sizeof out->text,

@@ -23,7 +23,7 @@
 
 const luna_file_ops *luna_outbox_ops = &luna_file_ops_system;
 
-//  ---- names ---------------------------------------------------------------------------
+//  ---- names -----------------------------------------------------------------------
 
 void luna_outbox_path(const luna_outbox *outbox, const char *folder,
                       const luna_outbox_name *name, const char *suffix,
@@ -62,8 +62,7 @@ static bool read_name(const char *text, luna_outbox_name *out)
            luna_id_parse(client + 1, &out->client) == LUNA_OK;
 }
 
-//  ---- sizes
-//  -----------------------------------------------------------------------------
+//  ---- sizes -----------------------------------------------------------------------
 
 uint64_t luna_outbox_blocks(uint64_t bytes)
 {
@@ -91,8 +90,7 @@ uint64_t luna_outbox_measure(const luna_outbox *outbox, const char *folder)
     return sum;
 }
 
-//  ---- the list
-//  --------------------------------------------------------------------------
+//  ---- the list --------------------------------------------------------------------
 
 typedef struct listing {
     luna_outbox_file *files;
@@ -156,8 +154,7 @@ luna_err luna_outbox_list(luna_outbox *outbox, luna_outbox_file **out, size_t *c
     return LUNA_OK;
 }
 
-//  ---- the owner
-//  -------------------------------------------------------------------------
+//  ---- the owner -------------------------------------------------------------------
 
 static luna_err in_use(const luna_outbox *outbox)
 {
@@ -187,8 +184,7 @@ static luna_err take_lock(luna_outbox *outbox)
     return LUNA_OK;
 }
 
-//  ---- open and close
-//  --------------------------------------------------------------------
+//  ---- open and close --------------------------------------------------------------
 
 static bool is_folder(const char *path)
 {

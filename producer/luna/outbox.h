@@ -96,7 +96,7 @@ LUNA_MUST_USE luna_err luna_outbox_set_aside(luna_outbox *outbox,
 //  Makes removals and moves durable. LUNA_IO.
 LUNA_MUST_USE luna_err luna_outbox_sync(luna_outbox *outbox);
 
-//  ---- for the files of this class only ----------------------------------------------
+//  ---- for the files of this class only --------------------------------------------
 
 #define LUNA_OUTBOX_NAME_BYTES 96  //  20 + 1 + 36 + 1 + 36 and the NUL
 

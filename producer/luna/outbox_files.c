@@ -18,8 +18,7 @@ static uint64_t cost_of(uint64_t bytes)
     return luna_outbox_blocks(LUNA_PAYLOAD_HEADER_BYTES + bytes);
 }
 
-//  ---- put
-//  -------------------------------------------------------------------------------
+//  ---- put -------------------------------------------------------------------------
 
 //  Somebody may have tidied up what was set aside: look before saying no.
 static luna_err find_room(luna_outbox *outbox, uint64_t need)
@@ -102,8 +101,7 @@ luna_err luna_outbox_put(luna_outbox *outbox, const luna_outbox_name *name,
     return LUNA_OK;
 }
 
-//  ---- get
-//  -------------------------------------------------------------------------------
+//  ---- get -------------------------------------------------------------------------
 
 static luna_err damaged(const char *what)
 {
@@ -167,8 +165,7 @@ luna_err luna_outbox_get(luna_outbox *outbox, const luna_outbox_name *name, void
     return check_message(to, bytes, name, priority);
 }
 
-//  ---- remove and move
-//  -------------------------------------------------------------------
+//  ---- remove and move -------------------------------------------------------------
 
 static void left_jobs(luna_outbox *outbox, uint64_t bytes)
 {

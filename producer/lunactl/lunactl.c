@@ -17,6 +17,7 @@ luna_err luna_ctl_connect(luna_ctl *ctl)
     options.name = "lunactl";
     options.queue_bytes = UINT64_MAX;
     options.warm_bytes = 0;
+    options.outbox_dir = "";  //  the caller waits for the receipt
     LUNA_TRY(luna_ctl_rc(luna_client_new(ctl->broker, &options, &ctl->client)));
     return luna_ctl_rc(luna_wait_available(ctl->client, LUNA_CTL_WAIT_MS));
 }

@@ -152,7 +152,7 @@ static void an_offer_waits_and_comes_back(void **state)
     luna_jobs_clear(&jobs);
 }
 
-//  ---- in memory and on disk -----------------------------------------------------------
+//  ---- in memory and on disk -------------------------------------------------------
 
 static void write_down(luna_jobs *jobs, luna_entry *entry)
 {

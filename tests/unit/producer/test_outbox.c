@@ -60,7 +60,7 @@ static told find_notice(notices *all, const char *kind)
     return (told){0};
 }
 
-//  ---- from one process to the next ----------------------------------------------------
+//  ---- from one process to the next ------------------------------------------------
 
 static void the_next_client_sends_what_is_left(void **state)
 {
@@ -197,7 +197,7 @@ static void jobs_of_another_identity_wait_for_their_turn(void **state)
     end(&s);
 }
 
-//  ---- what becomes of the files -------------------------------------------------------
+//  ---- what becomes of the files ---------------------------------------------------
 
 //  With a broker that answers at once nothing is ever written.
 static void a_prompt_broker_costs_no_disk(void **state)
@@ -344,8 +344,7 @@ static void a_cancelled_job_leaves_the_outbox(void **state)
     end(&s);
 }
 
-//  ---- bounds
-//  ----------------------------------------------------------------------------
+//  ---- bounds ----------------------------------------------------------------------
 
 static void the_disk_takes_over_when_the_memory_is_full(void **state)
 {
@@ -421,8 +420,7 @@ static void what_does_not_fit_is_counted_as_lost(void **state)
     assert_int_equal(box_files("tmp", NULL), 0);
 }
 
-//  ---- a disk that fails
-//  -------------------------------------------------------------------
+//  ---- a disk that fails -----------------------------------------------------------
 
 static void a_failing_disk_costs_durability_only(void **state)
 {
@@ -491,8 +489,7 @@ static void a_job_is_synced_before_and_after_its_name(void **state)
     luna_outbox_ops = &luna_file_ops_system;
 }
 
-//  ---- whose folder
-//  ------------------------------------------------------------------------
+//  ---- whose folder ----------------------------------------------------------------
 
 static void a_folder_has_one_owner(void **state)
 {

@@ -47,8 +47,7 @@ static report hear(int fd)
     return heard;
 }
 
-//  ---- one life
-//  --------------------------------------------------------------------------
+//  ---- one life --------------------------------------------------------------------
 
 //  Said before the receipt is sent: from here on the file may go.
 static void answer(stand_in *broker, uint8_t mark, int fd)
@@ -109,8 +108,7 @@ static bool live_with(faults_plan plan, report *heard)
     return WIFSIGNALED(status) || WEXITSTATUS(status) == 1;
 }
 
-//  ---- what must hold
-//  --------------------------------------------------------------------
+//  ---- what must hold --------------------------------------------------------------
 
 //  The next process and a broker that takes everything. Which jobs came.
 static void deliver(bool came[JOBS])
