@@ -132,7 +132,7 @@ static void begin_live(live *self)
 {
     const struct winsize size = {.ws_row = 24, .ws_col = 80};
     stand_in_name(&self->broker);
-    self->len = 0;
+    self->shown[self->len = 0] = '\0';
     fflush(NULL);
     self->pid = forkpty(&self->terminal, NULL, NULL, &size);
     assert_true(self->pid >= 0);
@@ -190,6 +190,12 @@ static int end_live(live *self)
     return status;
 }
 
+static void assert_left(int status)
+{
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fail_msg("it ended with status %#x", (unsigned)status);
+}
+
 static live self;
 
 static void a_key_leaves_and_gives_the_terminal_back(void **state)
@@ -204,7 +210,7 @@ static void a_key_leaves_and_gives_the_terminal_back(void **state)
     wait_shown(&self, "accepting no jobs: the disk is full");
     assert_int_equal(write(self.terminal, "xq", 2), 2);
     const int status = end_live(&self);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_left(status);
 }
 
 static void ctrl_c_leaves(void **state)
@@ -215,7 +221,7 @@ static void ctrl_c_leaves(void **state)
     wait_shown(&self, "accepting jobs");
     assert_int_equal(write(self.terminal, "\x03", 1), 1);
     const int status = end_live(&self);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_left(status);
 }
 
 static void a_signal_gives_the_terminal_back_first(void **state)
