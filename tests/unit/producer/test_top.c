@@ -45,7 +45,7 @@ static void rates_are_of_the_latest_seconds(void **state)
 enum { DECODERS = 30, JOBS = 90 };
 
 static luna_top_data full_data(luna_status *status, luna_decoder *decoders,
-                               luna_job *jobs, const luna_job **order)
+                               luna_job *jobs, const luna_job **shown)
 {
     static luna_answer answers[4];
     for (size_t i = 0; i < DECODERS; i++)
@@ -62,7 +62,7 @@ static luna_top_data full_data(luna_status *status, luna_decoder *decoders,
                              .vae = "taef2_decoder",
                              .decoder = "",
                              .error = ""};
-        order[i] = &jobs[i + 4 < JOBS ? i + 4 : 0];
+        shown[i] = &jobs[i];
     }
     answers[0].status = status;
     answers[1] = (luna_answer){.decoders = decoders, .decoder_count = DECODERS};
@@ -72,7 +72,8 @@ static luna_top_data full_data(luna_status *status, luna_decoder *decoders,
                            .decoders = &answers[1],
                            .running = &answers[2],
                            .waiting = &answers[3],
-                           .order = order};
+                           .jobs = shown,
+                           .job_count = JOBS};
 }
 
 static void assert_fits(const luna_top_data *data, size_t rows, size_t columns)
@@ -110,8 +111,8 @@ static void the_page_fits_every_terminal(void **state)
                           .uptime_ms = UINT64_MAX};
     luna_decoder decoders[DECODERS];
     luna_job jobs[JOBS];
-    const luna_job *order[JOBS];
-    const luna_top_data data = full_data(&status, decoders, jobs, order);
+    const luna_job *shown[JOBS];
+    const luna_top_data data = full_data(&status, decoders, jobs, shown);
     static const size_t sizes[][2] = {{24, 80},  {40, 132}, {25, 100}, {24, 99},
                                       {100, 40}, {60, 200}, {1, 1},    {5, 20}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
