@@ -19,16 +19,16 @@ static const luna_column job_columns[] = {
 
 static void add_job(luna_table *table, const luna_job *job, size_t width)
 {
-    char age[LUNA_AMOUNT_BYTES];
+    char age[LUNA_AMOUNT_BYTES], turn[LUNA_AMOUNT_BYTES];
     luna_ctl_job_age(job, age);
+    luna_ctl_job_turn(job, turn);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", luna_ctl_shown_id(job->id, width));
     luna_table_cell(table, luna_ctl_state_style(job->state), "%s", job->state);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%llu/%llu",
                     (unsigned long long)job->images_done,
                     (unsigned long long)job->images);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", age);
-    luna_table_cell(table, LUNA_STYLE_PLAIN, job->next ? "next" : "%llu",
-                    (unsigned long long)job->priority);
+    luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", turn);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%llu", (unsigned long long)job->attempts);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", luna_ctl_vae_name(job->vae));
     luna_table_cell(table, job->error[0] ? LUNA_STYLE_BAD : LUNA_STYLE_PLAIN, "%s",

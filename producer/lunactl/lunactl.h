@@ -117,6 +117,9 @@ luna_style luna_ctl_state_style(const char *state);
 //  How long a job has been in its state, "3m05s"; "" when that is not known.
 void luna_ctl_job_age(const luna_job *job, char out[LUNA_AMOUNT_BYTES]);
 
+//  Its priority, or "next" while it waits before all others.
+void luna_ctl_job_turn(const luna_job *job, char out[LUNA_AMOUNT_BYTES]);
+
 //  The last part of a path; a name as it is.
 const char *luna_ctl_vae_name(const char *vae);
 

@@ -133,7 +133,7 @@ static void put_glyphs(luna_page *page, const char *text)
 
 void luna_page_put(luna_page *page, luna_style style, const char *text)
 {
-    const char *code = page->colour ? style_codes[style] : "";
+    const char *code = page->colour && text && *text ? style_codes[style] : "";
     if (*code) fprintf(page->out, "\033[%sm", code);
     put_glyphs(page, text);
     if (*code) fputs("\033[0m", page->out);

@@ -6,6 +6,7 @@
 #include "producer/lunactl/lunactl.h"
 
 #define LUNA_TOP_SAMPLES 16
+#define LUNA_TOP_JOBS    200  //  running and waiting jobs each that are asked for
 
 //  Counters at one time, for the rates.
 typedef struct luna_top_sample {
@@ -15,8 +16,9 @@ typedef struct luna_top_sample {
 
 typedef struct luna_top_data {
     luna_answer *status, *decoders, *running, *waiting;  //  NULL before the first answer
-    const luna_job **order;  //  the waiting jobs, as they will go
-    char problem[256];       //  why the latest questions have no answer; "" when they do
+    const luna_job **jobs;  //  running ones by their start, waiting ones by their turn
+    size_t job_count;
+    char problem[256];  //  why the latest questions have no answer; "" when they do
     luna_top_sample samples[LUNA_TOP_SAMPLES];  //  oldest first
     size_t sample_count;
     double jobs_per_second, images_per_second;  //  negative: not known yet

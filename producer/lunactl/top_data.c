@@ -6,10 +6,9 @@
 #include <string.h>
 
 #define ASK_MS    1000
-#define JOBS_MOST 200  //  of each state
 #define SAMPLE_MS 1000
 
-//  ---- the order of waiting jobs -----------------------------------------------------
+//  ---- the order of jobs -------------------------------------------------------------
 
 static int compare_u64(uint64_t a, uint64_t b)
 {
@@ -27,15 +26,33 @@ static int by_turn(const void *left, const void *right)
     return strcmp(a->id, b->id);
 }
 
+static int by_start(const void *left, const void *right)
+{
+    const luna_job *a = *(const luna_job *const *)left;
+    const luna_job *b = *(const luna_job *const *)right;
+    if (a->started_ms != b->started_ms) return compare_u64(a->started_ms, b->started_ms);
+    return strcmp(a->id, b->id);
+}
+
 static luna_err put_in_order(luna_top_data *data)
 {
-    const size_t count = data->waiting->job_count;
-    free(data->order);
-    data->order = calloc(count + 1, sizeof *data->order);
-    if (!data->order) return luna_error(LUNA_NO_MEMORY, "out of memory");
-    for (size_t i = 0; i < count; i++) data->order[i] = &data->waiting->jobs[i];
-    qsort(data->order, count, sizeof *data->order, by_turn);
+    const size_t running = data->running->job_count, waiting = data->waiting->job_count;
+    const luna_job **jobs = calloc(running + waiting + 1, sizeof *jobs);
+    if (!jobs) return luna_error(LUNA_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < running; i++) jobs[i] = &data->running->jobs[i];
+    for (size_t i = 0; i < waiting; i++) jobs[running + i] = &data->waiting->jobs[i];
+    qsort(jobs, running, sizeof *jobs, by_start);
+    qsort(jobs + running, waiting, sizeof *jobs, by_turn);
+    data->jobs = jobs;
+    data->job_count = running + waiting;
     return LUNA_OK;
+}
+
+static void forget_order(luna_top_data *data)
+{
+    free(data->jobs);
+    data->jobs = NULL;
+    data->job_count = 0;
 }
 
 //  ---- rates -------------------------------------------------------------------------
@@ -87,13 +104,21 @@ static void replace(luna_answer **kept, luna_answer *answer)
     *kept = answer;
 }
 
-static luna_err ask_jobs(luna_ctl *ctl, const char *state, luna_answer **kept)
+static luna_err ask_jobs(luna_ctl *ctl, luna_top_data *data)
 {
-    luna_answer *answer;
-    LUNA_TRY(
-        luna_ctl_rc(luna_query_jobs(ctl->client, state, JOBS_MOST, ASK_MS, &answer)));
-    replace(kept, answer);
-    return LUNA_OK;
+    luna_answer *running = NULL, *waiting = NULL;
+    LUNA_TRY(luna_ctl_rc(
+        luna_query_jobs(ctl->client, "in_progress", LUNA_TOP_JOBS, ASK_MS, &running)));
+    const luna_err err = luna_ctl_rc(
+        luna_query_jobs(ctl->client, "pending", LUNA_TOP_JOBS, ASK_MS, &waiting));
+    if (err != LUNA_OK) {
+        luna_answer_free(&running);
+        return err;
+    }
+    forget_order(data);  //  it points into what is replaced
+    replace(&data->running, running);
+    replace(&data->waiting, waiting);
+    return put_in_order(data);
 }
 
 static luna_err ask(luna_ctl *ctl, luna_top_data *data)
@@ -105,9 +130,7 @@ static luna_err ask(luna_ctl *ctl, luna_top_data *data)
     luna_top_rate(data, luna_now_ms());
     LUNA_TRY(luna_ctl_rc(luna_query_decoders(ctl->client, ASK_MS, &answer)));
     replace(&data->decoders, answer);
-    LUNA_TRY(ask_jobs(ctl, "in_progress", &data->running));
-    LUNA_TRY(ask_jobs(ctl, "pending", &data->waiting));
-    return put_in_order(data);
+    return ask_jobs(ctl, data);
 }
 
 luna_err luna_top_ask(luna_ctl *ctl, luna_top_data *data)
@@ -124,7 +147,7 @@ void luna_top_free(luna_top_data *data)
     replace(&data->decoders, NULL);
     replace(&data->running, NULL);
     replace(&data->waiting, NULL);
-    free(data->order);
+    forget_order(data);
     *data = (luna_top_data){0};
 }
 
@@ -137,12 +160,9 @@ static json_t *rate(double value)
 
 json_t *luna_top_json(const luna_top_data *data)
 {
-    json_t *jobs = luna_ctl_json_jobs(data->running);
-    json_t *waiting = json_array();
-    for (size_t i = 0; i < data->waiting->job_count; i++)
-        json_array_append_new(waiting, luna_ctl_json_job(data->order[i]));
-    json_array_extend(jobs, waiting);
-    json_decref(waiting);
+    json_t *jobs = json_array();
+    for (size_t i = 0; i < data->job_count; i++)
+        json_array_append_new(jobs, luna_ctl_json_job(data->jobs[i]));
     return json_pack("{s:I, s:o, s:o, s:o, s:o, s:o}",                      //
                      "time_ms", (json_int_t)luna_wall_ms(),                 //
                      "status", luna_ctl_json_status(data->status->status),  //

@@ -133,14 +133,17 @@ static const luna_column decoder_narrow[] = {
     {.title = "SEEN", .right = true},
 };
 
-//  The job a decoder has had longest; the newest stand first in the answer.
+//  Of the jobs a decoder holds, the one that is furthest; the others wait there.
 static const char *running_job(const luna_top_data *data, const char *decoder)
 {
-    const char *id = "";
-    for (size_t i = 0; i < data->running->job_count; i++)
-        if (strcmp(data->running->jobs[i].decoder, decoder) == 0)
-            id = data->running->jobs[i].id;
-    return id;
+    const luna_job *found = NULL;
+    for (size_t i = 0; i < data->job_count; i++) {
+        const luna_job *job = data->jobs[i];
+        if (strcmp(job->state, "in_progress") != 0 || strcmp(job->decoder, decoder) != 0)
+            continue;
+        if (!found || job->images_done > found->images_done) found = job;
+    }
+    return found ? found->id : "";
 }
 
 static void add_decoder(const luna_top_data *data, luna_table *table,
@@ -163,14 +166,6 @@ static void add_decoder(const luna_top_data *data, luna_table *table,
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", seen);
 }
 
-static void print_left_out(luna_page *page, uint64_t count, const char *what)
-{
-    char text[LUNA_AMOUNT_BYTES];
-    luna_ctl_count(count, what, text);
-    luna_page_print(page, LUNA_STYLE_DIM, "and %s more", text);
-    luna_page_end(page);
-}
-
 //  A third of the rows that are left, or less if there are fewer decoders.
 static size_t decoders_shown(const frame *at, size_t count)
 {
@@ -184,6 +179,7 @@ static luna_err print_decoders(const luna_top_data *data, const frame *at)
     luna_page *page = at->page;
     const size_t count = data->decoders->decoder_count;
     const size_t shown = decoders_shown(at, count);
+    char text[LUNA_AMOUNT_BYTES];
     luna_page_end(page);
     if (count == 0) {
         luna_page_put(page, LUNA_STYLE_WARN, "no decoder is connected");
@@ -199,7 +195,11 @@ static luna_err print_decoders(const luna_top_data *data, const frame *at)
         add_decoder(data, table, &data->decoders->decoders[i], page->width);
     const luna_err err = luna_table_print(table, page);
     luna_table_free(&table);
-    if (shown < count) print_left_out(page, count - shown, "decoder");
+    if (shown < count) {
+        luna_ctl_count(count - shown, "decoder", text);
+        luna_page_print(page, LUNA_STYLE_DIM, "and %s more", text);
+        luna_page_end(page);
+    }
     return err;
 }
 
@@ -218,7 +218,7 @@ static const luna_column job_columns[] = {
 
 static void add_job(luna_table *table, const luna_job *job, const luna_page *page)
 {
-    char bar[BAR_WIDE + 3] = "", age[LUNA_AMOUNT_BYTES];
+    char bar[BAR_WIDE + 3] = "", age[LUNA_AMOUNT_BYTES], turn[LUNA_AMOUNT_BYTES];
     luna_ctl_job_age(job, age);
     if (job->images_done || strcmp(job->state, "pending") != 0)
         luna_bar_text(job->images_done, job->images,
@@ -226,8 +226,8 @@ static void add_job(luna_table *table, const luna_job *job, const luna_page *pag
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s",
                     luna_ctl_shown_id(job->id, page->width));
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", job->state);
-    luna_table_cell(table, LUNA_STYLE_PLAIN, job->next ? "next" : "%llu",
-                    (unsigned long long)job->priority);
+    luna_ctl_job_turn(job, turn);
+    luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", turn);
     luna_table_cell(table, LUNA_STYLE_GOOD, "%s", bar);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%llu/%llu",
                     (unsigned long long)job->images_done,
@@ -235,18 +235,6 @@ static void add_job(luna_table *table, const luna_job *job, const luna_page *pag
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", age);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", job->decoder);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", luna_ctl_vae_name(job->vae));
-}
-
-static size_t waiting_count(const luna_top_data *data)
-{
-    return data->order ? data->waiting->job_count : 0;
-}
-
-//  Running ones first, the oldest of them first; then the waiting ones in their order.
-static const luna_job *job_at(const luna_top_data *data, size_t i)
-{
-    const size_t running = data->running->job_count;
-    return i < running ? &data->running->jobs[running - 1 - i] : data->order[i - running];
 }
 
 //  The status counts all jobs; the answers may hold fewer.
@@ -257,10 +245,23 @@ static uint64_t job_total(const luna_top_data *data, size_t known)
     return total > known ? total : known;
 }
 
+//  The broker lists the newest, which may not be the next.
+static void print_left_out_jobs(const luna_top_data *data, luna_page *page,
+                                uint64_t count)
+{
+    char text[LUNA_AMOUNT_BYTES];
+    luna_ctl_count(count, "job", text);
+    luna_page_print(page, LUNA_STYLE_DIM, "and %s more", text);
+    if (data->waiting->job_count >= LUNA_TOP_JOBS)
+        luna_page_print(page, LUNA_STYLE_DIM, "; of the waiting the newest %d are listed",
+                        LUNA_TOP_JOBS);
+    luna_page_end(page);
+}
+
 static luna_err print_jobs(const luna_top_data *data, const frame *at)
 {
     luna_page *page = at->page;
-    const size_t known = data->running->job_count + waiting_count(data);
+    const size_t known = data->job_count;
     const uint64_t total = job_total(data, known);
     const size_t left = rows_left(at);
     const size_t rows = left > 3 ? left - 3 : 0;  //  a gap, the titles, what is left out
@@ -273,10 +274,10 @@ static luna_err print_jobs(const luna_top_data *data, const frame *at)
     }
     luna_table *table =
         luna_table_new(job_columns, sizeof job_columns / sizeof job_columns[0]);
-    for (size_t i = 0; i < shown; i++) add_job(table, job_at(data, i), page);
+    for (size_t i = 0; i < shown; i++) add_job(table, data->jobs[i], page);
     const luna_err err = luna_table_print(table, page);
     luna_table_free(&table);
-    if (shown < total) print_left_out(page, total - shown, "job");
+    if (shown < total) print_left_out_jobs(data, page, total - shown);
     return err;
 }
 

@@ -32,6 +32,14 @@ void luna_ctl_job_age(const luna_job *job, char out[LUNA_AMOUNT_BYTES])
     if (since_ms) luna_duration_short(age_ms > 0 ? (uint64_t)age_ms : 0, out);
 }
 
+void luna_ctl_job_turn(const luna_job *job, char out[LUNA_AMOUNT_BYTES])
+{
+    if (job->next && is(job->state, "pending"))
+        snprintf(out, LUNA_AMOUNT_BYTES, "next");
+    else
+        snprintf(out, LUNA_AMOUNT_BYTES, "%llu", (unsigned long long)job->priority);
+}
+
 const char *luna_ctl_vae_name(const char *vae)
 {
     const char *slash = strrchr(vae, '/');

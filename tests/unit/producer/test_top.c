@@ -45,7 +45,7 @@ static void rates_are_of_the_latest_seconds(void **state)
 enum { DECODERS = 30, JOBS = 90 };
 
 static luna_top_data full_data(luna_status *status, luna_decoder *decoders,
-                               luna_job *jobs, const luna_job **order)
+                               luna_job *jobs, const luna_job **shown)
 {
     static luna_answer answers[4];
     for (size_t i = 0; i < DECODERS; i++)
@@ -62,7 +62,7 @@ static luna_top_data full_data(luna_status *status, luna_decoder *decoders,
                              .vae = "taef2_decoder",
                              .decoder = "",
                              .error = ""};
-        order[i] = &jobs[i + 4 < JOBS ? i + 4 : 0];
+        shown[i] = &jobs[i];
     }
     answers[0].status = status;
     answers[1] = (luna_answer){.decoders = decoders, .decoder_count = DECODERS};
@@ -72,7 +72,8 @@ static luna_top_data full_data(luna_status *status, luna_decoder *decoders,
                            .decoders = &answers[1],
                            .running = &answers[2],
                            .waiting = &answers[3],
-                           .order = order};
+                           .jobs = shown,
+                           .job_count = JOBS};
 }
 
 static void assert_fits(const luna_top_data *data, size_t rows, size_t columns)
@@ -110,8 +111,8 @@ static void the_page_fits_every_terminal(void **state)
                           .uptime_ms = UINT64_MAX};
     luna_decoder decoders[DECODERS];
     luna_job jobs[JOBS];
-    const luna_job *order[JOBS];
-    const luna_top_data data = full_data(&status, decoders, jobs, order);
+    const luna_job *shown[JOBS];
+    const luna_top_data data = full_data(&status, decoders, jobs, shown);
     static const size_t sizes[][2] = {{24, 80},  {40, 132}, {25, 100}, {24, 99},
                                       {100, 40}, {60, 200}, {1, 1},    {5, 20}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
@@ -132,7 +133,7 @@ static void begin_live(live *self)
 {
     const struct winsize size = {.ws_row = 24, .ws_col = 80};
     stand_in_name(&self->broker);
-    self->len = 0;
+    self->shown[self->len = 0] = '\0';
     fflush(NULL);
     self->pid = forkpty(&self->terminal, NULL, NULL, &size);
     assert_true(self->pid >= 0);
@@ -190,6 +191,12 @@ static int end_live(live *self)
     return status;
 }
 
+static void assert_left(int status)
+{
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fail_msg("it ended with status %#x", (unsigned)status);
+}
+
 static live self;
 
 static void a_key_leaves_and_gives_the_terminal_back(void **state)
@@ -204,7 +211,7 @@ static void a_key_leaves_and_gives_the_terminal_back(void **state)
     wait_shown(&self, "accepting no jobs: the disk is full");
     assert_int_equal(write(self.terminal, "xq", 2), 2);
     const int status = end_live(&self);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_left(status);
 }
 
 static void ctrl_c_leaves(void **state)
@@ -215,7 +222,7 @@ static void ctrl_c_leaves(void **state)
     wait_shown(&self, "accepting jobs");
     assert_int_equal(write(self.terminal, "\x03", 1), 1);
     const int status = end_live(&self);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_left(status);
 }
 
 static void a_signal_gives_the_terminal_back_first(void **state)
