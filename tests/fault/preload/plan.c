@@ -71,19 +71,13 @@ void plan_start(void)
     if (log && *log) plan.log = real_open(AT_FDCWD, log, flags, 0600);
 }
 
-static bool can_interrupt(call what)
-{
-    return what == CALL_WRITE || what == CALL_CREATE || what == CALL_OPEN ||
-           what == CALL_ALLOCATE;
-}
-
 static bool applies(call what)
 {
     switch (plan.kind) {
         case SHORT:
             return what == CALL_WRITE;
         case INTR:
-            return can_interrupt(what);
+            return what == CALL_WRITE || what == CALL_ALLOCATE;
         case NO_ROOM:
         case FULL:
             return call_needs_room[what];

@@ -6,7 +6,7 @@
 //      kill     the process dies before it
 //      torn     a write is done by half, any other step wholly, and the process dies
 //      short    a write is done by half and says so
-//      eintr    it is interrupted (writes, opens, allocations)
+//      eintr    it is interrupted (writes and allocations)
 //      eio      it fails once
 //      enospc, edquot   the same, for steps that can need room
 //      full     from here on there is no room: every such step fails; the first write is
