@@ -396,7 +396,7 @@ def run(folder, part, plan, at, result):
         live(life, part, f"{plan.kind}@{at}")
         result.struck = life.world.struck() or ""
         if plan.cut:
-            life.world.cut(at if plan.cut == "some" else 0)
+            life.world.cut(plan.seed(at))
         life.inspect()
     except Broken as broken:
         result.struck = result.struck or life.world.struck() or ""

@@ -26,7 +26,7 @@ def wait(process, look, patience_s):
             return value
         if ended:
             raise Dead
-        if time.monotonic() > end:
+        if time.monotonic() > end and process.popen.poll() is None:
             raise Silent
 
 
@@ -43,7 +43,7 @@ class Hand(wire.Decoder):
     """A decoder of one job at a time; `running` is what it says it holds."""
 
     def __init__(self, endpoint, name, running=()):
-        wire.Peer.__init__(self, endpoint, "decoder", name=name, device="cpu",
+        wire.Peer.__init__(self, endpoint, "decoder", 0.3, name=name, device="cpu",
                            vaes=[{"name": "v"}], running=list(running) or None)
         self.slot = self.connect(zmq.PULL, self.welcome["slot"])
         self.send("ready", credit_jobs=1, credit_bytes=64 << 20, maps_payload=False)
