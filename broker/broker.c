@@ -273,8 +273,8 @@ static int tick(zloop_t *loop, int timer, void *broker)
     luna_work_watch(b, now_ms);
     luna_scheduler_tick(b->scheduler, now_ms);
     luna_task_retry_stalled(b, now_ms);
-    luna_dispatch_settle(b);
     forget_old(b, now_ms);
+    luna_dispatch_settle(b);
     tell_systemd(b, now_ms);
     return may_end(b, now_ms) ? -1 : 0;
 }
@@ -321,6 +321,7 @@ static void serve(luna_broker *b, int stop_fd)
     zloop_set_nonstop(b->loop, true);  //  signals are ours, not czmq's
     b->tick_ms = luna_now_ms();
     ask_counts(b);
+    luna_task_hand_over(b);
     luna_notify("READY=1");
     luna_log(LUNA_LOG_INFO, "ready", "control=%s", b->settings->control);
     zloop_start(b->loop);
@@ -341,6 +342,7 @@ static void flush(luna_broker *b)
 {
     luna_task_retry_stalled(b, INT64_MAX);
     while (b->task_count > 0) {
+        luna_task_hand_over(b);
         luna_store_drain(b->store);
         luna_task_collect(b);
     }
