@@ -66,6 +66,7 @@ typedef struct luna_broker {
     luna_store_op *last_op;
     struct luna_task *stalled;  //  waiting to be tried again, oldest first
     uint64_t held_bytes;        //  of jobs on their way to the disk
+    int64_t payload_ms;         //  when one was last in memory; 0: malloc keeps none
     bool intake_paused;
     int64_t accepted_ms;              //  of the latest job: never steps back
     uint64_t seq;                     //  of the latest event

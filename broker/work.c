@@ -189,6 +189,7 @@ static luna_err fill_payload(luna_broker *b, const luna_job *job, luna_msg_work 
         work->payload_path = luna_text_of(path);
         return LUNA_OK;
     }
+    b->payload_ms = luna_now_ms();
     LUNA_TRY(luna_map_open(path, map));
     work->payload = (luna_blob){.data = map->data, .len = map->len};
     luna_payload payload;
