@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ enum {
     ASLEEP_MS = 1000,  //  a longer gap between ticks was no work of ours
     STATUS_MS = 1000,
     FORGET_MS = 60000,
+    TRIM_MS = 5000,  //  without a payload in memory
     FORGET_AT_A_TIME = 200,
     CONTROL_MAX_BYTES = 16 << 20,  //  a done with 20 480 images fits
     CONTROL_UNREAD = 16,           //  messages of one peer: a quarter GiB at most
@@ -231,6 +233,15 @@ static void forget_old(luna_broker *b, int64_t now_ms)
     luna_task_submit(b, task);
 }
 
+//  What malloc kept for the next jobs; see main.c.
+static void trim_memory(luna_broker *b, int64_t now_ms)
+{
+    if (b->payload_ms == 0 || b->held_bytes > 0 || now_ms - b->payload_ms < TRIM_MS)
+        return;
+    b->payload_ms = 0;
+    malloc_trim(0);
+}
+
 static void tell_systemd(luna_broker *b, int64_t now_ms)
 {
     const int64_t watchdog_ms = luna_notify_watchdog_ms();
@@ -267,9 +278,10 @@ static int tick(zloop_t *loop, int timer, void *broker)
     luna_work_watch(b, now_ms);
     luna_scheduler_tick(b->scheduler, now_ms);
     luna_task_retry_stalled(b, now_ms);
-    luna_dispatch_settle(b);
     luna_credit_grant(b);
     forget_old(b, now_ms);
+    luna_dispatch_settle(b);
+    trim_memory(b, now_ms);
     tell_systemd(b, now_ms);
     return may_end(b, now_ms) ? -1 : 0;
 }
@@ -332,6 +344,7 @@ static void serve(luna_broker *b, int signal_fd)
     b->tick_ms = b->started_ms = luna_now_ms();
     luna_alarm_check(b);
     ask_counts(b);
+    luna_task_hand_over(b);
     luna_notify("READY=1");
     luna_log(LUNA_LOG_INFO, "ready", "control=%s", b->settings->control);
     zloop_start(b->loop);
@@ -352,6 +365,7 @@ static void flush(luna_broker *b)
 {
     luna_task_retry_stalled(b, INT64_MAX);
     while (b->task_count > 0) {
+        luna_task_hand_over(b);
         luna_store_drain(b->store);
         luna_task_collect(b);
     }

@@ -232,4 +232,5 @@ void luna_dispatch_record(luna_broker *b, const luna_id *id)
 void luna_dispatch_settle(luna_broker *b)
 {
     if (!b->stopping) luna_scheduler_dispatch(b->scheduler, luna_now_ms());
+    luna_task_hand_over(b);
 }

@@ -177,5 +177,6 @@ int luna_events_ready(zloop_t *loop, zsock_t *reader, void *broker)
         topic[len - 1] = '\0';
         answer_subscription(broker, topic);
     }
+    luna_task_hand_over(broker);
     return 0;
 }

@@ -111,9 +111,12 @@ typedef struct luna_broker {
     uint64_t alarm_changes;
     uint64_t free_bytes;  //  of the spool's disk, a moment ago
     int64_t started_ms;
-    size_t task_count;          //  operations at the store
+    size_t task_count;        //  operations at the store, or on their way to it
+    luna_store_op *first_op;  //  on their way, linked
+    luna_store_op *last_op;
     struct luna_task *stalled;  //  waiting to be tried again, oldest first
     uint64_t held_bytes;        //  of jobs on their way to the disk
+    int64_t payload_ms;         //  when one was last in memory; 0: malloc keeps none
     bool intake_paused;
     int64_t accepted_ms;              //  of the latest job: never steps back
     uint64_t seq;                     //  of the latest event
@@ -161,7 +164,12 @@ struct luna_task {
 //  NULL, with a line in the log, when memory is short.
 luna_task *luna_task_new(luna_store_kind kind, const luna_id *id, luna_task_back *back);
 void luna_task_free(luna_task *task);
+//  Takes effect with the next luna_task_hand_over.
 void luna_task_submit(luna_broker *broker, luna_task *task);
+//  Gives the store all that was submitted, at once, so that what one message brings, the
+//  end of an attempt and the start of the next, is one commit. At the end of each
+//  callback of the loop.
+void luna_task_hand_over(luna_broker *broker);
 //  Everything that is back.
 void luna_task_collect(luna_broker *broker);
 void luna_task_retry_stalled(luna_broker *broker, int64_t now_ms);
@@ -246,7 +254,8 @@ void luna_work_stop(luna_broker *broker, const luna_peer *peer, const luna_job_k
 //  ---- dispatch.c ----------------------------------------------------------------
 
 luna_calls luna_dispatch_calls(luna_broker *broker);
-//  Starts what can start; after every round of messages.
+//  Starts what can start, and hands over what was submitted; after every round of
+//  messages.
 void luna_dispatch_settle(luna_broker *broker);
 //  Records images that no other task recorded.
 void luna_dispatch_record(luna_broker *broker, const luna_id *id);

@@ -6,6 +6,7 @@
 
 #include <czmq.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -90,6 +91,17 @@ static void raise_descriptor_limit(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+//  malloc gives large blocks back to the kernel at once, which then finds and clears each
+//  page anew for the next job: a third of the time that 64 MiB take. Kept, they are used
+//  again; the broker gives back what is left over when it is idle. One arena, because
+//  only the main one can hold blocks of any size. Before any thread exists.
+static void keep_memory(void)
+{
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+}
+
 static luna_err serve(const luna_settings *settings, const char *config)
 {
     int signal_fd;
@@ -97,6 +109,7 @@ static luna_err serve(const luna_settings *settings, const char *config)
     LUNA_TRY(luna_log_level_parse(settings->log_level, &level));
     luna_log_start("luna-broker", level);
     raise_descriptor_limit();
+    keep_memory();
     LUNA_TRY(catch_signals(&signal_fd));
     const luna_err err = luna_broker_run(settings, config, signal_fd);
     close(signal_fd);

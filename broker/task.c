@@ -45,7 +45,19 @@ void luna_task_submit(luna_broker *b, luna_task *task)
 {
     b->task_count++;
     task->submitted_ns = luna_now_ns();
-    luna_store_submit(b->store, &task->op);
+    task->op.next = NULL;
+    if (b->last_op)
+        b->last_op->next = &task->op;
+    else
+        b->first_op = &task->op;
+    b->last_op = &task->op;
+}
+
+void luna_task_hand_over(luna_broker *b)
+{
+    if (!b->first_op) return;
+    luna_store_submit_all(b->store, b->first_op);
+    b->first_op = b->last_op = NULL;
 }
 
 //  LUNA_BUSY: another program, a backup or a shell, holds the database's lock.

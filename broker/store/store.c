@@ -238,8 +238,17 @@ luna_err luna_store_open(const luna_store_options *options, luna_store **out,
 
 void luna_store_submit(luna_store *store, luna_store_op *op)
 {
+    op->next = NULL;
+    luna_store_submit_all(store, op);
+}
+
+void luna_store_submit_all(luna_store *store, luna_store_op *first)
+{
     pthread_mutex_lock(&store->mutex);
-    push(&store->waiting, op);
+    for (luna_store_op *next; first; first = next) {
+        next = first->next;
+        push(&store->waiting, first);
+    }
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->mutex);
 }

@@ -278,6 +278,10 @@ LUNA_MUST_USE luna_err luna_store_open(const luna_store_options *options,
 //  Hands an operation over; never blocks on the disk and never fails.
 void luna_store_submit(luna_store *store, luna_store_op *op);
 
+//  Hands over several, linked by `next`, at once: they share a batch, and so its syncs,
+//  as far as a batch has room. The links are the store's from here on.
+void luna_store_submit_all(luna_store *store, luna_store_op *first);
+
 //  A file descriptor that polls readable when operations have come back: collect then
 //  until NULL. Only to be polled; closed by luna_store_close.
 int luna_store_fd(const luna_store *store);
