@@ -59,7 +59,7 @@ PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
 
-.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan check-deps
+.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan check-deps fuzz
 .SUFFIXES:
 .SECONDARY:
 
@@ -77,6 +77,8 @@ help:
 	@echo "make bench      measure Luna beside its alternatives"
 	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
 	@echo "make asan tsan  the unit tests under the sanitizers"
+	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
+	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
 # `make V=1` shows whole commands.
@@ -162,6 +164,29 @@ test:
 asan tsan:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/$@ OPT=-O1 \
 	    SANITIZE='-fsanitize=$(if $(filter asan,$@),address$(,)undefined,thread) -fno-omit-frame-pointer' unit
+
+# ---- fuzzing: tests/fuzz/<room>/x.c is one libFuzzer program, linked with its room --
+FUZZ_CC   ?= clang
+FUZZ_RUNS ?= 100000
+FUZZ_S    ?= 60
+FUZZ_SRC  := $(sort $(wildcard tests/fuzz/*/*.c))
+FUZZERS   := $(patsubst tests/fuzz/%.c,$(BUILD)/target/%,$(FUZZ_SRC))
+fuzz:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) OPT=-O1 \
+	    SANITIZE='-fsanitize=fuzzer-no-link$(,)address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzzers
+	@FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_S=$(FUZZ_S) PYTHON=$(PYTHON) tests/fuzz/run $(BUILD)/fuzz \
+	    $(foreach f,$(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC)),$(if $(T),$(if $(findstring $(T),$f),$f),$f))
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+
+define fuzz_rule
+$(BUILD)/target/$(1)/%: tests/fuzz/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLAGS)
+	@mkdir -p $$(@D)
+	$$(call say,fuzz,$$@)$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
+	    -fsanitize=fuzzer -o $$@ $$< -Wl,--start-group $(call archives,$(ROOMS_$(1))) -Wl,--end-group $$(LIBS_$(1)) -lm
+endef
+$(foreach room,common proto store broker http image sink worker,$(eval $(call fuzz_rule,$(room))))
+
 , := ,
 $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/store proto common) $(FLAGS)
 	@mkdir -p $(@D)
