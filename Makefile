@@ -18,7 +18,7 @@ endif
 
 # ---- what must be installed: Debian 12 packages, the README says what for ------
 DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
-    libmicrohttpd-dev libjansson-dev libinih-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
+    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
     libdnnl-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
     python3-numpy curl pngcheck
@@ -51,8 +51,8 @@ VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text pr
     safetensors safetensors_header safetensors_write latent_file)
 VAE_LIBS   := $(if $(filter 1,$(CPU)),-ldnnl) -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
-BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto -linih
-DECODER_LIBS   = $(ZMQ_LIBS) -linih -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
+BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto
+DECODER_LIBS   = $(ZMQ_LIBS) -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
 
 MAN_PAGES := $(wildcard broker/*.8 decoder/*.8 decoder/vae/*.1 producer/man/*.1 producer/man/*.3)
 PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
@@ -118,7 +118,7 @@ $(LIBLUNA): $(call archives,$(LUNA_ROOMS)) producer/luna/libluna.map
 $(BUILD)/bin/lunactl: $(call archives,producer/lunactl common) $(LIBLUNA)
 	@mkdir -p $(@D)
 	$(call say,link,$@)$(CC) $(LDFLAGS) -o $@ $(call archives,producer/lunactl common) -L$(BUILD)/lib -lluna \
-	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -linih -lm
+	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -lm
 
 # ---- tests: tests/unit/<room>/test_x.c is one program, linked with its room -------
 UNIT_SRC   := $(sort $(wildcard tests/unit/*/test_*.c))
@@ -133,8 +133,8 @@ ROOMS_image    := decoder/image common
 ROOMS_sink     := decoder/sink proto common
 ROOMS_worker   := $(DECODER_ROOMS)
 ROOMS_producer := producer/lunactl producer/luna proto common
-LIBS_common   := -linih
-LIBS_proto    := -lmsgpackc -lxxhash -linih
+LIBS_common   :=
+LIBS_proto    := -lmsgpackc -lxxhash
 LIBS_store    := -lsqlite3 -lmsgpackc -lxxhash
 LIBS_broker   := $(BROKER_LIBS)
 LIBS_http     := $(BROKER_LIBS)
