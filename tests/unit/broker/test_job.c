@@ -1,11 +1,13 @@
-//  The table and the heap against plain arrays, with random additions and removals.
+//  The table of ids and the heaps against plain arrays, with random additions and
+//  removals; and the marks of images.
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 //  cmocka wants the four before it
-#include "broker/job_table.h"
+#include "broker/id_table.h"
+#include "broker/job.h"
 
 #include <cmocka.h>
 #include <stdlib.h>
@@ -56,18 +58,18 @@ static void table_finds_exactly_what_is_in(void **state)
 {
     (void)state;
     model *m = new_model(7);
-    luna_job_table table = {0};
-    assert_null(luna_job_table_find(&table, &m->jobs[0].id));
+    luna_id_table table = {0};
+    assert_null(luna_id_table_find(&table, &m->jobs[0].id));
     for (int step = 0; step < STEPS; step++) {
         const size_t i = draw(m, JOBS);
-        assert_ptr_equal(luna_job_table_find(&table, &m->jobs[i].id),
+        assert_ptr_equal(luna_id_table_find(&table, &m->jobs[i].id),
                          m->in[i] ? &m->jobs[i] : NULL);
         if (m->in[i]) {
-            luna_job_table_remove(&table, &m->jobs[i]);
+            luna_id_table_remove(&table, &m->jobs[i].id);
             m->count--;
         } else {
-            assert_int_equal(luna_job_table_reserve(&table), LUNA_OK);
-            luna_job_table_add(&table, &m->jobs[i]);
+            assert_int_equal(luna_id_table_reserve(&table), LUNA_OK);
+            luna_id_table_add(&table, &m->jobs[i]);
             m->count++;
         }
         m->in[i] = !m->in[i];
@@ -75,11 +77,11 @@ static void table_finds_exactly_what_is_in(void **state)
     }
     size_t walked = 0;
     const luna_job *job;
-    for (size_t at = 0; (job = luna_job_table_next(&table, &at)); walked++)
+    for (size_t at = 0; (job = luna_id_table_next(&table, &at)); walked++)
         assert_true(m->in[job - m->jobs]);
     assert_int_equal(walked, m->count);
     for (size_t i = 0; i < JOBS; i++)
-        assert_ptr_equal(luna_job_table_find(&table, &m->jobs[i].id),
+        assert_ptr_equal(luna_id_table_find(&table, &m->jobs[i].id),
                          m->in[i] ? &m->jobs[i] : NULL);
     free(table.slots);
     free_model(m);
