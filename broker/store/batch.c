@@ -43,7 +43,11 @@ static luna_err write_payload(luna_engine *engine, luna_batch_slot *slot)
     char why[300];
     if (!luna_health_good(&engine->health, why, sizeof why))
         return luna_error(LUNA_IO, "the store is read-only: %s", why);
-    LUNA_TRY(luna_spool_write(&engine->spool, &op->id, op->in.put.body, &slot->fd));
+    luna_payload payload = {.id = op->id,
+                            .accepted_ms = op->in.put.job.info.accepted_ms,
+                            .body = op->in.put.body};
+    LUNA_TRY(luna_spool_write(&engine->spool, &payload, &slot->fd));
+    op->in.put.job.body_hash = payload.hash;
     slot->stage = LUNA_PUT_WRITTEN;
     return LUNA_OK;
 }

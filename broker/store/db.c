@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 //  What another program (a backup, an sqlite3 shell) may hold the lock for.
 #define LOCK_WAIT_MS 5000
@@ -80,23 +81,23 @@ static luna_err ask_int(luna_db *db, const char *sql, int *out)
 }
 
 //  Before anything is written, so that a foreign file stays as it is.
-static luna_err check_owner(luna_db *db, const luna_db_schema *schema, bool *empty)
+//  *version is 0 for an empty file.
+static luna_err check_owner(luna_db *db, const luna_db_schema *schema, int *version)
 {
-    int application, version, objects;
+    int application, objects;
     LUNA_TRY(ask_int(db, "PRAGMA application_id", &application));
-    LUNA_TRY(ask_int(db, "PRAGMA user_version", &version));
+    LUNA_TRY(ask_int(db, "PRAGMA user_version", version));
     LUNA_TRY(ask_int(db, "SELECT count(*) FROM sqlite_schema", &objects));
-    *empty = application == 0 && version == 0 && objects == 0;
-    if (*empty) return LUNA_OK;
+    if (application == 0 && *version == 0 && objects == 0) return LUNA_OK;
     if (application != schema->application_id)
         return luna_error(LUNA_UNSUPPORTED,
                           "%s is the database of another program; choose another folder",
                           db->path);
-    if (version == schema->version) return LUNA_OK;
+    if (*version > 0 && *version <= schema->version) return LUNA_OK;
     return luna_error(LUNA_UNSUPPORTED,
                       "%s has schema version %d, this broker knows %d; use the Luna that "
                       "wrote it or a newer one",
-                      db->path, version, schema->version);
+                      db->path, *version, schema->version);
 }
 
 static luna_err set_modes(luna_db *db)
@@ -113,16 +114,52 @@ static luna_err set_modes(luna_db *db)
                    "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF");
 }
 
-static luna_err create(luna_db *db, const luna_db_schema *schema)
+//  One transaction from `version` (0: empty) to the schema's.
+static luna_err bring_up(luna_db *db, const luna_db_schema *schema, int version)
 {
     char marks[96];
     snprintf(marks, sizeof marks, "PRAGMA application_id = %d; PRAGMA user_version = %d",
              schema->application_id, schema->version);
     LUNA_TRY(run_sql(db, "BEGIN IMMEDIATE"));
-    LUNA_TRY(run_sql(db, schema->create));
+    if (version == 0) LUNA_TRY(run_sql(db, schema->create));
+    for (int v = version; v > 0 && v < schema->version; v++)
+        LUNA_TRY(run_sql(db, schema->upgrades[v - 1]));
     LUNA_TRY(run_sql(db, marks));
     return luna_db_commit(db);
 }
+
+//  ---- luna_sum ----------------------------------------------------------------------
+
+static uint64_t add_value(uint64_t sum, sqlite3_value *value)
+{
+    const int type = sqlite3_value_type(value);
+    const sqlite3_int64 integer = sqlite3_value_int64(value);
+    const double real = sqlite3_value_double(value);
+    sum = XXH3_64bits_withSeed(&type, sizeof type, sum);
+    if (type == SQLITE_NULL) return sum;
+    if (type == SQLITE_INTEGER)
+        return XXH3_64bits_withSeed(&integer, sizeof integer, sum);
+    if (type == SQLITE_FLOAT) return XXH3_64bits_withSeed(&real, sizeof real, sum);
+    const void *data = sqlite3_value_blob(value);
+    return XXH3_64bits_withSeed(data, (size_t)sqlite3_value_bytes(value), sum);
+}
+
+static void sum_values(sqlite3_context *context, int count, sqlite3_value **values)
+{
+    uint64_t sum = (uint64_t)count;
+    for (int i = 0; i < count; i++) sum = add_value(sum, values[i]);
+    sqlite3_result_int64(context, sum ? (sqlite3_int64)sum : 1);
+}
+
+static luna_err add_functions(luna_db *db)
+{
+    const int flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS;
+    const int rc = sqlite3_create_function_v2(db->handle, "luna_sum", -1, flags, NULL,
+                                              sum_values, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? LUNA_OK : fail(db, rc);
+}
+
+//  ---- open and close, continued -------------------------------------------------------
 
 static luna_err prepare(luna_db *db, const luna_db_schema *schema)
 {
@@ -143,10 +180,11 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
     if (rc != SQLITE_OK) return fail(db, rc);
     sqlite3_extended_result_codes(db->handle, 1);
     sqlite3_busy_timeout(db->handle, LOCK_WAIT_MS);
-    bool empty;
-    LUNA_TRY(check_owner(db, schema, &empty));
+    int version;
+    LUNA_TRY(check_owner(db, schema, &version));
     LUNA_TRY(set_modes(db));
-    if (empty) LUNA_TRY(create(db, schema));
+    LUNA_TRY(add_functions(db));
+    if (version != schema->version) LUNA_TRY(bring_up(db, schema, version));
     return prepare(db, schema);
 }
 

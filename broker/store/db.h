@@ -19,16 +19,19 @@ typedef struct luna_db {
 } luna_db;
 
 typedef struct luna_db_schema {
-    int application_id;      //  marks the file as ours
-    int version;             //  PRAGMA user_version
-    const char *create;      //  SQL for an empty database
-    const char *const *sql;  //  the statements
+    int application_id;           //  marks the file as ours
+    int version;                  //  PRAGMA user_version, from 1
+    const char *create;           //  SQL for an empty database
+    const char *const *upgrades;  //  [v - 1]: SQL that brings version v to the next
+    const char *const *sql;       //  the statements
     size_t count;
 } luna_db_schema;
 
 //  Opens or makes the database in WAL mode with synchronous=FULL, so that a commit
-//  that succeeded is on stable storage. LUNA_UNSUPPORTED for another application's
-//  file or a newer version; LUNA_CANT_CREATE, LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY.
+//  that succeeded is on stable storage. An older version is upgraded in place, whole or
+//  not at all. SQL may use luna_sum(value, ...), a checksum over its arguments that is
+//  never 0. LUNA_UNSUPPORTED for another application's file or a newer version;
+//  LUNA_CANT_CREATE, LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_db_open(luna_db *db, const char *path,
                                     const luna_db_schema *schema);
 void luna_db_close(luna_db *db);

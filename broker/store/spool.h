@@ -32,10 +32,10 @@ LUNA_MUST_USE luna_err luna_spool_open(luna_spool *spool, const char *dir,
 void luna_spool_close(luna_spool *spool);
 
 //  Writes header and body under tmp/ and starts the write-back; *fd is for
-//  luna_spool_finish. On failure the file is gone again: LUNA_NO_SPACE with the bytes
-//  needed and free, LUNA_CANT_CREATE, LUNA_IO.
-LUNA_MUST_USE luna_err luna_spool_write(const luna_spool *spool, const luna_id *id,
-                                        luna_blob body, int *fd);
+//  luna_spool_finish, payload->hash is set. On failure the file is gone again:
+//  LUNA_NO_SPACE with the bytes needed and free, LUNA_CANT_CREATE, LUNA_IO.
+LUNA_MUST_USE luna_err luna_spool_write(const luna_spool *spool, luna_payload *payload,
+                                        int *fd);
 
 //  Syncs what luna_spool_write left. LUNA_IO, LUNA_NO_SPACE: the file is then closed
 //  and gone.
@@ -60,8 +60,9 @@ LUNA_MUST_USE luna_err luna_spool_path(const luna_spool *spool, const luna_id *i
 LUNA_MUST_USE luna_err luna_spool_check(const luna_spool *spool, const luna_id *id);
 
 //  Reads ready/<id> whole and checks all of it. *out borrows *file, which the caller
-//  frees. Not mapped: a disk that fails under a mapping would end the process. Errors
-//  as luna_spool_check, and LUNA_NO_MEMORY.
+//  frees. Not mapped: a disk that fails under a mapping would end the process. A header
+//  that does not say when the job was accepted gets the time the file was written.
+//  Errors as luna_spool_check, and LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_spool_read(const luna_spool *spool, const luna_id *id,
                                        char **file, luna_payload *out);
 

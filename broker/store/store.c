@@ -26,8 +26,9 @@ struct luna_store {
     luna_engine engine;  //  the store thread's, but for health and spool's paths
     size_t batch_ops;
     size_t batch_bytes;
-    int lock;   //  of the state folder
-    int event;  //  readable while `done` may hold something
+    bool paused;  //  as it was at open
+    int lock;     //  of the state folder
+    int event;    //  readable while `done` may hold something
     pthread_t thread;
     pthread_mutex_t mutex;  //  for what follows
     pthread_cond_t changed;
@@ -196,6 +197,7 @@ static luna_err start(luna_store *store, const luna_store_options *options,
         return luna_error_errno(LUNA_NO_MEMORY, "cannot make an eventfd");
     LUNA_TRY(open_data(store, options));
     LUNA_TRY(luna_rows_active(&store->engine.db, active));
+    LUNA_TRY(luna_rows_paused(&store->engine.db, &store->paused));
     return start_thread(store);
 }
 
@@ -258,6 +260,20 @@ bool luna_store_writable(luna_store *store, char *why, size_t room)
     if (luna_spool_room(&store->engine.spool, 0) == LUNA_OK) return true;
     if (why) snprintf(why, room, "%s", luna_error_text());
     return false;
+}
+
+bool luna_store_paused(const luna_store *store)
+{
+    return store->paused;
+}
+
+void luna_store_condition(luna_store *store, luna_store_condition_t *out)
+{
+    const luna_spool *spool = &store->engine.spool;
+    *out = (luna_store_condition_t){0};
+    if (spool->files->free_bytes(spool->dir, &out->free_bytes) != 0) out->free_bytes = 0;
+    out->read_only =
+        !luna_health_good(&store->engine.health, out->alarm, sizeof out->alarm);
 }
 
 luna_err luna_store_payload_path(const luna_store *store, const luna_id *id, char *out,

@@ -378,11 +378,17 @@ static void test_payload_header(void **state)
     (void)state;
     uint8_t file[LUNA_PAYLOAD_HEADER_BYTES + 5];
     memcpy(file + LUNA_PAYLOAD_HEADER_BYTES, "hello", 5);
-    const luna_id id = luna_id_new();
-    luna_payload_header(&id, (luna_blob){file + LUNA_PAYLOAD_HEADER_BYTES, 5}, file);
+    const luna_blob body = {file + LUNA_PAYLOAD_HEADER_BYTES, 5};
+    const luna_payload written = {.id = luna_id_new(),
+                                  .accepted_ms = 1234567890123,
+                                  .body = body,
+                                  .hash = luna_payload_hash(body)};
+    luna_payload_header(&written, file);
     luna_payload payload;
     assert_int_equal(luna_payload_open(file, sizeof file, &payload), LUNA_OK);
-    assert_int_equal(luna_id_compare(&payload.id, &id), 0);
+    assert_int_equal(luna_id_compare(&payload.id, &written.id), 0);
+    assert_int_equal(payload.accepted_ms, written.accepted_ms);
+    assert_int_equal(payload.hash, written.hash);
     assert_int_equal(luna_payload_verify(&payload), LUNA_OK);
     assert_int_equal(luna_payload_open(file, sizeof file - 1, &payload), LUNA_IO);
     for (size_t i = 0; i < sizeof file; i++) {
@@ -392,6 +398,25 @@ static void test_payload_header(void **state)
         if (err != LUNA_IO) fail_msg("a changed byte %zu went unnoticed", i);
         file[i] ^= 1;
     }
+}
+
+static void test_payload_hash_of_pieces(void **state)
+{
+    (void)state;
+    uint8_t body[5000];
+    for (size_t i = 0; i < sizeof body; i++) body[i] = (uint8_t)(i * 7);
+    luna_payload_sum *sum = luna_payload_sum_new();
+    assert_non_null(sum);
+    for (size_t piece = 1; piece < sizeof body; piece += 613) {
+        luna_payload_sum_start(sum);
+        for (size_t at = 0; at < sizeof body; at += piece)
+            luna_payload_sum_add(sum, body + at,
+                                 piece < sizeof body - at ? piece : sizeof body - at);
+        assert_int_equal(luna_payload_sum_end(sum),
+                         luna_payload_hash((luna_blob){body, sizeof body}));
+    }
+    luna_payload_sum_free(&sum);
+    assert_null(sum);
 }
 
 static void test_arena(void **state)
@@ -423,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_wrong_kind_names_the_field),
         cmocka_unit_test(test_job_check),
         cmocka_unit_test(test_payload_header),
+        cmocka_unit_test(test_payload_hash_of_pieces),
         cmocka_unit_test(test_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,7 @@ static void free_jobs(kit_job *jobs, size_t count)
 static void steps_are_in_the_order_that_makes_them_safe(void **state)
 {
     (void)state;
-    kit_job job = kit_job_sized(1, 600);
+    kit_job job = kit_job_sized(1, 424);
     luna_store *store = kit_open_with(&faulty_files, NULL);
     faults_set(STEPS, 0, 0, false);
     assert_int_equal(kit_do(store, kit_put(&job)), LUNA_OK);
@@ -98,18 +98,19 @@ static void repetition_in_one_batch_is_told(void **state)
     (void)state;
     kit_job gate = kit_job_new(0), job = kit_job_new(1), twin = kit_job_sized(1, 16);
     luna_store *store = kit_open_with(&faulty_files, NULL);
-    luna_store_op ops[] = {kit_put(&gate), kit_put(&job), kit_put(&twin),
+    luna_store_op ops[] = {kit_put(&gate), kit_put(&job), kit_put(&job), kit_put(&twin),
                            kit_of(LUNA_STORE_GET, job.id)};
     faults_set(STEPS, 0, 0, false);
-    faults_submit_behind(store, ops, 4);
+    faults_submit_behind(store, ops, 5);
     luna_store_drain(store);
     assert_int_equal(ops[1].err, LUNA_OK);
     assert_int_equal(ops[2].err, LUNA_EXISTS);
     assert_int_equal(ops[2].found.count, 1);
-    assert_int_equal(ops[3].err, LUNA_OK);
-    assert_int_equal(ops[3].found.items[0].info.bytes, job.len);
+    assert_int_equal(ops[3].err, LUNA_BAD_REQUEST);
+    assert_int_equal(ops[4].err, LUNA_OK);
+    assert_int_equal(ops[4].found.items[0].info.bytes, job.len);
     assert_true(kit_payload_is(&job));
-    for (int i = 0; i < 4; i++) luna_store_op_clear(&ops[i]);
+    for (int i = 0; i < 5; i++) luna_store_op_clear(&ops[i]);
     luna_store_close(&store);
     free(gate.body);
     free(job.body);
