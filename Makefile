@@ -170,14 +170,14 @@ FUZZ_CC   ?= clang
 FUZZ_RUNS ?= 100000
 FUZZ_S    ?= 60
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/*/*.c))
-FUZZERS   := $(patsubst tests/fuzz/%.c,$(BUILD)/target/%,$(FUZZ_SRC))
+FUZZ_ALL  := $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC))
+FUZZ_PICK := $(if $(T),$(foreach f,$(FUZZ_ALL),$(if $(findstring $(T),$f),$f)),$(FUZZ_ALL))
 fuzz:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) OPT=-O1 \
 	    SANITIZE='-fsanitize=fuzzer-no-link$(,)address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzzers
-	@FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_S=$(FUZZ_S) PYTHON=$(PYTHON) tests/fuzz/run $(BUILD)/fuzz \
-	    $(foreach f,$(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC)),$(if $(T),$(if $(findstring $(T),$f),$f),$f))
+	@FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_S=$(FUZZ_S) PYTHON=$(PYTHON) tests/fuzz/run $(BUILD)/fuzz $(FUZZ_PICK)
 .PHONY: fuzzers
-fuzzers: $(FUZZERS)
+fuzzers: $(addprefix $(BUILD)/target/,$(FUZZ_PICK))
 
 define fuzz_rule
 $(BUILD)/target/$(1)/%: tests/fuzz/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLAGS)

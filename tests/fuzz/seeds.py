@@ -193,9 +193,14 @@ def image(to):
     to.words("image/png", [b"IHDR", b"IEND", b"IDAT", b"tEXt", b"iTXt", b"zTXt", b"pHYs", b"tIME"])
 
 
+def broker(to):
+    for number in range(40):
+        to.seed("broker/scheduler", f"{number:02}", noise(1000 + number, 60 + 12 * number))
+
+
 def main():
     to = Folder(sys.argv[1])
-    for make in (proto, common, http, worker, sink, image):
+    for make in (proto, common, http, worker, sink, image, broker):
         make(to)
 
 

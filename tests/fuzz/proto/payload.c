@@ -6,8 +6,6 @@
 #include "fuzz/fuzz.h"
 #include "proto/payload.h"
 
-#include <xxhash.h>
-
 static void open_raw(luna_blob bytes)
 {
     luna_payload payload;
@@ -28,7 +26,11 @@ static uint8_t *sealed(const luna_id *id, luna_blob body)
 {
     uint8_t *file = malloc(LUNA_PAYLOAD_HEADER_BYTES + body.len + 1);
     CHECK(file);
-    luna_payload_header(id, body, file);
+    const luna_payload payload = {.id = *id,
+                                  .accepted_ms = body.len,
+                                  .body = body,
+                                  .hash = luna_payload_hash(body)};
+    luna_payload_header(&payload, file);
     if (body.len) memcpy(file + LUNA_PAYLOAD_HEADER_BYTES, body.data, body.len);
     return file;
 }
@@ -47,6 +49,7 @@ static void change_one(const luna_id *id, luna_blob body, size_t at, uint8_t wit
     luna_payload payload;
     CHECK(luna_payload_open(file, len, &payload) == LUNA_OK);
     CHECK(luna_id_compare(&payload.id, id) == 0 && payload.body.len == body.len);
+    CHECK(payload.accepted_ms == body.len);
     CHECK(luna_payload_verify(&payload) == LUNA_OK);
     CHECK(!is_sound(file, at % len));  //  cut
     file[len] = with;
@@ -62,10 +65,27 @@ static void open_lying(luna_blob header, luna_blob body)
     uint8_t *file = sealed(&(luna_id){{1}}, body);
     const size_t used = header.len < 56 ? header.len : 56;
     for (size_t i = 0; i < used; i++) file[i] ^= ((const uint8_t *)header.data)[i];
-    const uint64_t hash = XXH3_64bits(file, 56);
+    const uint64_t hash = luna_payload_hash((luna_blob){file, 56});
     memcpy(file + 56, &hash, sizeof hash);
     open_raw((luna_blob){file, LUNA_PAYLOAD_HEADER_BYTES + body.len});
     free(file);
+}
+
+//  In pieces a body has the hash it has as a whole.
+static void sum_up(size_t piece, luna_blob body)
+{
+    luna_payload_sum *sum = luna_payload_sum_new();
+    const uint8_t *at = body.data;
+    CHECK(sum);
+    for (int again = 0; again < 2; again++) {
+        luna_payload_sum_start(sum);
+        for (size_t i = 0; i < body.len; i += piece)
+            luna_payload_sum_add(sum, at + i,
+                                 body.len - i < piece ? body.len - i : piece);
+        CHECK(luna_payload_sum_end(sum) == luna_payload_hash(body));
+    }
+    luna_payload_sum_free(&sum);
+    CHECK(!sum);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
@@ -83,6 +103,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (bytes.len) memcpy(id.byte, bytes.data, bytes.len);
     const size_t at = (size_t)fuzz_uint(&from, 2);
     const uint8_t with = (uint8_t)fuzz_uint(&from, 1);
-    change_one(&id, fuzz_rest(&from), at, with);
+    const luna_blob body = fuzz_rest(&from);
+    sum_up((size_t)with + 1, body);
+    change_one(&id, body, at, with);
     return 0;
 }

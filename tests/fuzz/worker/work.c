@@ -80,7 +80,9 @@ static void load_body(luna_blob body)
     luna_packet_peek_id(body.data, body.len, "id", &fields.id);
     uint8_t *file = malloc(LUNA_PAYLOAD_HEADER_BYTES + body.len);
     CHECK(file);
-    luna_payload_header(&fields.id, body, file);
+    const luna_payload payload = {
+        .id = fields.id, .body = body, .hash = luna_payload_hash(body)};
+    luna_payload_header(&payload, file);
     if (body.len) memcpy(file + LUNA_PAYLOAD_HEADER_BYTES, body.data, body.len);
     fields.payload = (luna_blob){file, LUNA_PAYLOAD_HEADER_BYTES + body.len};
     fields.payload_bytes = fields.payload.len;
