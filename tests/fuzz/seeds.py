@@ -198,9 +198,17 @@ def broker(to):
         to.seed("broker/scheduler", f"{number:02}", noise(1000 + number, 60 + 12 * number))
 
 
+def store(to):
+    to.seed("store/open", "as-closed", bytes(4))
+    to.seed("store/open", "as-crashed", bytes([0, 1, 0, 0]))
+    to.seed("store/open", "no-database", bytes([0, 7, 0, 0, 0]))
+    for number in range(40):
+        to.seed("store/open", f"{number:02}", noise(2000 + number, 80))
+
+
 def main():
     to = Folder(sys.argv[1])
-    for make in (proto, common, http, worker, sink, image, broker):
+    for make in (proto, common, http, worker, sink, image, broker, store):
         make(to)
 
 
