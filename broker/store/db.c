@@ -190,7 +190,7 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
 
 luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schema)
 {
-    *db = (luna_db){0};
+    *db = (luna_db){.promise = LUNA_DB_DURABLE};
     if (strlen(path) >= sizeof db->path)
         return luna_error(LUNA_TOO_LARGE, "the path %.60s... is too long", path);
     memcpy(db->path, path, strlen(path) + 1);
@@ -209,14 +209,36 @@ void luna_db_close(luna_db *db)
 
 //  ---- transactions -----------------------------------------------------------------
 
-luna_err luna_db_begin(luna_db *db)
+//  The log is one file: a sync of it takes every transaction before along.
+static luna_err set_promise(luna_db *db, luna_db_promise promise)
 {
-    return run_sql(db, "BEGIN");
+    if (promise == LUNA_DB_READ || promise == db->promise) return LUNA_OK;
+    LUNA_TRY(run_sql(db, promise == LUNA_DB_WRITE ? "PRAGMA synchronous = NORMAL"
+                                                  : "PRAGMA synchronous = FULL"));
+    db->promise = promise;
+    return LUNA_OK;
+}
+
+static luna_err mend_log(luna_db *db)
+{
+    const int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE,
+                                             NULL, NULL);
+    if (rc != SQLITE_OK) return fail(db, sqlite3_extended_errcode(db->handle));
+    db->torn = false;
+    return LUNA_OK;
+}
+
+luna_err luna_db_begin(luna_db *db, luna_db_promise promise)
+{
+    if (db->torn && promise == LUNA_DB_DURABLE) LUNA_TRY(mend_log(db));
+    LUNA_TRY(set_promise(db, promise));
+    return run_sql(db, promise == LUNA_DB_READ ? "BEGIN" : "BEGIN IMMEDIATE");
 }
 
 luna_err luna_db_commit(luna_db *db)
 {
     const luna_err err = run_sql(db, "COMMIT");
+    if (err == LUNA_IO) db->torn = true;
     if (err != LUNA_OK) luna_db_rollback(db);
     return err;
 }

@@ -11,10 +11,20 @@
 
 #include <sqlite3.h>
 
+//  What a commit promises.
+typedef enum luna_db_promise {
+    LUNA_DB_READ,    //  nothing is written
+    LUNA_DB_WRITE,   //  the rows survive a kill; a power loss may take them, and then
+                     //  those of every later LUNA_DB_WRITE, but of no LUNA_DB_DURABLE
+    LUNA_DB_DURABLE  //  they and all before them are on stable storage
+} luna_db_promise;
+
 typedef struct luna_db {
     sqlite3 *handle;
     sqlite3_stmt **statements;
     size_t count;
+    luna_db_promise promise;  //  what SQLite is set to
+    bool torn;                //  a sync of the log has failed: see luna_db_begin
     char path[4096];
 } luna_db;
 
@@ -27,20 +37,21 @@ typedef struct luna_db_schema {
     size_t count;
 } luna_db_schema;
 
-//  Opens or makes the database in WAL mode with synchronous=FULL, so that a commit
-//  that succeeded is on stable storage. An older version is upgraded in place, whole or
-//  not at all. SQL may use luna_sum(value, ...), a checksum over its arguments that is
+//  Opens or makes the database in WAL mode. An older version is upgraded in place, whole
+//  or not at all. SQL may use luna_sum(value, ...), a checksum over its arguments that is
 //  never 0. LUNA_UNSUPPORTED for another application's file or a newer version;
 //  LUNA_CANT_CREATE, LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_db_open(luna_db *db, const char *path,
                                     const luna_db_schema *schema);
 void luna_db_close(luna_db *db);
 
-//  A transaction. Begin takes no lock before the first write. After a failed commit
-//  the transaction is rolled back. LUNA_IO means that the disk cannot be trusted;
-//  LUNA_NO_SPACE, LUNA_BUSY (another program holds the lock), LUNA_NO_MEMORY that the
-//  same may succeed later.
-LUNA_MUST_USE luna_err luna_db_begin(luna_db *db);
+//  A transaction. One that writes takes its lock at once and waits for it as long as
+//  another program holds it, at most 5 s. After a failed commit the transaction is
+//  rolled back. A failed sync leaves a log of which parts may be missing on the disk
+//  although they can be read: the next durable transaction begins by moving it into the
+//  database whole, and fails when that fails. LUNA_IO means that the disk cannot be
+//  trusted; LUNA_NO_SPACE, LUNA_BUSY, LUNA_NO_MEMORY that the same may succeed later.
+LUNA_MUST_USE luna_err luna_db_begin(luna_db *db, luna_db_promise promise);
 LUNA_MUST_USE luna_err luna_db_commit(luna_db *db);
 void luna_db_rollback(luna_db *db);
 

@@ -101,7 +101,8 @@ static luna_err rebuild(const recovery *r, const luna_id *id, bool *sound)
         luna_store_job job =
             luna_store_job_new(&o.message, o.payload.body.len, o.payload.accepted_ms);
         job.body_hash = o.payload.hash;
-        err = luna_rows_insert(r->db, &job);
+        err = luna_spool_sync_file(r->spool, id);
+        if (err == LUNA_OK) err = luna_rows_insert(r->db, &job);
     } else if (err != LUNA_NO_MEMORY) {
         err = LUNA_OK;
     }
@@ -172,7 +173,8 @@ static luna_err check_files(const recovery *r)
 
 //  ---- all of it -------------------------------------------------------------------
 
-//  A name found here may not be durable yet: it must be before its row is.
+//  A name found here may not be durable yet: it must be before its row is. The bytes of
+//  those without a row were synced by rebuild.
 static luna_err recover(const recovery *r)
 {
     LUNA_TRY(check_active(r));
@@ -183,7 +185,7 @@ static luna_err recover(const recovery *r)
 luna_err luna_recover(luna_spool *spool, luna_db *db)
 {
     const recovery r = {.spool = spool, .db = db, .now_ms = (uint64_t)luna_wall_ms()};
-    LUNA_TRY(luna_db_begin(db));
+    LUNA_TRY(luna_db_begin(db, LUNA_DB_DURABLE));
     const luna_err err = recover(&r);
     if (err == LUNA_OK) return luna_db_commit(db);
     luna_db_rollback(db);

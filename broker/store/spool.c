@@ -191,19 +191,6 @@ luna_err luna_spool_write(const luna_spool *spool, luna_payload *payload, int *o
     return err;
 }
 
-luna_err luna_spool_finish(const luna_spool *spool, const luna_id *id, int fd)
-{
-    char path[LUNA_SPOOL_PATH_BYTES];
-    luna_err err = path_of_id(spool, "tmp", id, path);
-    if (err == LUNA_OK && spool->files->sync_data(fd) != 0)
-        err = luna_error_errno(LUNA_IO, "cannot sync %s", path);
-    if (err == LUNA_OK)
-        close(fd);
-    else
-        drop(spool, fd, path);
-    return err;
-}
-
 luna_err luna_spool_publish(const luna_spool *spool, const luna_id *id)
 {
     char from[LUNA_SPOOL_PATH_BYTES], to[LUNA_SPOOL_PATH_BYTES];
@@ -212,6 +199,19 @@ luna_err luna_spool_publish(const luna_spool *spool, const luna_id *id)
     if (spool->files->rename(from, to) == 0) return LUNA_OK;
     const luna_err err = luna_error_errno(LUNA_IO, "cannot rename %s to %s", from, to);
     drop(spool, -1, from);
+    return err;
+}
+
+luna_err luna_spool_sync_file(const luna_spool *spool, const luna_id *id)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of_id(spool, "ready", id, path));
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return luna_error_errno(LUNA_IO, "cannot read %s", path);
+    luna_err err = LUNA_OK;
+    if (spool->files->sync_data(fd) != 0)
+        err = luna_error_errno(LUNA_IO, "cannot sync %s", path);
+    close(fd);
     return err;
 }
 

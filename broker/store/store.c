@@ -158,11 +158,27 @@ static void close_data(luna_store *store)
     if (store->lock >= 0) close(store->lock);
 }
 
-static luna_err start_thread(luna_store *store)
+static luna_err start_helpers(luna_engine *engine, size_t sync_threads)
 {
-    LUNA_TRY(luna_reaper_start(&store->engine.reaper, &store->engine.spool));
+    LUNA_TRY(luna_reaper_start(&engine->reaper, &engine->spool));
+    const luna_err err =
+        luna_syncer_start(&engine->syncer, engine->spool.files, sync_threads);
+    if (err != LUNA_OK) luna_reaper_stop(&engine->reaper);
+    return err;
+}
+
+static void stop_helpers(luna_engine *engine)
+{
+    luna_syncer_stop(&engine->syncer);
+    luna_reaper_stop(&engine->reaper);
+}
+
+static luna_err start_threads(luna_store *store, const luna_store_options *options)
+{
+    LUNA_TRY(
+        start_helpers(&store->engine, options->sync_in_order ? 0 : LUNA_SYNCER_THREADS));
     if (pthread_create(&store->thread, NULL, work, store) == 0) return LUNA_OK;
-    luna_reaper_stop(&store->engine.reaper);
+    stop_helpers(&store->engine);
     return luna_error(LUNA_NO_MEMORY, "cannot start a thread of the store");
 }
 
@@ -198,7 +214,7 @@ static luna_err start(luna_store *store, const luna_store_options *options,
     LUNA_TRY(open_data(store, options));
     LUNA_TRY(luna_rows_active(&store->engine.db, active));
     LUNA_TRY(luna_rows_paused(&store->engine.db, &store->paused));
-    return start_thread(store);
+    return start_threads(store, options);
 }
 
 luna_err luna_store_open(const luna_store_options *options, luna_store **out,
@@ -291,7 +307,7 @@ void luna_store_close(luna_store **store_p)
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->mutex);
     pthread_join(store->thread, NULL);
-    luna_reaper_stop(&store->engine.reaper);
+    stop_helpers(&store->engine);
     close_data(store);
     free_store(store);
     *store_p = NULL;

@@ -5,7 +5,7 @@
 //  that came back with an error changed nothing (see luna_store_op for the two
 //  places where less is known).
 //
-//      STATE/luna.db            rows (WAL, synchronous FULL)
+//      STATE/luna.db            rows (SQLite, write-ahead log)
 //      STATE/luna.lock          held while open
 //      SPOOL/LOCK               held while open; the owner's process id
 //      SPOOL/tmp/<id>           a payload being written; emptied at open
@@ -14,19 +14,35 @@
 //
 //  Asynchronous: the broker's loop thread submits operations, one store thread
 //  executes them in the order of submission, and they come back in that order.
-//  What has queued up meanwhile forms one batch: its payloads are written, each
-//  synced, their names made durable by one directory fsync, and the rows of all
-//  committed by one transaction (group commit). Only then do they come back.
+//  What has queued up meanwhile forms one batch: its payloads are written and synced
+//  together with their folder, and the rows of all committed by one transaction (group
+//  commit). Only then do they come back.
 //
 //  The order that makes this safe:
-//      1. payload bytes synced under tmp/, renamed into ready/, ready/ synced,
-//      2. rows committed,
-//      3. operations come back,
-//      4. payloads of completed and cancelled jobs are unlinked in the background.
-//  So a row never lacks its payload, and a payload without a row is a job whose
-//  acceptance was cut short: at open it becomes a pending row. A row is deleted
-//  only after the removal of its payload has been made durable, so that a
-//  forgotten job never comes back.
+//      1. payload bytes written under tmp/ and renamed into ready/,
+//      2. payload files and the folder synced,
+//      3. rows committed; the log synced unless the batch holds nothing but PUTs,
+//      4. operations come back,
+//      5. payloads of completed and cancelled jobs are unlinked in the background.
+//
+//  Why that is enough:
+//    - Names come before syncs so that one commit of the file system's journal takes
+//      both. A power loss between 1 and 2 may leave a name without its bytes; nobody
+//      was told of that job, its hash is wrong, and open sets it aside.
+//    - The row of a PUT need not be synced: all it says stands in the payload, which
+//      is durable before the row is written (2 before 3). A payload without a row
+//      becomes the same row at open, with the time of acceptance from its header. It
+//      is verified whole and synced first: a killed broker may not have come to 2.
+//    - Whatever else happens to a job is synced before it is reported (3), and the log
+//      is one file: its sync takes along every transaction before, that of the PUT too.
+//      So a job with more history than a PUT has its row.
+//    - A row lacks its payload only when it says completed or cancelled (3 before 5).
+//      A payload that a power loss brings back finds that row and is removed again.
+//    - A row is deleted only after the removal of its payload has been made durable, so
+//      that a forgotten job never comes back. A payload that is taken back because its
+//      row could not be written is removed just as durably.
+//    - After a failed sync of the log nobody knows which of its pages reached the disk.
+//      Before anything else is promised, all of it is written anew, into the database.
 //
 //  Errors of the disk: an fsync or a commit that fails for another reason than a
 //  full disk makes the store read-only for good (luna_store_writable): what the
@@ -240,6 +256,7 @@ typedef struct luna_store_options {
     size_t batch_ops;        //  0: 64; one transaction holds at most so many
     size_t batch_bytes;      //  0: 64 MiB; or so many payload bytes (one is always taken)
     const struct luna_files *files;  //  NULL: the system's (broker/store/files.h)
+    bool sync_in_order;              //  for tests: one sync after the other
 } luna_store_options;
 
 //  Locks both folders, opens or makes the database, repairs what a crash left and

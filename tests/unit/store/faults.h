@@ -20,6 +20,7 @@
 #define STEP_TABLE(X) \
     X(ALLOCATE, 'a')  \
     X(WRITE, 'w')     \
+    X(SETTLE, 'e')    \
     X(SYNC_DATA, 's') \
     X(RENAME, 'r')    \
     X(SYNC_DIR, 'd')  \
@@ -98,6 +99,12 @@ static ssize_t faulty_write(int fd, const void *data, size_t len)
     return faults_hit(STEP_WRITE) ? -1 : luna_files_system.write(fd, data, len);
 }
 
+static int faulty_settle(int fd)
+{
+    (void)fd;
+    return faults_hit(STEP_SETTLE) ? -1 : 0;
+}
+
 static int faulty_sync_data(int fd)
 {
     (void)fd;
@@ -128,6 +135,7 @@ static int faulty_free_bytes(const char *path, uint64_t *out)
 static const luna_files faulty_files = {
     .allocate = faulty_allocate,
     .write = faulty_write,
+    .settle = faulty_settle,
     .sync_data = faulty_sync_data,
     .sync_dir = faulty_sync_dir,
     .rename = faulty_rename,

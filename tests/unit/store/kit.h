@@ -199,8 +199,10 @@ static inline luna_err kit_do(luna_store *store, luna_store_op op)
 
 static inline luna_store_options kit_options(const luna_files *files)
 {
-    return (luna_store_options){
-        .state_dir = "state", .spool_dir = "spool", .files = files};
+    return (luna_store_options){.state_dir = "state",
+                                .spool_dir = "spool",
+                                .files = files,
+                                .sync_in_order = files != NULL};
 }
 
 static inline luna_store *kit_open_with(const luna_files *files, luna_store_jobs *active)
