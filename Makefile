@@ -18,7 +18,7 @@ endif
 
 # ---- what must be installed: Debian 12 packages, the README says what for ------
 DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
-    libmicrohttpd-dev libjansson-dev libinih-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
+    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
     libdnnl-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
     python3-numpy curl pngcheck
@@ -51,15 +51,15 @@ VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text pr
     safetensors safetensors_header safetensors_write latent_file)
 VAE_LIBS   := $(if $(filter 1,$(CPU)),-ldnnl) -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
-BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto -linih
-DECODER_LIBS   = $(ZMQ_LIBS) -linih -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
+BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto
+DECODER_LIBS   = $(ZMQ_LIBS) -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
 
 MAN_PAGES := $(wildcard broker/*.8 decoder/*.8 decoder/vae/*.1 producer/man/*.1 producer/man/*.3)
 PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
 
-.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps
+.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps fuzz
 .SUFFIXES:
 .SECONDARY:
 
@@ -77,6 +77,8 @@ help:
 	@echo "make bench      measure Luna beside its alternatives"
 	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
 	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
+	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
+	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
 # `make V=1` shows whole commands.
@@ -116,7 +118,7 @@ $(LIBLUNA): $(call archives,$(LUNA_ROOMS)) producer/luna/libluna.map
 $(BUILD)/bin/lunactl: $(call archives,producer/lunactl common) $(LIBLUNA)
 	@mkdir -p $(@D)
 	$(call say,link,$@)$(CC) $(LDFLAGS) -o $@ $(call archives,producer/lunactl common) -L$(BUILD)/lib -lluna \
-	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -linih -lm
+	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -lm
 
 # ---- tests: tests/unit/<room>/test_x.c is one program, linked with its room -------
 UNIT_SRC   := $(sort $(wildcard tests/unit/*/test_*.c))
@@ -131,8 +133,8 @@ ROOMS_image    := decoder/image common
 ROOMS_sink     := decoder/sink proto common
 ROOMS_worker   := $(DECODER_ROOMS)
 ROOMS_producer := producer/lunactl producer/luna proto common
-LIBS_common   := -linih
-LIBS_proto    := -lmsgpackc -lxxhash -linih
+LIBS_common   :=
+LIBS_proto    := -lmsgpackc -lxxhash
 LIBS_store    := -lsqlite3 -lmsgpackc -lxxhash
 LIBS_broker   := $(BROKER_LIBS)
 LIBS_http     := $(BROKER_LIBS)
@@ -175,6 +177,29 @@ asan-system tsan-system: programs
 	 LUNA_TEST_LIBRARY=$(abspath $(LIBLUNA)) LUNA_BIN=$(abspath $(BUILD)/$(@:-system=)/bin) \
 	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 	@! ls $(BUILD)/reports/* 2>/dev/null
+
+# ---- fuzzing: tests/fuzz/<room>/x.c is one libFuzzer program, linked with its room --
+FUZZ_CC   ?= clang
+FUZZ_RUNS ?= 100000
+FUZZ_S    ?= 60
+FUZZ_SRC  := $(sort $(wildcard tests/fuzz/*/*.c))
+FUZZ_ALL  := $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC))
+FUZZ_PICK := $(if $(T),$(foreach f,$(FUZZ_ALL),$(if $(findstring $(T),$f),$f)),$(FUZZ_ALL))
+fuzz:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) OPT=-O1 \
+	    SANITIZE='-fsanitize=fuzzer-no-link$(,)address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzzers
+	@FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_S=$(FUZZ_S) PYTHON=$(PYTHON) tests/fuzz/run $(BUILD)/fuzz $(FUZZ_PICK)
+.PHONY: fuzzers
+fuzzers: $(addprefix $(BUILD)/target/,$(FUZZ_PICK))
+
+define fuzz_rule
+$(BUILD)/target/$(1)/%: tests/fuzz/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLAGS)
+	@mkdir -p $$(@D)
+	$$(call say,fuzz,$$@)$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
+	    -fsanitize=fuzzer -o $$@ $$< -Wl,--start-group $(call archives,$(ROOMS_$(1))) -Wl,--end-group $$(LIBS_$(1)) -lm
+endef
+$(foreach room,common proto store broker http image sink worker,$(eval $(call fuzz_rule,$(room))))
+
 , := ,
 $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/store proto common) $(FLAGS)
 	@mkdir -p $(@D)
