@@ -87,7 +87,7 @@ def test_one_of_two_decoders_is_drained(home):
     jobs = [luna.submit(latents(luna, 1)) for _ in range(4)]
     assert {luna.wait_job(job)["decoder"] for job in jobs} == {"two"}
     assert order(luna, "resume", "one") == {"changed": 1}
-    assert states(luna)["one"] == "ready"
+    wait_for(lambda: states(luna)["one"] == "ready", "its credit is back")
     order(luna, "drain", "two")
     last = luna.submit(latents(luna, 1))
     assert luna.wait_job(last)["decoder"] == "one"
@@ -112,7 +112,7 @@ def test_all_decoders_are_drained_and_resumed(home):
     assert "draining" in luna.lunactl("decoders").out
     order(luna, "resume")
     luna.wait_job(job)
-    assert "draining" not in states(luna).values()
+    wait_for(lambda: "draining" not in states(luna).values(), "their credit is back")
 
 
 @pytest.mark.parametrize("command", ["drain", "resume"])
