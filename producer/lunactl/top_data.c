@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ASK_MS    1000
+#define ASK_MS    2000
 #define SAMPLE_MS 1000
 
 //  ---- the order of jobs -------------------------------------------------------------

@@ -1,4 +1,4 @@
-//  The page of top: five lines about the broker, its decoders, its jobs
+//  The page of top: the broker, its decoders, its jobs
 //
 //  On a terminal everything must fit: the tables are cut to the rows there are and say
 //  how much they leave out, and narrow ones show short ids and less columns.
