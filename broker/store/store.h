@@ -255,6 +255,7 @@ typedef struct luna_store_options {
     uint64_t reserve_bytes;  //  a PUT that would leave less free than this is refused
     uint64_t ballast_bytes;  //  0: 16 MiB; kept free for the end of jobs on a full disk
     bool recover;            //  a damaged database is moved aside and made anew
+    size_t log_bytes;        //  0: 8 MiB; of the database's log, allocated ahead
     size_t batch_ops;        //  0: 64; one transaction holds at most so many
     size_t batch_bytes;      //  0: 64 MiB; or so many payload bytes (one is always taken)
     const struct luna_files *files;  //  NULL: the system's (broker/store/files.h)
