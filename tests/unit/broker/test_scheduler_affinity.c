@@ -199,6 +199,21 @@ static void a_wait_known_to_be_long_is_none(void **state)
     sim_free(s);
 }
 
+//  Room in the warm decoder is no reason to wait long in it.
+static void behind_a_long_job_is_no_good_place(void **state)
+{
+    (void)state;
+    sim *s = new_sim(2000);
+    warm_decoder(s, "x", 2);
+    sim_decoder *y = warm_decoder(s, "y", 2);
+    sim_add(s, 1, "x", 30000);
+    sim_run_ms(s, 100);
+    sim_add(s, 1, "x", 500);
+    sim_run_ms(s, 100);
+    assert_string_equal(y->vae, "x");
+    sim_free(s);
+}
+
 //  Each job alone would wait; all together are worth the second decoder.
 static void a_long_queue_is_worth_a_swap(void **state)
 {
@@ -249,6 +264,71 @@ static void who_will_not_take_it_is_not_waited_for(void **state)
     }
 }
 
+//  Who refused the job would be its last choice.
+static void who_refused_it_is_not_waited_for(void **state)
+{
+    fixture *f = *state;
+    const uint32_t x = decoder(f, 1, 1), other = hello(f, 2, "v", NULL);
+    const luna_job_key key = key_of(1, 1), second = key_of(2, 1);
+    add(f, 1);
+    run(f);
+    luna_scheduler_stage(f->scheduler, x, &key, luna_text_of("decoding"), f->now_ms);
+    failed(f, x, &key, "io");
+    add(f, 2);
+    run(f);
+    luna_scheduler_progress(f->scheduler, x, &second, f->now_ms);
+    assert_int_equal(job(f, 2)->session, x);
+    tick(f, 1250);
+    credit(f, other, 1, 1000);
+    run(f);
+    assert_int_equal(job(f, 1)->session, other);
+}
+
+//  ---- what ends a wait ------------------------------------------------------------
+
+//  Work that cannot be given to the decoder keeps nobody from it.
+static void work_without_room_holds_nobody_back(void **state)
+{
+    fixture *f = *state;
+    const uint32_t d = hello(f, 1, NULL, NULL);
+    luna_entry entry = entry_of(1);
+    add_entry(f, &entry);
+    credit(f, d, 3, 1000);
+    run(f);
+    entry = entry_of(2);
+    entry.bytes = 950;
+    add_entry(f, &entry);
+    entry = entry_of(3);
+    entry.vae = luna_text_of("x");
+    add_entry(f, &entry);
+    run(f);
+    assert_int_equal(job(f, 2)->place, LUNA_PLACE_WAITING);
+    assert_int_equal(job(f, 3)->session, d);
+}
+
+//  The wait of a job that was cancelled is none of a later job's.
+static void a_wait_ends_with_the_last_job(void **state)
+{
+    (void)state;
+    for (int idle = 0; idle < 2; idle++) {
+        sim *s = new_sim(2000);
+        warm_decoder(s, "y", 1);
+        if (idle) warm_decoder(s, "z", 1);
+        const char *vae = idle ? "y" : "x";
+        for (int i = 0; i < (idle ? 1 : 30); i++) sim_add(s, 1, "y", 500);
+        if (idle) s->jobs[s->added].service_ms = 20000;
+        sim_run_ms(s, 700);
+        const uint32_t cancelled = sim_add(s, 2, vae, 500);
+        sim_run_ms(s, 1500);
+        const luna_id id = id_of(cancelled);
+        assert_int_equal(luna_scheduler_cancel(s->f.scheduler, &id), LUNA_OK);
+        const uint32_t later = sim_add(s, 2, vae, 500);
+        sim_run_ms(s, 5000);
+        assert_in_range(waited_ms(s, later), 2000, 2600);
+        sim_free(s);
+    }
+}
+
 //  ---- nothing to lose -----------------------------------------------------------
 
 static void nothing_waits_while_all_is_cold(void **state)
@@ -282,6 +362,23 @@ static void who_has_nothing_to_lose_swaps(void **state)
     sim_add(s, 2, "w", 500);
     sim_run_ms(s, 100);
     assert_string_equal(fresh->vae, "w");
+    sim_free(s);
+}
+
+//  Better a decoder that is busy than one that would leave its own work.
+static void who_has_own_work_swaps_last(void **state)
+{
+    (void)state;
+    sim *s = new_sim(2000);
+    const sim_decoder *y = warm_decoder(s, "y", 2);
+    sim_decoder *z = warm_decoder(s, "z", 2);
+    sim_add(s, 1, "z", 300);
+    sim_run_ms(s, 20);
+    sim_add(s, 2, "x", 500);
+    for (int i = 0; i < 8; i++) sim_add(s, 2, "y", 500);
+    sim_run_ms(s, 1000);
+    assert_string_equal(z->vae, "x");
+    assert_string_equal(y->vae, "y");
     sim_free(s);
 }
 
@@ -390,8 +487,8 @@ static void a_vae_is_known_by_its_name(void **state)
 {
     (void)state;
     sim *s = new_sim(2000);
-    sim_decoder *x = warm_decoder(s, "x", 1);
     warm_decoder(s, "y", 1);
+    sim_decoder *x = warm_decoder(s, "x", 1);
     luna_entry entry = entry_of(3000);
     for (uint32_t i = 0; i < 1024; i++) {
         char vae[32];
@@ -426,11 +523,18 @@ int main(void)
         cmocka_unit_test(a_result_shows_that_the_vae_is_loaded),
         cmocka_unit_test(a_wait_ends_after_the_time_of_a_load),
         cmocka_unit_test(a_wait_known_to_be_long_is_none),
+        cmocka_unit_test(behind_a_long_job_is_no_good_place),
         cmocka_unit_test(a_long_queue_is_worth_a_swap),
         cmocka_unit_test(idle_time_adds_up_over_jobs),
         cmocka_unit_test(who_will_not_take_it_is_not_waited_for),
+        cmocka_unit_test_setup_teardown(who_refused_it_is_not_waited_for, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(work_without_room_holds_nobody_back, setup,
+                                        teardown),
+        cmocka_unit_test(a_wait_ends_with_the_last_job),
         cmocka_unit_test(nothing_waits_while_all_is_cold),
         cmocka_unit_test(who_has_nothing_to_lose_swaps),
+        cmocka_unit_test(who_has_own_work_swaps_last),
         cmocka_unit_test(two_vaes_share_two_decoders),
         cmocka_unit_test(the_load_is_learned),
         cmocka_unit_test(a_warm_attempt_teaches_no_load),

@@ -9,6 +9,7 @@ static luna_rules ageing_rules(int64_t ageing_ms)
 {
     luna_rules rules = test_rules();
     rules.ageing_ms = ageing_ms;
+    rules.load_ms = 0;
     return rules;
 }
 
@@ -167,11 +168,11 @@ static void one_job_after_another_is_no_newcomer_each_time(void **state)
 {
     (void)state;
     sim *s = new_sim(1800000);
-    sim_decoder_add(s, 4);
+    sim_decoder_add(s, 1);
     add_burst(s, 1, 100, 500);
     const luna_id id = id_of(2);
-    for (int i = 0; i < 4000; i++) {
-        if (luna_scheduler_client(s->f.scheduler, &id).jobs < 5) sim_add(s, 2, "v", 500);
+    for (int i = 0; i < 4500; i++) {
+        if (luna_scheduler_client(s->f.scheduler, &id).jobs < 2) sim_add(s, 2, "v", 500);
         sim_step(s);
     }
     assert_in_range(count_begun(s, 2, 80), 35, 45);

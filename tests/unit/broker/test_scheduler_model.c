@@ -208,6 +208,10 @@ static void add_random(world *w)
     entry.accepted_ms = w->accepted_ms += (int64_t)draw(w, 2000);
     if (draw(w, 8) == 0) entry.expires_ms = w->f.now_ms + (int64_t)draw(w, 60000);
     if (draw(w, 20) == 0) entry.next_ms = (int64_t)draw(w, 1000);
+    if (draw(w, 10) == 0) {
+        entry.place = LUNA_PLACE_ORPHAN;
+        entry.attempts = w->attempts[w->added] = 1;
+    }
     if (draw(w, 2)) entry.batches[draw(w, 5)] = (uint32_t)entry.images;
     add_entry(&w->f, &entry);
     check_newcomer(w, w->added);
