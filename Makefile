@@ -11,6 +11,9 @@ OPT      ?= -O2
 SANITIZE ?=
 V        ?=
 T        ?=
+POINTS   ?=
+KILLS    ?= 300
+MINUTES  ?= 10
 # Two compilers on two cores, unless make was told otherwise.
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc)
@@ -74,6 +77,8 @@ help:
 	@echo "make run        install what is missing, build, decode three photographs, serve until Ctrl-C"
 	@echo "make test       install what is missing, build, run every test  (T=pattern: only these)"
 	@echo "make deps       install the missing Debian packages, and nothing when all are there"
+	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
+	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES))"
 	@echo "make bench      measure Luna beside its alternatives"
 	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
 	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
@@ -161,6 +166,7 @@ test:
 	@$(MAKE) --no-print-directory programs $(UNIT)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
+	@$(MAKE) --no-print-directory fault-tests
 # A finding ends the process that has it, so a test fails; the reports lie in $(BUILD)/reports.
 SANITIZERS_asan := address,undefined
 SANITIZERS_tsan := thread
@@ -201,6 +207,23 @@ endef
 $(foreach room,common proto store broker http image sink worker,$(eval $(call fuzz_rule,$(room))))
 
 , := ,
+
+# ---- faults: a disk that fails as planned, and everything killed at random ----------
+FAULTFS_SRC := $(call sources,tests/fault/preload)
+FAULTFS     := $(BUILD)/fault/faultfs.so
+$(FAULTFS): $(FAULTFS_SRC) $(wildcard tests/fault/preload/*.h) $(FLAGS)
+	@mkdir -p $(@D)
+	$(call say,link,$@)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -o $@.new $(FAULTFS_SRC) && mv $@.new $@
+faultfs: programs $(FAULTFS)
+fault: faultfs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/sweep.py broker $(POINTS)
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/sweep.py decoder $(POINTS)
+soak: faultfs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/soak.py --kills $(KILLS) --minutes $(MINUTES)
+fault-tests: faultfs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/fault $(if $(T),-k '$(T)')
+.PHONY: faultfs fault soak fault-tests
+
 $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/store proto common) $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,bench,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -Wl,--start-group \
@@ -231,6 +254,7 @@ install: all
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/luna.pc
 	for unit in broker/luna-broker.service decoder/luna-decoder@.service; do \
 	    sed 's#/usr/bin/#$(PREFIX)/bin/#g' $$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$unit); done
+	install -D -m 644 producer/lunactl/lunactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/lunactl
 	install -m 644 broker/luna.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/luna.conf
 	for page in $(MAN_PAGES); do install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; done
 	install -m 644 $(wildcard producer/comfyui/*) $(DESTDIR)$(PREFIX)/share/luna/comfyui

@@ -7,6 +7,7 @@ good order. Then comes an inspection by a broker without faults, which must find
 was ever answered, finish what is left, and have nothing else.
 """
 
+import contextlib
 import functools
 import os
 import shutil
@@ -179,7 +180,7 @@ class Life:
         wait(self.broker, lambda _: condition() or wait_a_moment(), self.patience_s)
 
     def cancel(self, job):
-        job.cancel_asked = True
+        job.cancel_asked = job.may_have_ended = True
         if "error" not in self.ask("cancel", id=job.id):
             job.seen = "cancelled"
 
@@ -217,6 +218,7 @@ class Life:
         self.hand.report("progress", work, stage="saved", images=[job.reported[key]])
 
     def done(self, job, work):
+        job.may_have_ended = True
         for index in range(job.images):
             job.report((0, index), image(job, index))
         self.hand.report("done", work, images=list(job.reported.values()))
@@ -239,6 +241,7 @@ class Life:
         running = [{"id": e.id, "attempt": e.attempts}] if e.attempts else []
         self.connect_hand(running=running)
         if running:
+            e.may_have_ended = True
             self.hand.send("done", **running[0], epoch=self.hand.welcome["epoch"],
                            images=self.both_images(e))
             self.until_ended(e)
@@ -325,7 +328,7 @@ class Life:
     def finish_all(self):
         self.connect_hand("inspector")
         for job in self.jobs.values():
-            if job.body and not job.forgotten and not (job.may_be_forgotten and not job.seen):
+            if job.body and not job.forgotten:
                 self.submit(job)
         while active := self.active():
             self.make(*active)
@@ -342,9 +345,7 @@ class Life:
         def exact():
             wanted = {wire.id_text(job.id): job.body for job in self.jobs.values()
                       if job.seen in (*ACTIVE, "failed") and not job.forgotten}
-            there = {path.name: path.read_bytes()[PAYLOAD_HEADER_BYTES:]
-                     for path in self.ready_files(spool)}
-            return there == wanted and not list((spool / "tmp").iterdir())
+            return self.payloads(spool) == wanted and not list((spool / "tmp").iterdir())
         try:
             self.until(exact)
         except Silent:
@@ -354,8 +355,13 @@ class Life:
             raise Broken("half files", f"{list((spool / 'quarantine').iterdir())}")
 
     @staticmethod
-    def ready_files(spool):
-        return [path for path in (spool / "ready").iterdir() if path.exists()]
+    def payloads(spool):
+        """{name: body} of ready/; one that is being removed is as good as gone."""
+        found = {}
+        for path in (spool / "ready").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found[path.name] = path.read_bytes()[PAYLOAD_HEADER_BYTES:]
+        return found
 
 
 def wait_a_moment():
@@ -408,14 +414,14 @@ def run(folder, part, plan, at, result):
             life.broker.kill()
 
 
-def count_steps():
-    """How many steps each part has."""
+def count_steps(plan):
+    """How many steps each part has under a plan that changes nothing."""
     counts = {}
     for part in ("first", "second"):
         folder = tempfile.mkdtemp(prefix="luna", dir="/tmp")
         life = Life(folder)
         try:
-            live(life, part)
+            live(life, part, plan)
             counts[part] = len(life.world.steps())
             life.inspect()
         finally:

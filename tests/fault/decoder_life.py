@@ -227,11 +227,11 @@ def run(folder, part, plan, at, result):
         life.close()
 
 
-def count_steps():
+def count_steps(plan):
     folder = tempfile.mkdtemp(prefix="luna", dir="/tmp")
     life = Life(folder)
     try:
-        life.live()
+        life.live(plan)
         steps = len(life.world.steps())
         life.inspect()
         return {"all": steps}

@@ -33,6 +33,7 @@ class Job:
         self.seen = None  # the latest state that was shown or answered
         self.cancel_asked = False
         self.retry_asked = False
+        self.may_have_ended = False  # something was said that can have ended it
         self.may_be_forgotten = False
         self.forgotten = False
 
@@ -67,7 +68,7 @@ def look(job, info):
 
 
 def _look_at_nothing(job):
-    if job.may_be_forgotten and (job.forgotten or job.seen in ENDED + (None,)):
+    if job.may_be_forgotten and (job.may_have_ended or job.seen in ENDED):
         job.forgotten = True
     elif job.accepted:
         _fail("accepted jobs lost", job, "was accepted and is not known")

@@ -53,6 +53,7 @@ PLANS = {
     "short": Plan("short", what="a write does half"),
     "eintr": Plan("eintr", what="EINTR once"),
     "full": Plan("full", lasting=True, what="the disk is full from there on"),
+    "badread": Plan("badread", what="a read fails once"),
     "gone": Plan("gone", lasting=True, what="EIO from there on"),
 }
 
@@ -105,10 +106,16 @@ def run_point(point):
 def all_points(subject, plans):
     """Every step of each part under each plan; a few more, for lives that are longer."""
     points = []
-    for part, steps in subject_of(subject).count_steps().items():
-        for plan in plans:
-            points += [Point(subject, part, plan, at) for at in range(1, steps + steps // 20)]
+    for kind in {counted(plan) for plan in plans}:
+        for part, steps in subject_of(subject).count_steps(kind).items():
+            points += [Point(subject, part, plan, at) for plan in plans
+                       if counted(plan) == kind for at in range(1, steps + steps // 20)]
     return points
+
+
+def counted(plan):
+    """A plan under which the steps of this one are numbered and nothing happens."""
+    return "badread@1000000000" if plan == "badread" else None
 
 
 def sample(points, count, seed):

@@ -3,11 +3,10 @@
 //  Rebuilds the root as a disk might hold it: the durable names with the durable bytes,
 //  and of what was not synced nothing (seed 0) or a part that the seed chooses:
 //
-//      names   odd seeds: the changes up to one moment, as a journal has them; even
-//      seeds:
-//              of each folder the changes up to a moment of its own. A rename never
-//              loses a file: the old name goes only where the new one came.
-//      bytes   of each file each block of 512 bytes, and the length, old or new
+//    names: of each folder the changes up to a moment of its own; with an odd seed one
+//    moment for all, as a journal has it. A rename never loses a file: the old name goes
+//    only where the new one came.
+//    bytes: of each file each block of 512, and the length, old or new.
 
 #define _GNU_SOURCE
 

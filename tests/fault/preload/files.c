@@ -16,6 +16,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 
 #define STANDS_IN __attribute__((visibility("default")))
@@ -209,6 +210,61 @@ STANDS_IN ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t a
 STANDS_IN ssize_t pwritev64(int fd, const struct iovec *pieces, int count, off64_t at)
 {
     return pwritev(fd, pieces, count, at);
+}
+
+//  ---- read ----------------------------------------------------------------------------
+
+STANDS_IN ssize_t read(int fd, void *data, size_t len)
+{
+    const uint32_t node = plan_reads() ? disk_of_fd(fd) : 0;
+    if (!node) return real_read(fd, data, len);
+    const step s = step_begin(CALL_READ, disk_name(node));
+    return step_end(&s, fails(&s) ? -1 : real_read(fd, data, len));
+}
+
+STANDS_IN ssize_t pread(int fd, void *data, size_t len, off_t at)
+{
+    const uint32_t node = plan_reads() ? disk_of_fd(fd) : 0;
+    if (!node) return real_pread(fd, data, len, at);
+    const step s = step_begin(CALL_READ, disk_name(node));
+    return step_end(&s, fails(&s) ? -1 : real_pread(fd, data, len, at));
+}
+
+STANDS_IN ssize_t pread64(int fd, void *data, size_t len, off64_t at)
+{
+    return pread(fd, data, len, at);
+}
+
+static void *real_map(void *at, size_t len, int access, int flags, int fd, off_t from)
+{
+    return (void *)syscall(SYS_mmap, at, len, access, flags, fd, from);
+}
+
+//  Pages that cannot be read raise SIGBUS; so do those of a file that has none.
+static void *map_nothing(size_t len, int access)
+{
+    const int fd = memfd_create("unreadable", MFD_CLOEXEC);
+    void *data = real_map(NULL, len, access, MAP_PRIVATE, fd, 0);
+    real_close(fd);
+    return data;
+}
+
+STANDS_IN void *mmap(void *at, size_t len, int access, int flags, int fd, off_t from)
+{
+    const bool counts = plan_reads() && fd >= 0 && (flags & MAP_PRIVATE);
+    const uint32_t node = counts ? disk_of_fd(fd) : 0;
+    if (!node) return real_map(at, len, access, flags, fd, from);
+    step s = step_begin(CALL_MAP, disk_name(node));
+    void *data =
+        fails(&s) ? map_nothing(len, access) : real_map(at, len, access, flags, fd, from);
+    s.verdict = VERDICT_GO;
+    (void)step_end(&s, 0);
+    return data;
+}
+
+STANDS_IN void *mmap64(void *at, size_t len, int access, int flags, int fd, off64_t from)
+{
+    return mmap(at, len, access, flags, fd, from);
 }
 
 //  ---- room ----------------------------------------------------------------------------

@@ -10,16 +10,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kind { NONE, KILL, TORN, SHORT, INTR, EIO_ONCE, NO_ROOM, FULL, GONE } kind;
+typedef enum kind {
+    NONE,
+    KILL,
+    TORN,
+    SHORT,
+    INTR,
+    EIO_ONCE,
+    NO_ROOM,
+    FULL,
+    GONE,
+    BAD_READ
+} kind;
 
 static const struct {
     const char *name;
     kind kind;
     int code;
-} kinds[] = {
-    {"kill", KILL, 0},           {"torn", TORN, 0},      {"short", SHORT, 0},
-    {"eintr", INTR, EINTR},      {"eio", EIO_ONCE, EIO}, {"enospc", NO_ROOM, ENOSPC},
-    {"edquot", NO_ROOM, EDQUOT}, {"full", FULL, ENOSPC}, {"gone", GONE, EIO}};
+} kinds[] = {{"kill", KILL, 0},           {"torn", TORN, 0},
+             {"short", SHORT, 0},         {"eintr", INTR, EINTR},
+             {"eio", EIO_ONCE, EIO},      {"enospc", NO_ROOM, ENOSPC},
+             {"edquot", NO_ROOM, EDQUOT}, {"full", FULL, ENOSPC},
+             {"gone", GONE, EIO},         {"badread", BAD_READ, EIO}};
 
 static const char *const call_names[] = {
 #define X(symbol, name, room) name,
@@ -71,6 +83,11 @@ void plan_start(void)
     if (log && *log) plan.log = real_open(AT_FDCWD, log, flags, 0600);
 }
 
+bool plan_reads(void)
+{
+    return plan.kind == BAD_READ;
+}
+
 static bool applies(call what)
 {
     switch (plan.kind) {
@@ -103,6 +120,7 @@ static void note(call what, const char *file, bool strike)
 
 verdict plan_take(call what, const char *file, int *code)
 {
+    if (plan_reads() != (what == CALL_READ || what == CALL_MAP)) return VERDICT_GO;
     plan.steps++;
     const bool strike = strikes(what), first = !plan.struck;
     note(what, file, strike);

@@ -12,6 +12,8 @@
 //      full     from here on there is no room: every such step fails; the first write is
 //               done by half
 //      gone     from here on every step fails with EIO
+//      badread  counts reads and private mappings instead: the N-th read fails with EIO,
+//               the N-th mapping raises SIGBUS when it is touched
 //
 //  A step the plan cannot apply to (a close is never short) is not spared: the next one
 //  it can apply to is taken. FAULTFS_LOG=FILE gets a line a step: its number, the call,
@@ -37,7 +39,9 @@
     X(RENAME, "rename", 1)  \
     X(LINK, "link", 1)      \
     X(UNLINK, "unlink", 0)  \
-    X(MKDIR, "mkdir", 1)
+    X(MKDIR, "mkdir", 1)    \
+    X(READ, "read", 0)      \
+    X(MAP, "map", 0)
 
 typedef enum call {
 #define X(symbol, name, room) CALL_##symbol,
@@ -54,6 +58,9 @@ typedef enum verdict {
 
 //  Reads the plan from the environment. Ends the process when it is malformed.
 void plan_start(void);
+
+//  Whether reads and mappings are steps, instead of the others.
+bool plan_reads(void);
 
 //  Counts and logs one step on `file`; does not return when it is the last.
 verdict plan_take(call what, const char *file, int *code);

@@ -32,6 +32,11 @@ static inline ssize_t real_pwrite(int fd, const void *data, size_t len, off_t at
     return syscall(SYS_pwrite64, fd, data, len, at);
 }
 
+static inline ssize_t real_read(int fd, void *data, size_t len)
+{
+    return syscall(SYS_read, fd, data, len);
+}
+
 static inline ssize_t real_pread(int fd, void *data, size_t len, off_t at)
 {
     return syscall(SYS_pread64, fd, data, len, at);
