@@ -25,6 +25,7 @@ DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev li
     libdnnl-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
     python3-numpy curl pngcheck
+DEPS_BENCH := python3 python3-msgpack python3-zmq beanstalkd redis-server nats-server
 
 # ---- flags ---------------------------------------------------------------------
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla -Wstrict-prototypes \
@@ -62,7 +63,7 @@ PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
 
-.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps fuzz
+.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps fuzz bench-broker
 .SUFFIXES:
 .SECONDARY:
 
@@ -77,6 +78,9 @@ help:
 	@echo "make run        install what is missing, build, decode three photographs, serve until Ctrl-C"
 	@echo "make test       install what is missing, build, run every test  (T=pattern: only these)"
 	@echo "make deps       install the missing Debian packages, and nothing when all are there"
+	@echo "make bench      measure Luna beside its alternatives: the store, the hand-over, the broker"
+	@echo "make bench-broker  the broker beside beanstalkd, Redis and NATS; four minutes"
+	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
 	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
 	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES))"
 	@echo "make bench      measure Luna beside its alternatives"
@@ -231,6 +235,13 @@ $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/sto
 bench: programs $(BUILD)/bench/store_bench
 	@folder=$$(mktemp -d -p $(BUILD)) && $(BUILD)/bench/store_bench $$folder 1 4 16; rm -rf $$folder
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
+	@$(MAKE) --no-print-directory bench-broker
+# What cannot be installed is left out. The trap also removes what a killed run leaves.
+MEMORY_JOBS ?= 0
+bench-broker: programs
+	@docker/deps.sh $(DEPS_BENCH) || echo "bench-broker goes on without them" >&2
+	@folder=$$(mktemp -d -p $(BUILD)); trap 'rm -rf "$$folder"' EXIT; LUNA_BIN=$(abspath $(BUILD)/bin) \
+	    $(PYTHON) tests/bench/broker_bench.py --folder $$folder --memory-jobs $(MEMORY_JOBS) $(BENCH_FLAGS)
 
 # ---- install and run --------------------------------------------------------------
 DEPS ?= $(DEPS_BUILD)
