@@ -54,7 +54,6 @@ static luna_err write_payload(luna_engine *engine, luna_batch_slot *slot)
                             .accepted_ms = op->in.put.job.info.accepted_ms,
                             .body = op->in.put.body};
     LUNA_TRY(luna_spool_write(&engine->spool, &payload, &slot->fd));
-    op->in.put.job.body_hash = payload.hash;
     slot->stage = LUNA_PUT_WRITTEN;
     return luna_spool_publish(&engine->spool, &op->id);
 }
