@@ -96,7 +96,7 @@ luna_store_job luna_store_job_new(const luna_msg_job *job, size_t body_bytes,
 
 //  Every operation names what it needs in `in`, and its errors. All may also answer
 //  LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY and LUNA_BUSY (another program holds the
-//  database's lock for more than 5 s). NOT_FOUND: no job of this id.
+//  database's lock for more than a second). NOT_FOUND: no job of this id.
 typedef enum luna_store_kind {
     //  A new job. `in.put.job` as from luna_store_job_new (`id` of the
     //  operation rules), `in.put.body` its message.
