@@ -377,11 +377,11 @@ static void test_job_check(void **state)
 static void test_job_content(void **state)
 {
     (void)state;
-    static uint8_t latent[200000];
+    static uint8_t values[200000];
     luna_msg_input input = luna_msg_input_default();
     input.dtype = luna_text_of("float16");
     input.shape = (luna_dims){.at = {1, 4, 250, 100}, .count = 4};
-    input.latent = (luna_blob){latent, sizeof latent};
+    input.latent = (luna_blob){values, sizeof values};
     luna_msg_job job = luna_msg_job_default();
     job.id = luna_id_new();
     job.client = luna_id_new();
@@ -396,11 +396,11 @@ static void test_job_content(void **state)
     job.prompt = (luna_blob){"{}", 2};
     assert_true(luna_job_content(&job) != content);
     job.prompt = (luna_blob){0};
-    const size_t changed[] = {0, sizeof latent / 2, sizeof latent - 1};
+    const size_t changed[] = {0, sizeof values / 2, sizeof values - 1};
     for (size_t i = 0; i < 3; i++) {
-        latent[changed[i]] ^= 1;
+        values[changed[i]] ^= 1;
         assert_true(luna_job_content(&job) != content);
-        latent[changed[i]] ^= 1;
+        values[changed[i]] ^= 1;
     }
     input.format = luna_text_of("webp");
     assert_true(luna_job_content(&job) != content);
