@@ -55,8 +55,9 @@
 //  bytes. If decoders that are connected or were a while ago list the job's VAE, only
 //  they are asked. The one that refused the job last goes last. Among the others the
 //  one goes first where the job would begin first: predicted service of what it holds,
-//  and the load of the VAE if another one was given to it last (it is "cold"). A cold
-//  decoder with waiting work for the VAE it has goes after those without.
+//  and the load of the VAE if another one was given to it last (it is "cold"). Of equal
+//  ones those are better that have no waiting work for the VAE they have, then those
+//  that have none to lose, then those that hold fewer jobs.
 //
 //  A swap must be worth its load. The first job of a queue that finds only cold
 //  decoders is held back
