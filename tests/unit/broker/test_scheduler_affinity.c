@@ -374,7 +374,7 @@ static void who_has_own_work_swaps_last(void **state)
     sim *s = new_sim(2000);
     const sim_decoder *y = warm_decoder(s, "y", 1);
     const sim_decoder *z = warm_decoder(s, "z", 1);
-    sim_add(s, 1, "z", 2500);
+    sim_add(s, 1, "z", 2540);
     for (int i = 0; i < 30; i++) sim_add(s, 1, "y", 500);
     sim_run_ms(s, 20);
     const uint32_t lone = sim_add(s, 2, "x", 500);
