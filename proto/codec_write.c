@@ -5,6 +5,7 @@
 #include "common/utf8.h"
 #include "proto/schema.h"
 
+#include <math.h>
 #include <msgpack.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,14 @@ static bool is_default(const luna_field *field, const void *at)
     return map == NULL;
 }
 
+static uint64_t largest(const luna_dims *dims)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < dims->count && i < LUNA_MAX_DIMS; i++)
+        if (dims->at[i] > most) most = dims->at[i];
+    return most;
+}
+
 //  How much of its limit a value takes; ids and bools are always within.
 static uint64_t extent(const luna_field *field, const void *at)
 {
@@ -84,6 +93,8 @@ static uint64_t extent(const luna_field *field, const void *at)
             return ((const luna_text *)at)->len;
         case LUNA_KIND_BYTES:
             return ((const luna_blob *)at)->len;
+        case LUNA_KIND_DIMS:
+            return largest(at);
         case LUNA_KIND_PAIRS:
         case LUNA_KIND_LIST:
             return read_list(at).count;
@@ -92,12 +103,41 @@ static uint64_t extent(const luna_field *field, const void *at)
     }
 }
 
-//  What a reader would refuse must not leave: it would take the whole message with it.
-static bool is_text(const luna_field *field, const void *at)
+static bool is_text(luna_text text)
 {
-    const luna_text *text = at;
-    if (field->kind != LUNA_KIND_TEXT || !text->data) return true;
-    return !memchr(text->data, 0, text->len) && luna_utf8_valid(text->data, text->len);
+    return text.data && !memchr(text.data, 0, text.len) &&
+           luna_utf8_valid(text.data, text.len);
+}
+
+static const char *fault_of_pairs(list_view list)
+{
+    const luna_pair *pairs = list.items;
+    for (size_t i = 0; i < list.count; i++) {
+        if (!is_text(pairs[i].key)) return "has a key that is no text";
+        if (pairs[i].key.len > LUNA_MAX_JSON_BYTES ||
+            pairs[i].value.len > LUNA_MAX_JSON_BYTES)
+            return "has an entry that is too long";
+    }
+    return NULL;
+}
+
+//  What a reader would refuse must not leave: it would take the whole message with it.
+static const char *fault_of(const luna_field *field, const void *at)
+{
+    switch (field->kind) {
+        case LUNA_KIND_TEXT:
+            if (is_default(field, at) || is_text(*(const luna_text *)at)) return NULL;
+            return "holds a NUL or is not UTF-8";
+        case LUNA_KIND_FLOAT:
+            return isfinite(*(const double *)at) ? NULL : "is not a finite number";
+        case LUNA_KIND_DIMS:
+            if (((const luna_dims *)at)->count <= LUNA_MAX_DIMS) return NULL;
+            return "has too many dimensions";
+        case LUNA_KIND_PAIRS:
+            return fault_of_pairs(read_list(at));
+        default:
+            return NULL;
+    }
 }
 
 //  A required text, bytes or id must be there; required numbers and lists may be 0.
@@ -111,10 +151,9 @@ static luna_err check_field(const luna_field *field, const void *at)
     if (extent(field, at) > field->max)
         return luna_error(LUNA_BAD_REQUEST, "the field '%s' is over its limit of %llu",
                           field->key, (unsigned long long)field->max);
-    if (!is_text(field, at))
-        return luna_error(LUNA_BAD_REQUEST, "the field '%s' holds a NUL or is not UTF-8",
-                          field->key);
-    return LUNA_OK;
+    const char *fault = fault_of(field, at);
+    if (!fault) return LUNA_OK;
+    return luna_error(LUNA_BAD_REQUEST, "the field '%s' %s", field->key, fault);
 }
 
 static luna_err put_map(msgpack_packer *to, const luna_schema *schema, const void *msg,

@@ -241,12 +241,14 @@ void luna_watch_reset(luna_client *client);
 void luna_ask_answer(luna_client *client, const luna_msg_answer *answer,
                      zmq_msg_t *frame);
 
-//  ---- ask.c, answer.c: for the functions of luna.h --------------------------------
+//  ---- ask.c, orders.c, answer.c: for the functions of luna.h
+//  --------------------------------
 
 typedef struct luna_question {
-    luna_msg_type type;  //  LUNA_MSG_QUERY, LUNA_MSG_CANCEL or LUNA_MSG_RETRY
+    luna_msg_type type;  //  LUNA_MSG_QUERY or an order
     luna_msg_query query;
     luna_msg_order order;  //  used unless it is a query
+    uint64_t changed;      //  set on LUNA_OK: how many jobs or decoders an order changed
 } luna_question;
 
 //  Sends a query or an order, whose `re` is filled in here, and waits for the answer.
@@ -258,7 +260,7 @@ LUNA_MUST_USE luna_err luna_ask(luna_client *client, luna_question *question,
 LUNA_MUST_USE luna_err luna_receipt_wait(luna_client *client, const luna_id *id,
                                          int64_t deadline_ms, luna_receipt *receipt);
 
-//  Copies status, jobs and decoders of a message; LUNA_NO_MEMORY.
+//  Copies status, jobs, decoders and text of a message; LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_answer_make(const luna_msg_answer *from, luna_answer **out);
 
 #endif

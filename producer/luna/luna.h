@@ -228,7 +228,7 @@ typedef struct luna_extra {
 typedef struct luna_submission {
     const char *job_id;           //  a UUID of the caller's; default NULL, a new one
     uint32_t priority;            //  0 to 9, 9 most urgent; default 5
-    uint64_t deadline_ms;         //  from acceptance to completion; 0, no limit
+    uint64_t deadline_ms;         //  from acceptance to completion; default 0, none
     const char *vae;              //  a name, a path or "auto"; default "auto"
     const char *output_dir;       //  absolute; default NULL, the decoder's first root
     const char *save_path;        //  template of the folders below it; default NULL
@@ -336,6 +336,11 @@ typedef struct luna_status {
     uint64_t decoders;      //  ready
     const char *accepting;  //  "yes", or why not
     const char *version;    //  of the broker
+    int32_t paused;         //  1: no attempt is started until luna_resume
+    uint64_t images;        //  saved since the broker's start
+    uint64_t free_bytes;    //  of the disk that jobs wait on
+    uint64_t uptime_ms;     //  of the broker
+    const char *alarm;      //  what needs a person, one sentence; "" for nothing
 } luna_status;
 
 //  One saved picture.
@@ -373,6 +378,8 @@ typedef struct luna_job {
     const char *detail;  //  failed: one sentence, else ""
     const luna_image *files;
     size_t file_count;
+    uint64_t deadline_ms;  //  wall clock: not completed by then, it fails; 0: none
+    int32_t next;          //  pending: 1 goes before all others
 } luna_job;
 
 typedef struct luna_decoder {
@@ -390,6 +397,7 @@ typedef struct luna_decoder {
     uint64_t seen_ms;         //  since its last message
     const char *const *vaes;  //  names it can serve
     size_t vae_count;
+    const char *vae;  //  of the job it was given last
 } luna_decoder;
 
 //  What a question brought back. Everything hangs on it and is freed with it. Texts
@@ -400,6 +408,7 @@ typedef struct luna_answer {
     size_t job_count;
     const luna_decoder *decoders;  //  luna_query_decoders
     size_t decoder_count;
+    const char *text;  //  luna_query_metrics
 } luna_answer;
 
 //  Each sends a question and waits at most timeout_ms; *out is the caller's, to be
@@ -422,10 +431,20 @@ LUNA_API int luna_query_job(luna_client *client, const char *job_id, int32_t tim
 LUNA_API int luna_query_decoders(luna_client *client, int32_t timeout_ms,
                                  luna_answer **out);
 
+//  The broker's counters: out->text, in the text format of Prometheus.
+LUNA_API int luna_query_metrics(luna_client *client, int32_t timeout_ms,
+                                luna_answer **out);
+
 //  Frees an answer and nulls the pointer. NULL and nulled pointers are fine.
 LUNA_API void luna_answer_free(luna_answer **answer);
 
 //  ---- orders -------------------------------------------------------------------------
+
+//  Each sends an order and waits at most timeout_ms for the broker to have done it.
+//  LUNA_RC_UNAVAILABLE and LUNA_RC_TIMEOUT as with questions: the order may have been
+//  carried out all the same, and giving it again does no harm. Else the error of the
+//  broker's answer. `changed`, which may be NULL, is how many jobs or decoders were
+//  changed.
 
 //  Cancels a job. One of this client that has not been sent is taken out of the
 //  queue and durably out of the outbox; one under way, or of a former process, is
@@ -437,6 +456,36 @@ LUNA_API int luna_cancel(luna_client *client, const char *job_id, int32_t timeou
 //  Puts a failed job back in the queue; a cancelled one has no payload any more. Errors
 //  as luna_cancel.
 LUNA_API int luna_retry(luna_client *client, const char *job_id, int32_t timeout_ms);
+
+//  Puts every failed job back in the queue.
+LUNA_API int luna_retry_failed(luna_client *client, int32_t timeout_ms,
+                               uint64_t *changed);
+
+//  Gives a waiting job another priority, 0 to 9. A job of this client
+//  without a receipt is given it after its receipt, and a refusal is returned.
+//  LUNA_RC_USAGE for another priority; else errors as luna_cancel, for a job that waits
+//  no more, too.
+LUNA_API int luna_prioritise(luna_client *client, const char *job_id, uint32_t priority,
+                             int32_t timeout_ms);
+
+//  Puts a waiting job before all others, whatever its priority. Errors as
+//  luna_prioritise.
+LUNA_API int luna_run_next(luna_client *client, const char *job_id, int32_t timeout_ms);
+
+//  From now on no attempt is started; those that run go on, and jobs are accepted. It
+//  holds until luna_resume, across a restart of the broker, too.
+LUNA_API int luna_pause(luna_client *client, int32_t timeout_ms);
+
+//  Lets one drained decoder take work again; with NULL all of them, and ends a pause.
+//  LUNA_RC_NOT_FOUND for a decoder the broker does not know.
+LUNA_API int luna_resume(luna_client *client, const char *decoder, int32_t timeout_ms,
+                         uint64_t *changed);
+
+//  One decoder, or with NULL all of them, finishes what it holds and is given no more
+//  until luna_resume. It is drained once its luna_decoder.running is 0. Errors as
+//  luna_resume.
+LUNA_API int luna_drain(luna_client *client, const char *decoder, int32_t timeout_ms,
+                        uint64_t *changed);
 
 //  ---- watching -----------------------------------------------------------------------
 

@@ -50,7 +50,9 @@ static luna_err fill(const luna_outbox *outbox, int fd, const luna_id *job,
     if (ops->allocate(fd, (off_t)(sizeof header + message.len)) != 0)
         return luna_error_errno(LUNA_IO, "the outbox %s cannot allocate %zu bytes",
                                 outbox->dir, sizeof header + message.len);
-    luna_payload_header(job, message, header);
+    const luna_payload payload = {
+        .id = *job, .body = message, .hash = luna_payload_hash(message)};
+    luna_payload_header(&payload, header);
     if (luna_file_ops_write(ops, fd, header, sizeof header) != 0 ||
         luna_file_ops_write_early(ops, fd, message.data, message.len, sizeof header) != 0)
         return luna_error_errno(LUNA_IO, "cannot write to the outbox %s", outbox->dir);

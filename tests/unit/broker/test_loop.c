@@ -36,7 +36,7 @@ typedef struct house {
 static void *serve(void *argument)
 {
     house *h = argument;
-    h->result = luna_broker_run(&h->settings, h->stop_fd);
+    h->result = luna_broker_run(&h->settings, NULL, h->stop_fd);
     return NULL;
 }
 
@@ -466,7 +466,7 @@ static void a_second_broker_is_refused(void **state)
 {
     house *h = *state;
     peer p = new_producer(h);
-    assert_int_equal(luna_broker_run(&h->settings, h->stop_fd), LUNA_BUSY);
+    assert_int_equal(luna_broker_run(&h->settings, NULL, h->stop_fd), LUNA_BUSY);
     assert_true(strlen(luna_error_text()) > 0);
     const luna_id id = luna_id_new();
     assert_true(luna_text_is(submit(&p, &id, LATENT_BYTES).status, "accepted"));

@@ -31,7 +31,7 @@
 __attribute__((visibility("default"))) const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
-    return "called_from_lib:libzmq.so.5\nrace:release_body\n";
+    return "called_from_lib:libzmq.so.5\n";
 }
 #endif
 
