@@ -144,6 +144,8 @@ class Soak:
             self.back[name] = time.monotonic() + self.random.uniform(0, 0.2)
         elif name == "broker" and self.power and code == -signal.SIGKILL:
             self.blows["power cut"] += 1
+            for decoder in {"one", "two"} & set(self.at_work):  # of the same machine
+                self.kill(decoder)
             self.world.cut(self.random.choice((0, self.random.randrange(1, 1 << 30))))
             self.back[name] = time.monotonic()
         else:
@@ -163,7 +165,7 @@ class Soak:
             del self.stopped[name]
             self.at_work[name].signal(signal.SIGCONT)
         for name in list(self.at_work):
-            if self.at_work[name].popen.poll() is not None:
+            if name in self.at_work and self.at_work[name].popen.poll() is not None:
                 self.ended(name)
 
     # ---- blows -----------------------------------------------------------------------
