@@ -11,6 +11,9 @@ OPT      ?= -O2
 SANITIZE ?=
 V        ?=
 T        ?=
+POINTS   ?=
+KILLS    ?= 300
+MINUTES  ?= 10
 # Two compilers on two cores, unless make was told otherwise.
 ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc)
@@ -22,6 +25,7 @@ DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev li
     libdnnl-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
     python3-numpy curl pngcheck
+DEPS_BENCH := python3 python3-msgpack python3-zmq beanstalkd redis-server nats-server
 
 # ---- flags ---------------------------------------------------------------------
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla -Wstrict-prototypes \
@@ -59,7 +63,7 @@ PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
 
-.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan check-deps fuzz
+.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps fuzz bench-broker
 .SUFFIXES:
 .SECONDARY:
 
@@ -74,9 +78,13 @@ help:
 	@echo "make run        install what is missing, build, decode three photographs, serve until Ctrl-C"
 	@echo "make test       install what is missing, build, run every test  (T=pattern: only these)"
 	@echo "make deps       install the missing Debian packages, and nothing when all are there"
-	@echo "make bench      measure Luna beside its alternatives"
+	@echo "make bench      measure Luna beside its alternatives: the store, the hand-over, the broker"
+	@echo "make bench-broker  the broker beside beanstalkd, Redis and NATS; four minutes"
+	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
+	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
+	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES))"
 	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
-	@echo "make asan tsan  the unit tests under the sanitizers"
+	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
 	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
 	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
@@ -161,9 +169,23 @@ test:
 	@$(MAKE) --no-print-directory programs $(UNIT)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
+	@$(MAKE) --no-print-directory fault-tests
+# A finding ends the process that has it, so a test fails; the reports lie in $(BUILD)/reports.
+SANITIZERS_asan := address,undefined
+SANITIZERS_tsan := thread
+sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 \
+    SANITIZE='-fsanitize=$(SANITIZERS_$(1)) -fno-omit-frame-pointer'
 asan tsan:
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/$@ OPT=-O1 \
-	    SANITIZE='-fsanitize=$(if $(filter asan,$@),address$(,)undefined,thread) -fno-omit-frame-pointer' unit
+	@$(call sanitized,$@) unit
+asan-system tsan-system: programs
+	@$(call sanitized,$(@:-system=)) programs
+	@rm -rf $(BUILD)/reports; mkdir -p $(BUILD)/reports
+	@reports=log_path=$(abspath $(BUILD)/reports)/report:abort_on_error=1; \
+	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
+	 TSAN_OPTIONS=$$reports:halt_on_error=1:suppressions=$(abspath tests/unit/tsan.supp) \
+	 LUNA_TEST_LIBRARY=$(abspath $(LIBLUNA)) LUNA_BIN=$(abspath $(BUILD)/$(@:-system=)/bin) \
+	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	@! ls $(BUILD)/reports/* 2>/dev/null
 
 # ---- fuzzing: tests/fuzz/<room>/x.c is one libFuzzer program, linked with its room --
 FUZZ_CC   ?= clang
@@ -188,6 +210,23 @@ endef
 $(foreach room,common proto store broker http image sink worker,$(eval $(call fuzz_rule,$(room))))
 
 , := ,
+
+# ---- faults: a disk that fails as planned, and everything killed at random ----------
+FAULTFS_SRC := $(call sources,tests/fault/preload)
+FAULTFS     := $(BUILD)/fault/faultfs.so
+$(FAULTFS): $(FAULTFS_SRC) $(wildcard tests/fault/preload/*.h) $(FLAGS)
+	@mkdir -p $(@D)
+	$(call say,link,$@)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -o $@.new $(FAULTFS_SRC) && mv $@.new $@
+faultfs: programs $(FAULTFS)
+fault: faultfs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/sweep.py broker $(POINTS)
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/sweep.py decoder $(POINTS)
+soak: faultfs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/soak.py --kills $(KILLS) --minutes $(MINUTES)
+fault-tests: faultfs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/fault $(if $(T),-k '$(T)')
+.PHONY: faultfs fault soak fault-tests
+
 $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/store proto common) $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,bench,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -Wl,--start-group \
@@ -195,6 +234,13 @@ $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/sto
 bench: programs $(BUILD)/bench/store_bench
 	@folder=$$(mktemp -d -p $(BUILD)) && $(BUILD)/bench/store_bench $$folder 1 4 16; rm -rf $$folder
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
+	@$(MAKE) --no-print-directory bench-broker
+# What cannot be installed is left out. The trap also removes what a killed run leaves.
+MEMORY_JOBS ?= 0
+bench-broker: programs
+	@docker/deps.sh $(DEPS_BENCH) || echo "bench-broker goes on without them" >&2
+	@folder=$$(mktemp -d -p $(BUILD)); trap 'rm -rf "$$folder"' EXIT; LUNA_BIN=$(abspath $(BUILD)/bin) \
+	    $(PYTHON) tests/bench/broker_bench.py --folder $$folder --memory-jobs $(MEMORY_JOBS) $(BENCH_FLAGS)
 
 # ---- install and run --------------------------------------------------------------
 DEPS ?= $(DEPS_BUILD)
@@ -218,6 +264,7 @@ install: all
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/luna.pc
 	for unit in broker/luna-broker.service decoder/luna-decoder@.service; do \
 	    sed 's#/usr/bin/#$(PREFIX)/bin/#g' $$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$unit); done
+	install -D -m 644 producer/lunactl/lunactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/lunactl
 	install -m 644 broker/luna.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/luna.conf
 	for page in $(MAN_PAGES); do install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; done
 	install -m 644 $(wildcard producer/comfyui/*) $(DESTDIR)$(PREFIX)/share/luna/comfyui

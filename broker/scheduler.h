@@ -41,7 +41,8 @@
 //     needs for it, so a single job of another one passes all of it but what has its
 //     turn; two bursts take turns, by predicted time and not by number; and what was
 //     cancelled takes no turn;
-//  -  only ratios of costs matter: with a wrong pace all turns are wrong alike;
+//  -  only ratios of costs matter: with a wrong pace all turns are wrong alike, and who
+//     had what nobody else wanted owes nothing for it;
 //  -  nothing starves: what is accepted from now on has a fair time of at least its
 //     acceptance less the window, so every rank becomes the least one in time;
 //  -  re-adding the jobs in the order of acceptance after a restart gives the same

@@ -33,7 +33,8 @@ LUNA_MUST_USE luna_err luna_file_read(const char *path, size_t max_bytes, char *
 LUNA_MUST_USE luna_err luna_write_all(int fd, const void *data, size_t len,
                                       const char *path);
 
-//  Makes a folder and its parents (mode as mkdir). An existing folder is fine.
+//  Makes a folder and its parents (mode as mkdir), and the names it made durable. An
+//  existing folder is fine. LUNA_CANT_CREATE, LUNA_TOO_LARGE; LUNA_IO: not durable.
 LUNA_MUST_USE luna_err luna_make_dirs(const char *path, mode_t mode);
 
 //  Makes new and renamed names in the folder `path` durable.

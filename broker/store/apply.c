@@ -154,6 +154,8 @@ luna_err luna_batch_apply(luna_engine *engine, luna_batch_slot *slot)
             return luna_rows_counts(db, op->counts);
         case LUNA_STORE_FORGET:
             return apply_forget(engine, op);
+        case LUNA_STORE_KINDS:
+            break;
     }
     return luna_error(LUNA_INTERNAL, "the store has no operation %d", (int)op->kind);
 }

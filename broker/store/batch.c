@@ -111,6 +111,7 @@ static void finish_payload(luna_engine *engine, luna_batch_slot *slot,
     set_result(slot->op, err);
     close_payload(slot);
     slot->stage = LUNA_PUT_READY;
+    engine->unsynced_bytes += slot->op->in.put.body.len;
     if (err != LUNA_OK) drop_payload(engine, slot);
 }
 
@@ -178,13 +179,20 @@ static luna_db_promise promise_of_all(const luna_engine *engine)
     return most;
 }
 
+static luna_err commit(luna_engine *engine, luna_db_promise promise)
+{
+    LUNA_TRY(luna_health_judge(&engine->health, luna_db_commit(&engine->db)));
+    if (promise == LUNA_DB_DURABLE) engine->unsynced_bytes = 0;
+    return LUNA_OK;
+}
+
 //  All or nothing; the results stand only when this succeeds.
 static luna_err run_together(luna_engine *engine)
 {
-    LUNA_TRY(luna_db_begin(&engine->db, promise_of_all(engine)));
+    const luna_db_promise promise = promise_of_all(engine);
+    LUNA_TRY(luna_db_begin(&engine->db, promise));
     const luna_err err = apply_all(engine);
-    if (err == LUNA_OK)
-        return luna_health_judge(&engine->health, luna_db_commit(&engine->db));
+    if (err == LUNA_OK) return commit(engine, promise);
     luna_db_rollback(&engine->db);
     return err;
 }
@@ -200,8 +208,7 @@ static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
     LUNA_TRY(refuse_put(engine, slot));
     LUNA_TRY(luna_db_begin(&engine->db, promise_of(slot->op)));
     luna_err err = luna_batch_apply(engine, slot);
-    if (err == LUNA_OK)
-        return luna_health_judge(&engine->health, luna_db_commit(&engine->db));
+    if (err == LUNA_OK) return commit(engine, promise_of(slot->op));
     luna_db_rollback(&engine->db);
     return err;
 }

@@ -32,8 +32,11 @@ typedef struct luna_engine {
     luna_syncer syncer;
     luna_health health;
     luna_batch_slot slots[LUNA_BATCH_MAX];
-    size_t count;  //  slots in use
-    bool removed;  //  a payload of this batch was taken back
+    size_t count;             //  slots in use
+    bool removed;             //  a payload of this batch was taken back
+    uint64_t unsynced_bytes;  //  of payloads whose row may not be durable
+    size_t log_step;          //  pages of the log between two checkpoints
+    size_t log_mark;          //  the log's length at the next
 } luna_engine;
 
 //  Executes `count` operations, at most LUNA_BATCH_MAX, and sets their results. A

@@ -32,7 +32,7 @@ static luna_err code_of(int problem)
     }
 }
 
-static luna_err fail(const luna_db *db, int problem)
+luna_err luna_db_fail(const luna_db *db, int problem)
 {
     const luna_err err = code_of(problem);
     const int kind = problem & 0xff;
@@ -50,24 +50,28 @@ static luna_err fail(const luna_db *db, int problem)
 static luna_err run_sql(luna_db *db, const char *sql)
 {
     const int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
-    return rc == SQLITE_OK ? LUNA_OK : fail(db, sqlite3_extended_errcode(db->handle));
+    return rc == SQLITE_OK ? LUNA_OK
+                           : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
 }
 
 //  ---- open and close ---------------------------------------------------------------
 
-//  The first column of the first row of a PRAGMA, as text.
+//  The first column of the first row, as text. Run to its end: what a PRAGMA changes is
+//  committed after its row, and may fail then.
 static luna_err ask(luna_db *db, const char *sql, char *out, size_t room)
 {
     sqlite3_stmt *statement = NULL;
     if (sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL) != SQLITE_OK)
-        return fail(db, sqlite3_extended_errcode(db->handle));
-    const int rc = sqlite3_step(statement);
+        return luna_db_fail(db, sqlite3_extended_errcode(db->handle));
+    snprintf(out, room, "%s", "");
+    int rc = sqlite3_step(statement);
     const char *text =
         rc == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
-    snprintf(out, room, "%s", text ? text : "");
-    const luna_err err = rc == SQLITE_ROW || rc == SQLITE_DONE
+    if (text) snprintf(out, room, "%s", text);
+    while (rc == SQLITE_ROW) rc = sqlite3_step(statement);
+    const luna_err err = rc == SQLITE_DONE
                              ? LUNA_OK
-                             : fail(db, sqlite3_extended_errcode(db->handle));
+                             : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     sqlite3_finalize(statement);
     return err;
 }
@@ -156,7 +160,7 @@ static luna_err add_functions(luna_db *db)
     const int flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS;
     const int rc = sqlite3_create_function_v2(db->handle, "luna_sum", -1, flags, NULL,
                                               sum_values, NULL, NULL, NULL);
-    return rc == SQLITE_OK ? LUNA_OK : fail(db, rc);
+    return rc == SQLITE_OK ? LUNA_OK : luna_db_fail(db, rc);
 }
 
 //  ---- open and close, continued -------------------------------------------------------
@@ -169,7 +173,7 @@ static luna_err prepare(luna_db *db, const luna_db_schema *schema)
     for (size_t i = 0; i < schema->count; i++)
         if (sqlite3_prepare_v3(db->handle, schema->sql[i], -1, SQLITE_PREPARE_PERSISTENT,
                                &db->statements[i], NULL) != SQLITE_OK)
-            return fail(db, sqlite3_extended_errcode(db->handle));
+            return luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     return LUNA_OK;
 }
 
@@ -177,7 +181,7 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
 {
     const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     const int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
-    if (rc != SQLITE_OK) return fail(db, rc);
+    if (rc != SQLITE_OK) return luna_db_fail(db, rc);
     sqlite3_extended_result_codes(db->handle, 1);
     sqlite3_busy_timeout(db->handle, LOCK_WAIT_MS);
     int version;
@@ -188,13 +192,15 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
     return prepare(db, schema);
 }
 
-luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schema)
+luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schema,
+                      size_t log_bytes)
 {
     *db = (luna_db){.promise = LUNA_DB_DURABLE};
     if (strlen(path) >= sizeof db->path)
         return luna_error(LUNA_TOO_LARGE, "the path %.60s... is too long", path);
     memcpy(db->path, path, strlen(path) + 1);
-    const luna_err err = open_checked(db, schema);
+    luna_err err = open_checked(db, schema);
+    if (err == LUNA_OK) err = luna_db_log_start(db, log_bytes);
     if (err != LUNA_OK) luna_db_close(db);
     return err;
 }
@@ -203,6 +209,7 @@ void luna_db_close(luna_db *db)
 {
     for (size_t i = 0; i < db->count; i++) sqlite3_finalize(db->statements[i]);
     free(db->statements);
+    luna_db_log_stop(db);
     sqlite3_close(db->handle);
     *db = (luna_db){0};
 }
@@ -219,20 +226,14 @@ static luna_err set_promise(luna_db *db, luna_db_promise promise)
     return LUNA_OK;
 }
 
-static luna_err mend_log(luna_db *db)
-{
-    const int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_TRUNCATE,
-                                             NULL, NULL);
-    if (rc != SQLITE_OK) return fail(db, sqlite3_extended_errcode(db->handle));
-    db->torn = false;
-    return LUNA_OK;
-}
-
 luna_err luna_db_begin(luna_db *db, luna_db_promise promise)
 {
-    if (db->torn && promise == LUNA_DB_DURABLE) LUNA_TRY(mend_log(db));
     LUNA_TRY(set_promise(db, promise));
-    return run_sql(db, promise == LUNA_DB_READ ? "BEGIN" : "BEGIN IMMEDIATE");
+    LUNA_TRY(run_sql(db, promise == LUNA_DB_READ ? "BEGIN" : "BEGIN IMMEDIATE"));
+    if (!db->torn || promise != LUNA_DB_DURABLE) return LUNA_OK;
+    const luna_err err = luna_db_log_mend(db);
+    if (err != LUNA_OK) luna_db_rollback(db);
+    return err;
 }
 
 luna_err luna_db_commit(luna_db *db)
@@ -288,10 +289,10 @@ void luna_query_id(luna_query *query, const luna_id *value)
 
 luna_err luna_query_step(luna_query *query, bool *row)
 {
-    if (query->problem != SQLITE_OK) return fail(query->db, query->problem);
+    if (query->problem != SQLITE_OK) return luna_db_fail(query->db, query->problem);
     const int rc = sqlite3_step(query->statement);
     *row = rc == SQLITE_ROW;
-    return rc == SQLITE_ROW || rc == SQLITE_DONE ? LUNA_OK : fail(query->db, rc);
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? LUNA_OK : luna_db_fail(query->db, rc);
 }
 
 luna_err luna_query_run(luna_query *query, uint64_t *changed)

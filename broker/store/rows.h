@@ -13,8 +13,8 @@
 #include "broker/store/store.h"
 
 //  Opens STATE/luna.db, makes the tables in a new one and brings older ones up to
-//  date. Errors of luna_db_open.
-LUNA_MUST_USE luna_err luna_rows_open(luna_db *db, const char *path);
+//  date. `log_bytes` and errors as luna_db_open.
+LUNA_MUST_USE luna_err luna_rows_open(luna_db *db, const char *path, size_t log_bytes);
 
 //  What checks need of a job.
 typedef struct luna_rows_head {

@@ -136,7 +136,7 @@ static const luna_db_schema schema = {
     .count = LUNA_SQL_COUNT,
 };
 
-luna_err luna_rows_open(luna_db *db, const char *path)
+luna_err luna_rows_open(luna_db *db, const char *path, size_t log_bytes)
 {
-    return luna_db_open(db, path, &schema);
+    return luna_db_open(db, path, &schema, log_bytes);
 }

@@ -154,7 +154,9 @@ typedef enum luna_store_kind {
     //  Deletes finished jobs (rows, image records, payloads of failed ones) that
     //  finished before `in.forget.before_ms`, oldest first. `changed` counts them;
     //  equal to the limit means that there may be more. A batch of its own.
-    LUNA_STORE_FORGET
+    LUNA_STORE_FORGET,
+
+    LUNA_STORE_KINDS  //  how many there are
 } luna_store_kind;
 
 typedef struct luna_store_put {
@@ -253,6 +255,7 @@ typedef struct luna_store_options {
     uint64_t reserve_bytes;  //  a PUT that would leave less free than this is refused
     uint64_t ballast_bytes;  //  0: 16 MiB; kept free for the end of jobs on a full disk
     bool recover;            //  a damaged database is moved aside and made anew
+    size_t log_bytes;        //  0: 8 MiB; of the database's log, allocated ahead
     size_t batch_ops;        //  0: 64; one transaction holds at most so many
     size_t batch_bytes;      //  0: 64 MiB; or so many payload bytes (one is always taken)
     const struct luna_files *files;  //  NULL: the system's (broker/store/files.h)
@@ -275,6 +278,10 @@ LUNA_MUST_USE luna_err luna_store_open(const luna_store_options *options,
 
 //  Hands an operation over; never blocks on the disk and never fails.
 void luna_store_submit(luna_store *store, luna_store_op *op);
+
+//  Hands over several, linked by `next`, at once: they share a batch, and so its syncs,
+//  as far as a batch has room. The links are the store's from here on.
+void luna_store_submit_all(luna_store *store, luna_store_op *first);
 
 //  A file descriptor that polls readable when operations have come back: collect then
 //  until NULL. Only to be polled; closed by luna_store_close.

@@ -40,7 +40,7 @@ static luna_err files_check(luna_sink *sink, luna_text output_dir, const luna_na
 
 static luna_err files_sweep(luna_sink *sink, int64_t older_than_ms)
 {
-    return luna_sweep(&((const luna_files *)sink)->roots, older_than_ms);
+    return luna_sweep((const luna_files *)sink, older_than_ms);
 }
 
 static void files_close(luna_sink *sink)

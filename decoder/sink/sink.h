@@ -89,9 +89,9 @@ LUNA_MUST_USE luna_err luna_sink_put(luna_sink *sink, const luna_image *image,
                                      luna_image_record *record);
 
 //  Removes what attempts that never came back left behind, and memories of images,
-//  older than `older_than_ms`. Choose it longer than a job can take over all of its
-//  attempts: an image whose memory is gone would be kept a second time. Call at start
-//  and now and then. Thread-safe.
+//  older than `older_than_ms`; temporaries of kept images go at any age. Choose it longer
+//  than a job can take over all of its attempts: an image whose memory is gone would be
+//  kept a second time. Call at start and now and then. Thread-safe.
 LUNA_MUST_USE luna_err luna_sink_sweep(luna_sink *sink, int64_t older_than_ms);
 
 //  Ends the sink and sets *sink to NULL; NULL is fine. No other call may run.

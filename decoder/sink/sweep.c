@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 typedef struct sweep {
+    const luna_files *files;
     const char *root;
     int64_t before_ms;
     luna_id job;  //  whose folder is being swept
@@ -54,12 +55,26 @@ static bool sweep_marked(const sweep *s, int side, const char *mark)
     return done;
 }
 
+//  An image that is published needs no temporaries, however young they are: its job has
+//  ended or will find the record.
+static void tidy_published(const sweep *s, const char *mark)
+{
+    luna_image_key key = {.job = s->job};
+    luna_image_record record;
+    bool found;
+    if (!read_key(mark, &key)) return;
+    if (luna_publish_find(s->files, &key, &record, &found) != LUNA_OK) return;
+}
+
 static void sweep_file(void *arg, int side, const char *name)
 {
     const sweep *s = arg;
     const size_t len = strlen(name), end = strlen(LUNA_MARK_END);
-    if (luna_scan_written_ms(side, name) >= s->before_ms) return;
     const bool mark = len > end && strcmp(name + len - end, LUNA_MARK_END) == 0;
+    if (luna_scan_written_ms(side, name) >= s->before_ms) {
+        if (mark) tidy_published(s, name);
+        return;
+    }
     if (!mark || sweep_marked(s, side, name)) unlinkat(side, name, 0);
 }
 
@@ -90,12 +105,12 @@ static luna_err sweep_root(sweep *s)
     return err;
 }
 
-luna_err luna_sweep(const luna_roots *roots, int64_t older_than_ms)
+luna_err luna_sweep(const luna_files *files, int64_t older_than_ms)
 {
     const int64_t now = luna_wall_ms();
     const int64_t age = older_than_ms < 0 ? 0 : older_than_ms;
-    for (size_t i = 0; i < roots->count; i++) {
-        sweep s = {.root = roots->path[i], .before_ms = now - age};
+    for (size_t i = 0; i < files->roots.count; i++) {
+        sweep s = {.files = files, .root = files->roots.path[i], .before_ms = now - age};
         LUNA_TRY(sweep_root(&s));
     }
     return LUNA_OK;

@@ -293,7 +293,7 @@ def test_an_older_attempt_changes_no_state(bare):
 
 
 def test_a_silent_decoder_loses_its_lease(home):
-    home.start_broker(LUNA_LEASE_TIME="600ms", **PING)
+    home.start_broker(LUNA_LEASE_TIME="2s", **PING)
     with wire.Producer(home.endpoint) as peer, \
             wire.Decoder(home.endpoint, "silent", ["python_vae"]) as silent:
         receipt = peer.submit([wire.latent_input(batch(1))], vae="python_vae")

@@ -60,12 +60,13 @@ def latent_input(array, dtype=None, **settings):
 class Peer:
     """A DEALER on the control socket; `welcome` is the broker's answer to its hello."""
 
-    def __init__(self, endpoint, role, deadline_s=10, **hello):
+    def __init__(self, endpoint, role, deadline_s=10, instance=None, **hello):
         self.context = zmq.Context()
-        self.instance = new_routing_id()
+        self.instance = instance or new_routing_id()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.ROUTING_ID, self.instance)
         self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, 10)
         self.socket.connect(endpoint)
         self.kept = []  # received while something else was waited for
         self.send("hello", role=role, instance=self.instance, pid=os.getpid(), version="test",
@@ -75,6 +76,7 @@ class Peer:
     def connect(self, kind, endpoint):
         socket = self.context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, 10)
         socket.connect(endpoint)
         return socket
 
@@ -114,8 +116,8 @@ class Peer:
 
 
 class Producer(Peer):
-    def __init__(self, endpoint, name="test", deadline_s=10):
-        super().__init__(endpoint, "producer", deadline_s, name=name)
+    def __init__(self, endpoint, name="test", deadline_s=10, instance=None):
+        super().__init__(endpoint, "producer", deadline_s, instance, name=name)
         self.intake = self.connect(zmq.PUSH, self.welcome["intake"])
         self.questions = 0
 

@@ -70,6 +70,28 @@ static void images_of_several_inputs_are_told_apart(void **state)
     expect_end(f, 1, LUNA_JOB_COMPLETED, "");
 }
 
+//  A picture of another place is no picture of the job: it cannot complete it.
+static void a_picture_outside_the_batches_counts_for_nothing(void **state)
+{
+    fixture *f = *state;
+    luna_entry entry = entry_of(1);
+    entry.images = 3;
+    entry.batches[0] = 1;
+    entry.batches[1] = 2;
+    add_entry(f, &entry);
+    const uint32_t d = decoder(f, 1, 1);
+    run(f);
+    const luna_job_key key = key_of(1, 1);
+    const luna_msg_image images[] = {{.input = 0, .index = 0},
+                                     {.input = 0, .index = 1},
+                                     {.input = 0, .index = 2},
+                                     {.input = 2, .index = 0},
+                                     {.input = 1, .index = 1}};
+    assert_int_equal(luna_scheduler_images(f->scheduler, d, &key, images, 5), 2);
+    luna_scheduler_done(f->scheduler, d, &key, f->now_ms);
+    assert_string_equal(last(f, 'g')->error, "protocol");
+}
+
 static void a_disconnect_gives_back_after_the_grace(void **state)
 {
     fixture *f = *state;
@@ -685,6 +707,7 @@ int main(void)
         TEST(done_completes),
         TEST(done_without_every_image_is_refused),
         TEST(images_of_several_inputs_are_told_apart),
+        TEST(a_picture_outside_the_batches_counts_for_nothing),
         TEST(a_disconnect_gives_back_after_the_grace),
         TEST(a_done_within_the_grace_counts),
         TEST(what_was_not_sent_is_not_counted),

@@ -40,7 +40,7 @@ static void *serve(void *argument)
     const int64_t end_ms = luna_now_ms() + PATIENCE_MS;
     //  ZeroMQ gives an inproc name back some time after its socket was closed.
     do {
-        h->result = luna_broker_run(&h->settings, h->stop_fd);
+        h->result = luna_broker_run(&h->settings, NULL, h->stop_fd);
     } while (h->result == LUNA_BUSY && luna_now_ms() < end_ms);
     return NULL;
 }
@@ -493,7 +493,7 @@ static void a_second_broker_is_refused(void **state)
 {
     house *h = *state;
     peer p = new_producer(h);
-    assert_int_equal(luna_broker_run(&h->settings, h->stop_fd), LUNA_BUSY);
+    assert_int_equal(luna_broker_run(&h->settings, NULL, h->stop_fd), LUNA_BUSY);
     assert_true(strlen(luna_error_text()) > 0);
     const luna_id id = luna_id_new();
     assert_true(luna_text_is(submit(&p, &id, LATENT_BYTES).status, "accepted"));

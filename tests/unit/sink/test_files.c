@@ -448,6 +448,36 @@ static void test_sweep(void **state)
     check_content(record.path, "kept");
 }
 
+static void write_file(const char *path, const char *bytes)
+{
+    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    assert_int_equal(write(fd, bytes, strlen(bytes)), strlen(bytes));
+    close(fd);
+}
+
+//  Whoever saved the image died before it had cleaned up, or a power cut brought its
+//  temporaries back: nobody will ask for this image again.
+static void test_sweep_takes_temporaries_of_a_kept_image(void **state)
+{
+    const luna_name name = make_name("f", "img");
+    char id[LUNA_ID_TEXT_BYTES], side[128], mark[256], anchor[256], part[256];
+    luna_image_record record;
+    const luna_image image = make_image(luna_id_new(), &name, "kept");
+    put_ok(*state, &image, &record);
+    luna_id_text(&image.key.job, id);
+    snprintf(side, sizeof side, ROOT "/.luna/%s", id);
+    snprintf(mark, sizeof mark, "%s/1-3.0123456789abcdef.try", side);
+    snprintf(anchor, sizeof anchor, ROOT "/f/.luna-%s-1-3.tmp", id);
+    snprintf(part, sizeof part, ROOT "/f/.luna-%s-1-3.0123456789abcdef.part", id);
+    write_file(mark, "f");
+    write_file(part, "half");
+    assert_int_equal(link(record.path, anchor), 0);
+    assert_int_equal(luna_sink_sweep(*state, 3600000), LUNA_OK);
+    assert_int_equal(count_names(ROOT "/f", true), 0);
+    assert_int_equal(count_names(side, false), 1);
+    check_content(record.path, "kept");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -470,6 +500,7 @@ int main(void)
         T(test_file_size_limit),
         T(test_every_name_taken_moves_on),
         T(test_sweep),
+        T(test_sweep_takes_temporaries_of_a_kept_image),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,6 +36,10 @@ typedef struct kit_job {
 
 #define KIT_BATCH 2
 
+#ifndef KIT_LOG_BYTES
+#define KIT_LOG_BYTES (1 << 20)
+#endif
+
 //  Different for every `number`; [2, 4, side, side] float16.
 static inline luna_id kit_id(unsigned number)
 {
@@ -200,6 +204,7 @@ static inline luna_err kit_do(luna_store *store, luna_store_op op)
 static inline luna_store_options kit_options(const luna_files *files)
 {
     return (luna_store_options){.state_dir = "state",
+                                .log_bytes = KIT_LOG_BYTES,
                                 .spool_dir = "spool",
                                 .files = files,
                                 .sync_in_order = files != NULL};
@@ -292,6 +297,20 @@ static inline void kit_empty(const char *path)
     }
     closedir(dir);
     rmdir(path);
+}
+
+//  Moves to a new folder in memory, where there is one, for tests that leave out syncs
+//  and make thousands of files; to be left with kit_leave.
+static inline void kit_enter_memory(char folder[64])
+{
+    snprintf(folder, 64, "%s", "/dev/shm/luna-test-XXXXXX");
+    if (!mkdtemp(folder) || chdir(folder) != 0) folder[0] = '\0';
+}
+
+static inline void kit_leave(const char *folder)
+{
+    if (!*folder) return;
+    if (chdir("/") != 0 || rmdir(folder) != 0) fprintf(stderr, "%s stays\n", folder);
 }
 
 //  Leaves the working folder as it was; a teardown of every test.

@@ -64,6 +64,29 @@ static void many_puts_share_their_syncs(void **state)
     free_jobs(jobs, MANY);
 }
 
+//  Even to a store that waits for work: the first of them does not go alone.
+static void operations_handed_over_together_share_a_batch(void **state)
+{
+    (void)state;
+    kit_job jobs[MANY];
+    luna_store_op ops[MANY];
+    luna_store *store = kit_open_with(&faulty_files, NULL);
+    for (unsigned i = 0; i < MANY; i++) {
+        jobs[i] = kit_job_new(i);
+        ops[i] = kit_put(&jobs[i]);
+        if (i > 0) ops[i - 1].next = &ops[i];
+    }
+    faults_set(STEPS, 0, 0, false);
+    luna_store_submit_all(store, ops);
+    for (unsigned i = 0; i < MANY; i++) {
+        assert_ptr_equal(kit_collect(store), &ops[i]);
+        assert_int_equal(ops[i].err, LUNA_OK);
+    }
+    assert_int_equal(faults.each[STEP_SYNC_DIR], 1);
+    luna_store_close(&store);
+    free_jobs(jobs, MANY);
+}
+
 //  The number of batches that 9 jobs behind one need.
 static int batches_with(luna_store_options options)
 {
@@ -245,6 +268,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(steps_are_in_the_order_that_makes_them_safe),
         TEST(many_puts_share_their_syncs),
+        TEST(operations_handed_over_together_share_a_batch),
         TEST(batches_are_bounded_by_count_and_bytes),
         TEST(repetition_in_one_batch_is_told),
         TEST(repetition_of_a_failed_put_is_not_accepted),

@@ -124,7 +124,6 @@ static void images_outside_the_job_are_refused_whole(void **state)
 }
 
 //  ---- a row from a message
-//  -------------------------------------------------------------
 
 static void new_row_has_batches_and_deadline(void **state)
 {

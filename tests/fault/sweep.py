@@ -1,0 +1,209 @@
+"""Every step to the disk goes wrong in turn, in every way; then everything must hold.
+
+    sweep.py broker|decoder [--sample N --seed S] [--plan NAME] [--point PART:PLAN:N]
+
+Without --sample all points are tried. Prints a table of what was tried and what was found,
+and how to repeat each point that failed; ends with 1 when one did.
+"""
+
+import argparse
+import collections
+import dataclasses
+import multiprocessing
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+
+from faultfs import World  # noqa: F401  (finds the other modules' folder)
+from ledger import Broken
+
+WORKERS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What step N meets; after a death the disk may lose what was not synced."""
+    kind: str  # of the preload library
+    cut: str = ""  # "all": loses all that was not synced, "some": a part of it
+    journal: bool = False  # the disk commits names as ext4 does
+    deadly: bool = False
+    lasting: bool = False  # the disk does not get well by itself
+    what: str = ""
+
+    def seed(self, at):
+        """Of the cut: odd ones keep the order of names in all folders, as a journal does."""
+        return 0 if self.cut == "all" else 2 * at + self.journal
+
+
+PLANS = {
+    "kill": Plan("kill", deadly=True, what="SIGKILL before the step"),
+    "torn": Plan("torn", deadly=True, what="SIGKILL in the middle of it"),
+    "cut": Plan("kill", "all", deadly=True, what="power cut, all that is not synced is lost"),
+    "cut-some": Plan("torn", "some", deadly=True, what="power cut, a part of it is lost"),
+    "cut-journal": Plan("kill", "all", True, deadly=True,
+                        what="the same where any sync makes all names durable"),
+    "cut-journal-some": Plan("torn", "some", True, deadly=True,
+                             what="and names are durable in order, as on ext4"),
+    "eio": Plan("eio", what="EIO once"),
+    "enospc": Plan("enospc", what="ENOSPC once"),
+    "edquot": Plan("edquot", what="EDQUOT once"),
+    "short": Plan("short", what="a write does half"),
+    "eintr": Plan("eintr", what="EINTR once"),
+    "full": Plan("full", lasting=True, what="the disk is full from there on"),
+    "badread": Plan("badread", what="a read fails once"),
+    "gone": Plan("gone", lasting=True, what="EIO from there on"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    subject: str
+    part: str
+    plan: str
+    at: int
+
+    def __str__(self):
+        return f"{self.part}:{self.plan}:{self.at}"
+
+
+@dataclasses.dataclass
+class Result:
+    point: Point
+    struck: str = ""  # the step it struck; "": the life has fewer steps
+    kind: str = ""  # what is broken
+    text: str = ""
+    accepted: int = 0
+    seconds: float = 0.0
+
+
+def subject_of(name):
+    if name == "broker":
+        import broker_life as subject
+    else:
+        import decoder_life as subject
+    return subject
+
+
+def run_point(point):
+    """One life in a folder of its own, and its inspection."""
+    result, began = Result(point), time.monotonic()
+    folder = tempfile.mkdtemp(prefix="luna", dir="/tmp")
+    try:
+        subject_of(point.subject).run(folder, point.part, PLANS[point.plan], point.at, result)
+    except Broken as broken:
+        result.kind, result.text = broken.kind, str(broken)
+    except Exception:  # noqa: BLE001  (a bug of the test must be seen, not end the sweep)
+        result.kind, result.text = "the test itself", traceback.format_exc()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def all_points(subject, plans):
+    """Every step of each part under each plan; a few more, for lives that are longer."""
+    points = []
+    for kind in {counted(plan) for plan in plans}:
+        for part, steps in subject_of(subject).count_steps(kind).items():
+            points += [Point(subject, part, plan, at) for plan in plans
+                       if counted(plan) == kind for at in range(1, steps + steps // 20)]
+    return points
+
+
+def counted(plan):
+    """A plan under which the steps of this one are numbered and nothing happens."""
+    return "badread@1000000000" if plan == "badread" else None
+
+
+def sample(points, count, seed):
+    """As many of each plan, spread at random over its points."""
+    chooser = random.Random(seed)
+    by_plan = collections.defaultdict(list)
+    for point in points:
+        by_plan[point.plan].append(point)
+    share = max(1, count // len(by_plan))
+    return [p for group in by_plan.values()
+            for p in chooser.sample(group, min(share, len(group)))]
+
+
+def run_all(points):
+    """Results as they come. Longest first, so that both workers end together."""
+    order = sorted(points, key=lambda p: not PLANS[p.plan].lasting)
+    with multiprocessing.Pool(WORKERS, maxtasksperchild=100) as pool:
+        yield from pool.imap_unordered(run_point, order, chunksize=1)
+
+
+class Totals:
+    def __init__(self):
+        self.results = []
+
+    def add(self, result):
+        self.results.append(result)
+        if result.kind:
+            print(f"\n{result.point} struck {result.struck or 'nothing'}\n{result.text}\n"
+                  f"again: sweep.py {result.point.subject} --point {result.point}", flush=True)
+
+    def failed(self):
+        return [result for result in self.results if result.kind]
+
+    def table(self):
+        kinds = ["accepted jobs lost", "undone", "images doubled", "half files"]
+        kinds += sorted({r.kind for r in self.failed()} - set(kinds))
+        head = f"{'plan':17}{'points':>7}" + "".join(f"{kind:>20}" for kind in kinds)
+        lines = [head]
+        for plan in [p for p in PLANS if any(r.point.plan == p for r in self.results)]:
+            lines.append(self._line(plan, [r for r in self.results if r.point.plan == plan],
+                                    kinds) + f"   {PLANS[plan].what}")
+        lines.append(self._line("all", self.results, kinds))
+        return "\n".join(lines)
+
+    @staticmethod
+    def _line(name, results, kinds):
+        counts = [sum(r.kind == kind for r in results) for kind in kinds]
+        struck = sum(bool(r.struck) for r in results)
+        return f"{name:17}{struck:7}" + "".join(f"{count:20}" for count in counts)
+
+    def slow(self):
+        return max((r.seconds for r in self.results), default=0)
+
+
+def sweep(points):
+    totals, began = Totals(), time.monotonic()
+    for result in run_all(points):
+        totals.add(result)
+    jobs = sum(r.accepted for r in totals.results)
+    print(f"\n{totals.table()}\n{len(totals.results)} lives, {jobs} accepted jobs, "
+          f"{time.monotonic() - began:.0f} s, the longest {totals.slow():.1f} s", flush=True)
+    return totals
+
+
+def parse_point(subject, text):
+    part, plan, at = text.split(":")
+    return Point(subject, part, plan, int(at))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subject", choices=("broker", "decoder"))
+    parser.add_argument("--sample", type=int, metavar="N", help="so many points in all")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--plan", action="append", choices=PLANS)
+    parser.add_argument("--point", action="append", metavar="PART:PLAN:N")
+    given = parser.parse_args()
+    if given.point:
+        points = [parse_point(given.subject, text) for text in given.point]
+    else:
+        points = all_points(given.subject, given.plan or list(PLANS))
+    if given.sample:
+        print(f"seed {given.seed}")
+        points = sample(points, given.sample, given.seed)
+    print(f"{given.subject}: {len(points)} points", flush=True)
+    return 1 if sweep(points).failed() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
