@@ -49,7 +49,7 @@ static void *serve(void *argument)
     CHECK(pthread_sigmask(SIG_BLOCK, &all, NULL) == 0);
     stopped = false;
     //  ZeroMQ gives an inproc name back some time after its socket was closed.
-    while ((result = luna_broker_run(&settings, stop_fd)) == LUNA_BUSY)
+    while ((result = luna_broker_run(&settings, NULL, stop_fd)) == LUNA_BUSY)
         (void)zmq_poll(NULL, 0, 1);
     snprintf(why, sizeof why, "%s", luna_error_text());
     stopped = true;
