@@ -286,6 +286,7 @@ static void any_of(fuzz_bytes *from, peer *p)
 static void send_job(fuzz_bytes *from, peer *p)
 {
     static const uint8_t latent[64];
+    static const uint64_t deadlines_ms[8] = {0, 0, 0, 1, 1000, INT64_MAX, UINT64_MAX, 0};
     luna_msg_input input = luna_msg_input_default();
     luna_msg_job job = luna_msg_job_default();
     const uint64_t batch = 1 + fuzz_below(from, 3);
@@ -297,7 +298,7 @@ static void send_job(fuzz_bytes *from, peer *p)
     job.created_ms = 1790000000000;
     job.priority = fuzz_below(from, 10);
     job.vae = luna_text_of(words[8 + fuzz_below(from, 3)]);
-    job.deadline_ms = fuzz_below(from, 8) == 7 ? 1 : 0;
+    job.deadline_ms = deadlines_ms[fuzz_below(from, 16) % 8];
     job.inputs.items = &input;
     job.inputs.count = 1;
     uint8_t *bytes = NULL;
