@@ -347,7 +347,10 @@ static void serve(luna_broker *b, int signal_fd)
     luna_task_hand_over(b);
     luna_notify("READY=1");
     luna_log(LUNA_LOG_INFO, "ready", "control=%s", b->settings->control);
-    zloop_start(b->loop);
+    //  czmq ends its loop when a signal interrupts the wait; ours goes on.
+    do {
+        errno = 0;
+    } while (zloop_start(b->loop) == 0 && errno == EINTR);
 }
 
 static void drop_stalled(luna_broker *b)

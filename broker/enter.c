@@ -6,12 +6,14 @@
 #include <string.h>
 
 //  The rest of a deadline is counted by the monotonic clock, so that a step of the
-//  wall clock neither ends nor prolongs it while the broker runs. 0: none.
+//  wall clock neither ends nor prolongs it while the broker runs. 0: none, or one that
+//  no clock of ours reaches.
 static int64_t expires_ms(const luna_msg_job_info *info, int64_t now_ms)
 {
-    if (info->deadline_ms == 0) return 0;
+    int64_t at_ms;
+    if (info->deadline_ms == 0 || info->deadline_ms > INT64_MAX) return 0;
     const int64_t left_ms = (int64_t)info->deadline_ms - luna_wall_ms();
-    const int64_t at_ms = now_ms + (left_ms > 0 ? left_ms : 0);
+    if (__builtin_add_overflow(now_ms, left_ms > 0 ? left_ms : 0, &at_ms)) return 0;
     return at_ms > 0 ? at_ms : 1;
 }
 

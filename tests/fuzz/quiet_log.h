@@ -17,6 +17,11 @@ void luna_log_start(const char *program, luna_log_level least)
     (void)least;
 }
 
+void luna_log_set_level(luna_log_level least)
+{
+    (void)least;
+}
+
 luna_err luna_log_level_parse(const char *word, luna_log_level *out)
 {
     (void)word;

@@ -196,6 +196,7 @@ def image(to):
 def broker(to):
     for number in range(40):
         to.seed("broker/scheduler", f"{number:02}", noise(1000 + number, 60 + 12 * number))
+        to.seed("broker/frames", f"{number:02}", noise(3000 + number, 60 + 12 * number))
 
 
 def store(to):

@@ -148,7 +148,9 @@ static inline luna_store_options folder_options(void)
     static char state[FOLDER_PATH], spool[FOLDER_PATH];
     return (luna_store_options){.state_dir = folder_path("state", state),
                                 .spool_dir = folder_path("spool", spool),
-                                .ballast_bytes = 4096};
+                                .ballast_bytes = 4096,
+                                .log_bytes = 1 << 16,
+                                .sync_in_order = true};
 }
 
 //  The error; the results stay in `op`.

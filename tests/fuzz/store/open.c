@@ -9,8 +9,7 @@
 
 #include "fuzz/quiet_log.h"
 #include "fuzz/store/folder.h"
-
-#include <sqlite3.h>
+#include "fuzz/store/plain_memory.h"
 
 enum { CHANGES = 6, OPERATIONS = 10 };
 
@@ -89,6 +88,7 @@ int LLVMFuzzerInitialize(int *count, char ***words)
     snprintf(folder_root, sizeof folder_root, "%.200s/store-XXXXXX",
              dir ? dir : "/dev/shm");
     CHECK(mkdtemp(folder_root));
+    plain_memory();
     make_folders();
     atexit(remove_root);
     return 0;
@@ -285,10 +285,11 @@ static void check_job(const luna_store_job *job)
     CHECK(job->info.priority <= LUNA_PRIORITY_MAX);
     CHECK(job->info.images <= LUNA_MAX_INPUTS * LUNA_MAX_BATCH);
     for (size_t i = 0; i < LUNA_MAX_INPUTS; i++) sum += job->batches[i];
-    CHECK(sum == 0 || sum == job->info.images);
+    if (!getenv("KNOWN_S4")) CHECK(sum == 0 || sum == job->info.images);
     answer.jobs.items = &job->info;
     answer.jobs.count = 1;
-    if (!getenv("KNOWN_S1")) CHECK(luna_msg_pack(LUNA_MSG_ANSWER, &answer, &bytes, &len) == LUNA_OK);
+    if (!getenv("KNOWN_S1"))
+        CHECK(luna_msg_pack(LUNA_MSG_ANSWER, &answer, &bytes, &len) == LUNA_OK);
     free(bytes);
 }
 
@@ -313,7 +314,8 @@ static void check_kept(const trial *t, luna_store *store, const luna_store_jobs 
         const luna_err err = folder_run(store, &op);
         const luna_store_job *listed = find_job(active, &op.id);
         CHECK(err == LUNA_OK || t->no_rows);
-        if (err == LUNA_OK) CHECK((listed != NULL) == is_active(op.found.items[0].state));
+        if (err == LUNA_OK && !(getenv("KNOWN_S2") && t->no_rows))
+            CHECK((listed != NULL) == is_active(op.found.items[0].state));
         if (err == LUNA_OK && !t->no_rows) CHECK(op.found.items[0].state == states[i]);
         CHECK(err != LUNA_NOT_FOUND);
         luna_store_op_clear(&op);
@@ -372,6 +374,7 @@ static void operate(trial *t, luna_store *store)
 
 static void check_refused(luna_err err)
 {
+    if (getenv("KNOWN_S3") && err == LUNA_INTERNAL) return;
     CHECK(err == LUNA_IO || err == LUNA_UNSUPPORTED || err == LUNA_CANT_CREATE ||
           err == LUNA_NO_SPACE || err == LUNA_NO_MEMORY);
     fuzz_check_error(err);
@@ -438,6 +441,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         for (size_t i = 0; i < FOLDER_JOBS; i++) t.touched[i] = true;
         (void)open_once(&t, recover);
     }
+    CHECK(sqlite3_memory_used() == 0);
     folder_free(&t.files);
     return 0;
 }
