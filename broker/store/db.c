@@ -177,7 +177,7 @@ static luna_err prepare(luna_db *db, const luna_db_schema *schema)
     return LUNA_OK;
 }
 
-static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
+static luna_err open_checked(luna_db *db, const luna_db_schema *schema, size_t log_bytes)
 {
     const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     const int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
@@ -187,6 +187,7 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
     int version;
     LUNA_TRY(check_owner(db, schema, &version));
     LUNA_TRY(set_modes(db));
+    LUNA_TRY(luna_db_log_start(db, log_bytes));
     LUNA_TRY(add_functions(db));
     if (version != schema->version) LUNA_TRY(bring_up(db, schema, version));
     return prepare(db, schema);
@@ -199,8 +200,7 @@ luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schem
     if (strlen(path) >= sizeof db->path)
         return luna_error(LUNA_TOO_LARGE, "the path %.60s... is too long", path);
     memcpy(db->path, path, strlen(path) + 1);
-    luna_err err = open_checked(db, schema);
-    if (err == LUNA_OK) err = luna_db_log_start(db, log_bytes);
+    const luna_err err = open_checked(db, schema, log_bytes);
     if (err != LUNA_OK) luna_db_close(db);
     return err;
 }

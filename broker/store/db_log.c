@@ -39,39 +39,6 @@ static luna_err sync_file(luna_db *db, sqlite3_file *file)
     return luna_db_fail(db, rc);
 }
 
-//  ---- allocated ahead ---------------------------------------------------------------
-
-//  Zeros are no frames: whoever reads the log stops at them.
-static int fill_with_zeros(sqlite3_file *file, sqlite3_int64 from, sqlite3_int64 to)
-{
-    static const char zeros[PIECE_BYTES];
-    for (sqlite3_int64 at = from; at < to; at += PIECE_BYTES) {
-        const sqlite3_int64 left = to - at;
-        const int n = left < PIECE_BYTES ? (int)left : PIECE_BYTES;
-        const int rc = file->pMethods->xWrite(file, zeros, n, at);
-        if (rc != SQLITE_OK) return rc;
-    }
-    return SQLITE_OK;
-}
-
-luna_err luna_db_log_start(luna_db *db, size_t bytes)
-{
-    sqlite3_int64 size;
-    char sql[64];
-    sqlite3_wal_hook(db->handle, note_pages, db);
-    sqlite3_snprintf(sizeof sql, sql, "PRAGMA journal_size_limit = %lld",
-                     (long long)bytes);
-    const int set = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
-    if (set != SQLITE_OK) return luna_db_fail(db, set);
-    sqlite3_file *file = log_file(db);
-    if (!file) return LUNA_OK;
-    int rc = file->pMethods->xFileSize(file, &size);
-    if (rc == SQLITE_OK && size < (sqlite3_int64)bytes)
-        rc = fill_with_zeros(file, size, (sqlite3_int64)bytes);
-    if (rc == SQLITE_FULL) return LUNA_OK;
-    return rc == SQLITE_OK ? sync_file(db, file) : luna_db_fail(db, rc);
-}
-
 //  ---- made durable --------------------------------------------------------------------
 
 luna_err luna_db_log_sync(luna_db *db)
@@ -107,16 +74,51 @@ luna_err luna_db_log_mend(luna_db *db)
     return LUNA_OK;
 }
 
-//  ---- moved into the database ------------------------------------------------------
-
-//  A database must not get ahead of a log that may turn out shorter than it was: the
-//  rest of the log would be taken for news.
+//  Needed before a checkpoint: a database must not get ahead of a log that may turn out
+//  shorter than it was, because the rest of the log would be taken for news.
 static luna_err mend_now(luna_db *db)
 {
     LUNA_TRY(luna_db_begin(db, LUNA_DB_DURABLE));
     luna_db_rollback(db);
     return LUNA_OK;
 }
+
+//  ---- allocated ahead ---------------------------------------------------------------
+
+//  Zeros are no frames: whoever reads the log stops at them.
+static int fill_with_zeros(sqlite3_file *file, sqlite3_int64 from, sqlite3_int64 to)
+{
+    static const char zeros[PIECE_BYTES];
+    for (sqlite3_int64 at = from; at < to; at += PIECE_BYTES) {
+        const sqlite3_int64 left = to - at;
+        const int n = left < PIECE_BYTES ? (int)left : PIECE_BYTES;
+        const int rc = file->pMethods->xWrite(file, zeros, n, at);
+        if (rc != SQLITE_OK) return rc;
+    }
+    return SQLITE_OK;
+}
+
+luna_err luna_db_log_start(luna_db *db, size_t bytes)
+{
+    sqlite3_int64 size;
+    char sql[64];
+    sqlite3_wal_hook(db->handle, note_pages, db);
+    sqlite3_snprintf(sizeof sql, sql, "PRAGMA journal_size_limit = %lld",
+                     (long long)bytes);
+    const int set = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
+    if (set != SQLITE_OK) return luna_db_fail(db, set);
+    db->torn = true;  //  it may be what a failed sync has left
+    LUNA_TRY(mend_now(db));
+    sqlite3_file *file = log_file(db);
+    if (!file) return LUNA_OK;
+    int rc = file->pMethods->xFileSize(file, &size);
+    if (rc == SQLITE_OK && size < (sqlite3_int64)bytes)
+        rc = fill_with_zeros(file, size, (sqlite3_int64)bytes);
+    if (rc == SQLITE_FULL) return LUNA_OK;
+    return rc == SQLITE_OK ? sync_file(db, file) : luna_db_fail(db, rc);
+}
+
+//  ---- moved into the database ------------------------------------------------------
 
 luna_err luna_db_checkpoint(luna_db *db)
 {
@@ -125,9 +127,9 @@ luna_err luna_db_checkpoint(luna_db *db)
     const int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_PASSIVE,
                                              &in_log, &moved);
     if ((rc & 0xff) == SQLITE_BUSY) return LUNA_OK;
-    const luna_err err =
-        rc == SQLITE_OK ? LUNA_OK
-                        : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
+    const luna_err err = rc == SQLITE_OK
+                             ? LUNA_OK
+                             : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     if (err == LUNA_IO) db->torn = true;  //  it begins with a sync of the log
     if (err == LUNA_OK && moved == in_log) db->log_pages = 0;
     return err;

@@ -72,6 +72,13 @@ static inline void faults_set(int kind, int at, int code, bool from)
     memset(faults.log, 0, sizeof faults.log);
 }
 
+//  A removal needs no room.
+static inline bool faults_may_fail(step kind)
+{
+    const bool removal = kind == STEP_UNLINK || kind == STEP_DB_UNLINK;
+    return !removal || faults.plan.code != ENOSPC;
+}
+
 //  True, with errno, when the step is to fail.
 static inline bool faults_hit(step kind)
 {
@@ -80,6 +87,7 @@ static inline bool faults_hit(step kind)
     atomic_fetch_add(&faults.each[kind], 1);
     if (faults.plan.at == 0) return false;
     if (faults.plan.kind != STEPS && faults.plan.kind != (int)kind) return false;
+    if (!faults_may_fail(kind)) return false;
     const int n = atomic_fetch_add(&faults.counted, 1) + 1;
     if (n != faults.plan.at && !(faults.plan.from && n > faults.plan.at)) return false;
     if (faults.plan.code == 0) kill(getpid(), SIGKILL);
