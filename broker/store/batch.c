@@ -36,7 +36,8 @@ static bool written_before(const luna_engine *engine, const luna_batch_slot *slo
 static luna_err check_writable(luna_engine *engine)
 {
     char why[300];
-    if (luna_health_good(&engine->health, why, sizeof why)) return LUNA_OK;
+    if (luna_health_good(&engine->health, why, sizeof why))
+        return luna_ballast_check(&engine->ballast);
     return luna_error(LUNA_IO, "the store is read-only: %s", why);
 }
 
@@ -203,7 +204,7 @@ static luna_err refuse_put(luna_engine *engine, const luna_batch_slot *slot)
     return slot->stage == LUNA_PUT_READY ? check_writable(engine) : LUNA_OK;
 }
 
-static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
+static luna_err try_alone(luna_engine *engine, luna_batch_slot *slot)
 {
     LUNA_TRY(refuse_put(engine, slot));
     LUNA_TRY(luna_db_begin(&engine->db, promise_of(slot->op)));
@@ -211,6 +212,16 @@ static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
     if (err == LUNA_OK) return commit(engine, promise_of(slot->op));
     luna_db_rollback(&engine->db);
     return err;
+}
+
+//  The ballast is for all but new jobs.
+static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
+{
+    const luna_err err = try_alone(engine, slot);
+    if (err != LUNA_NO_SPACE || slot->op->kind == LUNA_STORE_PUT) return err;
+    if (!luna_ballast_spend(&engine->ballast)) return err;
+    reset_result(slot->op);
+    return try_alone(engine, slot);
 }
 
 //  One operation that fails, or needs more room than there is, must not fail its

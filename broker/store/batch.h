@@ -3,6 +3,7 @@
 #ifndef LUNA_BROKER_STORE_BATCH_H
 #define LUNA_BROKER_STORE_BATCH_H
 
+#include "broker/store/ballast.h"
 #include "broker/store/health.h"
 #include "broker/store/reaper.h"
 #include "broker/store/rows.h"
@@ -27,6 +28,7 @@ typedef struct luna_batch_slot {
 //  What the store's thread works with; it alone uses db and the slots.
 typedef struct luna_engine {
     luna_spool spool;
+    luna_ballast ballast;
     luna_db db;
     luna_reaper reaper;
     luna_syncer syncer;

@@ -7,6 +7,7 @@
 
 #include "broker/store/db.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,7 @@ static sqlite3_file *log_file(luna_db *db)
 
 static luna_err sync_file(luna_db *db, sqlite3_file *file)
 {
+    errno = 0;
     const int rc = file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
     if (rc == SQLITE_OK) return LUNA_OK;
     db->torn = true;
@@ -66,6 +68,7 @@ luna_err luna_db_log_mend(luna_db *db)
     if (!file) return LUNA_OK;
     char *piece = malloc(PIECE_BYTES);
     if (!piece) return luna_error(LUNA_NO_MEMORY, "no memory to mend the log");
+    errno = 0;
     const int rc = rewrite(file, piece);
     free(piece);
     if (rc != SQLITE_OK) return luna_db_fail(db, rc);
@@ -111,6 +114,7 @@ luna_err luna_db_log_start(luna_db *db, size_t bytes)
     LUNA_TRY(mend_now(db));
     sqlite3_file *file = log_file(db);
     if (!file) return LUNA_OK;
+    errno = 0;
     int rc = file->pMethods->xFileSize(file, &size);
     if (rc == SQLITE_OK && size < (sqlite3_int64)bytes)
         rc = fill_with_zeros(file, size, (sqlite3_int64)bytes);
@@ -124,13 +128,14 @@ luna_err luna_db_checkpoint(luna_db *db)
 {
     int in_log = 0, moved = 0;
     if (db->torn) LUNA_TRY(mend_now(db));
+    errno = 0;
     const int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_PASSIVE,
                                              &in_log, &moved);
     if ((rc & 0xff) == SQLITE_BUSY) return LUNA_OK;
     const luna_err err = rc == SQLITE_OK
                              ? LUNA_OK
                              : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
-    if (err == LUNA_IO) db->torn = true;  //  it begins with a sync of the log
+    if (err != LUNA_OK) db->torn = true;  //  it begins with a sync of the log
     if (err == LUNA_OK && moved == in_log) db->log_pages = 0;
     return err;
 }

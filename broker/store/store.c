@@ -18,8 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH_BYTES ((size_t)64 << 20)
-#define LOG_BYTES   ((size_t)8 << 20)
+#define BATCH_BYTES        ((size_t)64 << 20)
+#define LOG_BYTES          ((size_t)8 << 20)
+#define BALLAST_BYTES      ((uint64_t)16 << 20)
+#define ROOM_TO_OPEN_BYTES ((uint64_t)1 << 20)
 
 typedef struct queue {
     luna_store_op *first;
@@ -169,19 +171,48 @@ static void sync_parent(const char *dir)
     if (luna_sync_dir(path) != LUNA_OK) return;
 }
 
-static luna_err open_state(luna_store *store, const luna_store_options *options)
+//  One sync of our own: SQLite does not look whether that of a new file's name succeeds.
+static luna_err open_rows(luna_engine *engine, const char *dir, size_t log_bytes)
 {
     char path[4096];
+    LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
+    LUNA_TRY(luna_rows_open(&engine->db, path, log_bytes));
+    luna_err err = luna_sync_dir(dir);
+    if (err == LUNA_OK) err = luna_recover(&engine->spool, &engine->db);
+    if (err != LUNA_OK) luna_db_close(&engine->db);
+    return err;
+}
+
+//  SQLite has several words for a full disk when it makes its files.
+static bool is_full(const luna_engine *engine, const char *dir, luna_err err)
+{
+    uint64_t room = UINT64_MAX;
+    if (err == LUNA_OK || err == LUNA_BUSY) return false;
+    if (engine->spool.files->free_bytes(dir, &room) != 0) return false;
+    return err == LUNA_NO_SPACE || room < ROOM_TO_OPEN_BYTES;
+}
+
+//  A full disk must not keep the jobs there are from coming to their end.
+static luna_err open_rows_somehow(luna_engine *engine, const char *dir, size_t log_bytes)
+{
+    const luna_err err = open_rows(engine, dir, log_bytes);
+    if (!is_full(engine, dir, err) || !luna_ballast_spend(&engine->ballast)) return err;
+    return open_rows(engine, dir, log_bytes);
+}
+
+static luna_err open_state(luna_store *store, const luna_store_options *options)
+{
     const char *dir = options->state_dir;
     luna_engine *engine = &store->engine;
     const size_t log_bytes = options->log_bytes ? options->log_bytes : LOG_BYTES;
+    const uint64_t ballast = options->ballast_bytes;
     engine->log_step = engine->log_mark = log_bytes / LUNA_DB_PAGE_BYTES / 4;
     LUNA_TRY(luna_make_dirs(dir, 0700));
     sync_parent(dir);
     LUNA_TRY(luna_lock_take(dir, "luna.lock", &store->lock));
-    LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
-    LUNA_TRY(luna_rows_open(&engine->db, path, log_bytes));
-    return luna_sync_dir(dir);  //  SQLite does not look whether its own has succeeded
+    LUNA_TRY(luna_ballast_open(&engine->ballast, dir, ballast ? ballast : BALLAST_BYTES,
+                               engine->spool.files));
+    return open_rows_somehow(engine, dir, log_bytes);
 }
 
 static luna_err open_data(luna_store *store, const luna_store_options *options)
@@ -190,13 +221,13 @@ static luna_err open_data(luna_store *store, const luna_store_options *options)
     LUNA_TRY(luna_spool_open(&engine->spool, options->spool_dir, options->reserve_bytes,
                              options->files));
     sync_parent(engine->spool.dir);
-    LUNA_TRY(open_state(store, options));
-    return luna_recover(&engine->spool, &engine->db);
+    return open_state(store, options);
 }
 
 static void close_data(luna_store *store)
 {
     luna_db_close(&store->engine.db);
+    luna_ballast_close(&store->engine.ballast);
     luna_spool_close(&store->engine.spool);
     if (store->lock >= 0) close(store->lock);
 }
@@ -252,6 +283,7 @@ static luna_store *new_store(const luna_store_options *options)
     store->batch_ops = ops == 0 || ops > LUNA_BATCH_MAX ? LUNA_BATCH_MAX : ops;
     store->batch_bytes = options->batch_bytes ? options->batch_bytes : BATCH_BYTES;
     store->lock = store->engine.spool.lock = store->engine.spool.ready = -1;
+    store->engine.ballast.fd = -1;
     store->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&store->mutex, NULL);
     init_condition(&store->changed);
@@ -326,7 +358,9 @@ void luna_store_drain(luna_store *store)
 bool luna_store_writable(luna_store *store, char *why, size_t room)
 {
     if (!luna_health_good(&store->engine.health, why, room)) return false;
-    if (luna_spool_room(&store->engine.spool, 0) == LUNA_OK) return true;
+    if (luna_ballast_check(&store->engine.ballast) == LUNA_OK &&
+        luna_spool_room(&store->engine.spool, 0) == LUNA_OK)
+        return true;
     if (why) snprintf(why, room, "%s", luna_error_text());
     return false;
 }
@@ -341,6 +375,9 @@ void luna_store_condition(luna_store *store, luna_store_condition_t *out)
     const luna_spool *spool = &store->engine.spool;
     *out = (luna_store_condition_t){0};
     if (spool->files->free_bytes(spool->dir, &out->free_bytes) != 0) out->free_bytes = 0;
+    out->ballast_spent = luna_ballast_check(&store->engine.ballast) != LUNA_OK;
+    if (out->ballast_spent)
+        snprintf(out->alarm, sizeof out->alarm, "%s", luna_error_text());
     out->read_only =
         !luna_health_good(&store->engine.health, out->alarm, sizeof out->alarm);
 }

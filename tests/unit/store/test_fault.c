@@ -92,84 +92,6 @@ static void failed_sync_of_the_rows_is_final(void **state)
     free(job.body);
 }
 
-static void refusal_for_room_says_how_much(void **state)
-{
-    (void)state;
-    char need[32];
-    kit_job first, job = kit_job_new(1);
-    luna_store *store = with_one_job(&first);
-    faults_set(STEP_ALLOCATE, 1, ENOSPC, false);
-    luna_store_op op = kit_put(&job);
-    assert_int_equal(kit_run(store, &op), LUNA_NO_SPACE);
-    snprintf(need, sizeof need, "%zu bytes", job.len + LUNA_PAYLOAD_HEADER_BYTES);
-    assert_non_null(strstr(op.detail, need));
-    assert_non_null(strstr(op.detail, "free"));
-    luna_store_op_clear(&op);
-    luna_store_close(&store);
-    free(first.body);
-    free(job.body);
-}
-
-static int tight_free_bytes(const char *path, uint64_t *out)
-{
-    (void)path;
-    *out = 10000;
-    return 0;
-}
-
-static void reserve_is_kept(void **state)
-{
-    (void)state;
-    luna_store *store = NULL;
-    luna_store_jobs active;
-    luna_files files = luna_files_system;
-    files.free_bytes = tight_free_bytes;
-    kit_job job = kit_job_new(1);
-    luna_store_options options = kit_options(&files);
-    const uint64_t need = job.len + LUNA_PAYLOAD_HEADER_BYTES;
-    options.reserve_bytes = 10000 - need + 1;
-    assert_int_equal(luna_store_open(&options, &store, &active), LUNA_OK);
-    luna_store_op op = kit_put(&job);
-    assert_int_equal(kit_run(store, &op), LUNA_NO_SPACE);
-    assert_non_null(strstr(op.detail, "reserve"));
-    assert_true(luna_store_writable(store, NULL, 0));
-    luna_store_op_clear(&op);
-    luna_store_close(&store);
-
-    options.reserve_bytes = 10000 - need;
-    assert_int_equal(luna_store_open(&options, &store, &active), LUNA_OK);
-    assert_int_equal(kit_do(store, kit_put(&job)), LUNA_OK);
-    luna_store_close(&store);
-    free(job.body);
-}
-
-//  A disk that stays full: what was accepted stays, and may still be asked for.
-static void full_disk_loses_nothing(void **state)
-{
-    (void)state;
-    kit_job first, job = kit_job_new(1);
-    luna_store *store = with_one_job(&first);
-    faults_set(STEP_DB_WRITE, 1, ENOSPC, true);
-    assert_int_equal(kit_do(store, kit_put(&job)), LUNA_NO_SPACE);
-    assert_int_equal(kit_do(store, kit_attempt(first.id, 1)), LUNA_NO_SPACE);
-    assert_int_equal(kit_do(store, kit_finish(first.id, LUNA_JOB_COMPLETED)),
-                     LUNA_NO_SPACE);
-    luna_store_op op = kit_of(LUNA_STORE_GET, first.id);
-    assert_int_equal(kit_run(store, &op), LUNA_OK);
-    assert_int_equal(op.state, LUNA_JOB_PENDING);
-    luna_store_op_clear(&op);
-    assert_true(luna_store_writable(store, NULL, 0));
-    assert_true(kit_payload_is(&first));
-    assert_false(kit_has("ready", job.id));
-
-    faults_set(STEPS, 0, 0, false);
-    assert_int_equal(kit_do(store, kit_put(&job)), LUNA_OK);
-    assert_int_equal(kit_do(store, kit_finish(first.id, LUNA_JOB_COMPLETED)), LUNA_OK);
-    luna_store_close(&store);
-    free(first.body);
-    free(job.body);
-}
-
 //  Bytes that could not be removed: the job does not come back.
 static void failed_removal_brings_no_job_back(void **state)
 {
@@ -218,9 +140,9 @@ static void forget_needs_a_durable_removal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(each_step_of_a_put_may_fail),    TEST(failed_sync_of_the_rows_is_final),
-        TEST(refusal_for_room_says_how_much), TEST(reserve_is_kept),
-        TEST(full_disk_loses_nothing),        TEST(failed_removal_brings_no_job_back),
+        TEST(each_step_of_a_put_may_fail),
+        TEST(failed_sync_of_the_rows_is_final),
+        TEST(failed_removal_brings_no_job_back),
         TEST(forget_needs_a_durable_removal),
     };
     faults_start();
