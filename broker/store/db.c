@@ -1,5 +1,6 @@
 #include "broker/store/db.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,9 +33,18 @@ static luna_err code_of(int problem)
     }
 }
 
+//  A full disk may show in a sync or when a file is made: errno is what it was when
+//  SQLite failed, because those who call it set it to 0 before.
+static bool is_full(int problem)
+{
+    const int kind = problem & 0xff;
+    if (kind != SQLITE_IOERR && kind != SQLITE_CANTOPEN) return false;
+    return errno == ENOSPC || errno == EDQUOT;
+}
+
 luna_err luna_db_fail(const luna_db *db, int problem)
 {
-    const luna_err err = code_of(problem);
+    const luna_err err = is_full(problem) ? LUNA_NO_SPACE : code_of(problem);
     const int kind = problem & 0xff;
     const char *hint = "";
     if (kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB)
@@ -47,6 +57,7 @@ luna_err luna_db_fail(const luna_db *db, int problem)
 
 static luna_err run_sql(luna_db *db, const char *sql)
 {
+    errno = 0;
     const int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
     return rc == SQLITE_OK ? LUNA_OK
                            : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
@@ -59,6 +70,7 @@ static luna_err run_sql(luna_db *db, const char *sql)
 static luna_err ask(luna_db *db, const char *sql, char *out, size_t room)
 {
     sqlite3_stmt *statement = NULL;
+    errno = 0;
     if (sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL) != SQLITE_OK)
         return luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     snprintf(out, room, "%s", "");
@@ -176,6 +188,7 @@ static luna_err prepare(luna_db *db, const luna_db_schema *schema)
     db->statements = calloc(schema->count, sizeof *db->statements);
     if (!db->statements) return luna_error(LUNA_NO_MEMORY, "no memory for the store");
     db->count = schema->count;
+    errno = 0;
     for (size_t i = 0; i < schema->count; i++)
         if (sqlite3_prepare_v3(db->handle, schema->sql[i], -1, SQLITE_PREPARE_PERSISTENT,
                                &db->statements[i], NULL) != SQLITE_OK)
@@ -183,9 +196,10 @@ static luna_err prepare(luna_db *db, const luna_db_schema *schema)
     return LUNA_OK;
 }
 
-static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
+static luna_err open_checked(luna_db *db, const luna_db_schema *schema, size_t log_bytes)
 {
     const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    errno = 0;
     const int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
     if (rc != SQLITE_OK) return luna_db_fail(db, rc);
     sqlite3_extended_result_codes(db->handle, 1);
@@ -193,6 +207,7 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
     int version;
     LUNA_TRY(check_owner(db, schema, &version));
     LUNA_TRY(set_modes(db));
+    LUNA_TRY(luna_db_log_start(db, log_bytes));
     LUNA_TRY(add_functions(db));
     if (version != schema->version) LUNA_TRY(bring_up(db, schema, version));
     return prepare(db, schema);
@@ -205,8 +220,7 @@ luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schem
     if (strlen(path) >= sizeof db->path)
         return luna_error(LUNA_TOO_LARGE, "the path %.60s... is too long", path);
     memcpy(db->path, path, strlen(path) + 1);
-    luna_err err = open_checked(db, schema);
-    if (err == LUNA_OK) err = luna_db_log_start(db, log_bytes);
+    const luna_err err = open_checked(db, schema, log_bytes);
     if (err != LUNA_OK) luna_db_close(db);
     return err;
 }
@@ -245,7 +259,7 @@ luna_err luna_db_begin(luna_db *db, luna_db_promise promise)
 luna_err luna_db_commit(luna_db *db)
 {
     const luna_err err = run_sql(db, "COMMIT");
-    if (err == LUNA_IO) db->torn = true;
+    if (err == LUNA_IO || err == LUNA_NO_SPACE) db->torn = true;
     if (err != LUNA_OK) luna_db_rollback(db);
     return err;
 }
@@ -296,6 +310,7 @@ void luna_query_id(luna_query *query, const luna_id *value)
 luna_err luna_query_step(luna_query *query, bool *row)
 {
     if (query->problem != SQLITE_OK) return luna_db_fail(query->db, query->problem);
+    errno = 0;
     const int rc = sqlite3_step(query->statement);
     *row = rc == SQLITE_ROW;
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? LUNA_OK : luna_db_fail(query->db, rc);

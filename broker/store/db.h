@@ -25,7 +25,7 @@ typedef struct luna_db {
     size_t count;
     luna_db_promise promise;  //  what SQLite is set to
     size_t log_pages;         //  in the log, as of the latest commit or checkpoint
-    bool torn;                //  a sync of the log has failed: see luna_db_begin
+    bool torn;                //  a sync of the log may have failed: see luna_db_begin
     char path[4096];
 } luna_db;
 

@@ -19,9 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH_BYTES   ((size_t)64 << 20)
-#define LOG_BYTES     ((size_t)8 << 20)
-#define BALLAST_BYTES ((uint64_t)16 << 20)
+#define BATCH_BYTES        ((size_t)64 << 20)
+#define LOG_BYTES          ((size_t)8 << 20)
+#define BALLAST_BYTES      ((uint64_t)16 << 20)
+#define ROOM_TO_OPEN_BYTES ((uint64_t)1 << 20)
 
 typedef struct queue {
     luna_store_op *first;
@@ -171,35 +172,59 @@ static void sync_parent(const char *dir)
     if (luna_sync_dir(path) != LUNA_OK) return;
 }
 
-//  A database that is there and damaged is moved aside when that is wanted. *fresh: the
-//  jobs come from the spool alone.
-static luna_err open_rows(luna_engine *engine, const luna_store_options *options,
-                          size_t log_bytes, bool *fresh)
+//  One sync of our own: SQLite does not look whether that of a new file's name succeeds.
+static luna_err open_rows(luna_engine *engine, const char *dir, size_t log_bytes)
 {
     char path[4096];
-    LUNA_TRY(luna_path_join(path, sizeof path, options->state_dir, "luna.db"));
-    if (options->recover && !luna_rescue_is_sound(path, log_bytes))
-        LUNA_TRY(luna_rescue_move_aside(options->state_dir, path));
-    *fresh = access(path, F_OK) != 0;
-    return luna_rows_open(&engine->db, path, log_bytes);
+    LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
+    const bool fresh = access(path, F_OK) != 0;
+    LUNA_TRY(luna_rows_open(&engine->db, path, log_bytes));
+    luna_err err = luna_sync_dir(dir);
+    if (err == LUNA_OK) err = luna_recover(&engine->spool, &engine->db, fresh);
+    if (err != LUNA_OK) luna_db_close(&engine->db);
+    return err;
 }
 
-static luna_err open_state(luna_store *store, const luna_store_options *options,
-                           bool *fresh)
+//  SQLite has several words for a full disk when it makes its files.
+static bool is_full(const luna_engine *engine, const char *dir, luna_err err)
+{
+    uint64_t room = UINT64_MAX;
+    if (err == LUNA_OK || err == LUNA_BUSY) return false;
+    if (engine->spool.files->free_bytes(dir, &room) != 0) return false;
+    return err == LUNA_NO_SPACE || room < ROOM_TO_OPEN_BYTES;
+}
+
+//  A full disk must not keep the jobs there are from coming to their end.
+static luna_err open_rows_somehow(luna_engine *engine, const char *dir, size_t log_bytes)
+{
+    const luna_err err = open_rows(engine, dir, log_bytes);
+    if (!is_full(engine, dir, err) || !luna_ballast_spend(&engine->ballast)) return err;
+    return open_rows(engine, dir, log_bytes);
+}
+
+//  A damaged database makes way when that is wanted.
+static luna_err rescue(const char *dir, size_t log_bytes)
+{
+    char path[4096];
+    LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
+    if (luna_rescue_is_sound(path, log_bytes)) return LUNA_OK;
+    return luna_rescue_move_aside(dir, path);
+}
+
+static luna_err open_state(luna_store *store, const luna_store_options *options)
 {
     const char *dir = options->state_dir;
     luna_engine *engine = &store->engine;
     const size_t log_bytes = options->log_bytes ? options->log_bytes : LOG_BYTES;
+    const uint64_t ballast = options->ballast_bytes;
     engine->log_step = engine->log_mark = log_bytes / LUNA_DB_PAGE_BYTES / 4;
     LUNA_TRY(luna_make_dirs(dir, 0700));
     sync_parent(dir);
     LUNA_TRY(luna_lock_take(dir, "luna.lock", &store->lock));
-    LUNA_TRY(
-        luna_ballast_open(&engine->ballast, dir,
-                          options->ballast_bytes ? options->ballast_bytes : BALLAST_BYTES,
-                          engine->spool.files));
-    LUNA_TRY(open_rows(engine, options, log_bytes, fresh));
-    return luna_sync_dir(dir);  //  SQLite does not look whether its own has succeeded
+    LUNA_TRY(luna_ballast_open(&engine->ballast, dir, ballast ? ballast : BALLAST_BYTES,
+                               engine->spool.files));
+    if (options->recover) LUNA_TRY(rescue(dir, log_bytes));
+    return open_rows_somehow(engine, dir, log_bytes);
 }
 
 static luna_err open_data(luna_store *store, const luna_store_options *options)
@@ -208,9 +233,7 @@ static luna_err open_data(luna_store *store, const luna_store_options *options)
     LUNA_TRY(luna_spool_open(&engine->spool, options->spool_dir, options->reserve_bytes,
                              options->files));
     sync_parent(engine->spool.dir);
-    bool fresh;
-    LUNA_TRY(open_state(store, options, &fresh));
-    return luna_recover(&engine->spool, &engine->db, fresh);
+    return open_state(store, options);
 }
 
 static void close_data(luna_store *store)
@@ -353,23 +376,12 @@ void luna_store_drain(luna_store *store)
     pthread_mutex_unlock(&store->mutex);
 }
 
-static luna_err spent_error(const luna_store *store)
-{
-    const luna_ballast *ballast = &store->engine.ballast;
-    if (!luna_ballast_spent(ballast)) return LUNA_OK;
-    return luna_error(
-        LUNA_NO_SPACE,
-        "the disk of %s is full: the ballast of %llu MiB is given up, so that "
-        "accepted jobs can be finished",
-        ballast->dir, (unsigned long long)ballast->bytes >> 20);
-}
-
 bool luna_store_writable(luna_store *store, char *why, size_t room)
 {
     if (!luna_health_good(&store->engine.health, why, room)) return false;
-    luna_err err = spent_error(store);
-    if (err == LUNA_OK) err = luna_spool_room(&store->engine.spool, 0);
-    if (err == LUNA_OK) return true;
+    if (luna_ballast_check(&store->engine.ballast) == LUNA_OK &&
+        luna_spool_room(&store->engine.spool, 0) == LUNA_OK)
+        return true;
     if (why) snprintf(why, room, "%s", luna_error_text());
     return false;
 }
@@ -384,11 +396,11 @@ void luna_store_condition(luna_store *store, luna_store_condition_t *out)
     const luna_spool *spool = &store->engine.spool;
     *out = (luna_store_condition_t){0};
     if (spool->files->free_bytes(spool->dir, &out->free_bytes) != 0) out->free_bytes = 0;
+    out->ballast_spent = luna_ballast_check(&store->engine.ballast) != LUNA_OK;
+    if (out->ballast_spent)
+        snprintf(out->alarm, sizeof out->alarm, "%s", luna_error_text());
     out->read_only =
         !luna_health_good(&store->engine.health, out->alarm, sizeof out->alarm);
-    out->ballast_spent = luna_ballast_spent(&store->engine.ballast);
-    if (!out->read_only && spent_error(store) != LUNA_OK)
-        snprintf(out->alarm, sizeof out->alarm, "%s", luna_error_text());
 }
 
 luna_err luna_store_payload_path(const luna_store *store, const luna_id *id, char *out,

@@ -7,7 +7,7 @@
 //
 //      STATE/luna.db            rows (SQLite, write-ahead log)
 //      STATE/luna.lock          held while open
-//      STATE/ballast            room in hand for the ends of jobs (ballast.h)
+//      STATE/reserve            the ballast: room for the end of jobs on a full disk
 //      SPOOL/LOCK               held while open; the owner's process id
 //      SPOOL/tmp/<id>           a payload being written; emptied at open
 //      SPOOL/ready/<id>         the payload of an active or failed job (proto/payload.h)
@@ -48,9 +48,13 @@
 //  Errors of the disk: an fsync or a commit that fails for another reason than a
 //  full disk makes the store read-only for good (luna_store_writable): what the
 //  kernel has dropped cannot be known, so PUTs answer LUNA_IO until the broker is
-//  started again; every other operation is still tried. A full disk refuses only
-//  PUTs: for the others there is the ballast, and until it could be taken again no PUT
-//  is accepted.
+//  started again; every other operation is still tried.
+//
+//  A full disk: a PUT that leaves less than the reserve is refused, so the rest of the
+//  disk is there for the others. When another program takes that too and an operation
+//  that is no PUT finds no room, the ballast is freed and it is tried again. From then
+//  on PUTs are refused until the ballast could be allocated anew, which is tried once a
+//  second. So an accepted job can always come to its end.
 //
 //  Threads: every function here is for the one thread that opened the store.
 
