@@ -28,7 +28,8 @@ PROGRESS = 500  # points between two lines that tell how far it is
 class Plan:
     """What step N meets; after a death the disk may lose what was not synced."""
     kind: str  # of the preload library
-    cut: str = ""  # "all": loses all that was not synced, "some": a part of it
+    cut: str = ""  # "all": loses all that was not synced, "some": a part of it, "later":
+    # all, but only when the next program has started and shown what it knows
     journal: bool = False  # the disk commits names as ext4 does
     deadly: bool = False
     lasting: bool = False  # the disk does not get well by itself
@@ -36,7 +37,7 @@ class Plan:
 
     def seed(self, at):
         """Of the cut: odd ones keep the order of names in all folders, as a journal does."""
-        return 0 if self.cut == "all" else 2 * at + self.journal
+        return 2 * at + self.journal if self.cut == "some" else 0
 
 
 PLANS = {
@@ -48,6 +49,8 @@ PLANS = {
                         what="the same where any sync makes all names durable"),
     "cut-journal-some": Plan("torn", "some", True, deadly=True,
                              what="and names are durable in order, as on ext4"),
+    "cut-later": Plan("kill", "later", deadly=True,
+                      what="SIGKILL, a restart, and only then a power cut"),
     "eio": Plan("eio", what="EIO once"),
     "enospc": Plan("enospc", what="ENOSPC once"),
     "edquot": Plan("edquot", what="EDQUOT once"),
