@@ -21,10 +21,11 @@ endif
 
 # ---- what must be installed: Debian 12 packages, the README says what for ------
 DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
-    libmicrohttpd-dev libjansson-dev libinih-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
+    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
     libdnnl-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
     python3-numpy curl pngcheck
+DEPS_BENCH := python3 python3-msgpack python3-zmq beanstalkd redis-server nats-server
 
 # ---- flags ---------------------------------------------------------------------
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla -Wstrict-prototypes \
@@ -54,15 +55,15 @@ VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text pr
     safetensors safetensors_header safetensors_write latent_file)
 VAE_LIBS   := $(if $(filter 1,$(CPU)),-ldnnl) -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
-BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto -linih
-DECODER_LIBS   = $(ZMQ_LIBS) -linih -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
+BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto
+DECODER_LIBS   = $(ZMQ_LIBS) -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
 
 MAN_PAGES := $(wildcard broker/*.8 decoder/*.8 decoder/vae/*.1 producer/man/*.1 producer/man/*.3)
 PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
 
-.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan check-deps
+.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps fuzz bench-broker
 .SUFFIXES:
 .SECONDARY:
 
@@ -77,11 +78,15 @@ help:
 	@echo "make run        install what is missing, build, decode three photographs, serve until Ctrl-C"
 	@echo "make test       install what is missing, build, run every test  (T=pattern: only these)"
 	@echo "make deps       install the missing Debian packages, and nothing when all are there"
+	@echo "make bench      measure Luna beside its alternatives: the store, the hand-over, the broker"
+	@echo "make bench-broker  the broker beside beanstalkd, Redis and NATS; four minutes"
+	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
 	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
 	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES))"
-	@echo "make bench      measure Luna beside its alternatives"
 	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
-	@echo "make asan tsan  the unit tests under the sanitizers"
+	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
+	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
+	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
 # `make V=1` shows whole commands.
@@ -121,7 +126,7 @@ $(LIBLUNA): $(call archives,$(LUNA_ROOMS)) producer/luna/libluna.map
 $(BUILD)/bin/lunactl: $(call archives,producer/lunactl common) $(LIBLUNA)
 	@mkdir -p $(@D)
 	$(call say,link,$@)$(CC) $(LDFLAGS) -o $@ $(call archives,producer/lunactl common) -L$(BUILD)/lib -lluna \
-	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -linih -lm
+	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -lm
 
 # ---- tests: tests/unit/<room>/test_x.c is one program, linked with its room -------
 UNIT_SRC   := $(sort $(wildcard tests/unit/*/test_*.c))
@@ -136,8 +141,8 @@ ROOMS_image    := decoder/image common
 ROOMS_sink     := decoder/sink proto common
 ROOMS_worker   := $(DECODER_ROOMS)
 ROOMS_producer := producer/lunactl producer/luna proto common
-LIBS_common   := -linih
-LIBS_proto    := -lmsgpackc -lxxhash -linih
+LIBS_common   :=
+LIBS_proto    := -lmsgpackc -lxxhash
 LIBS_store    := -lsqlite3 -lmsgpackc -lxxhash
 LIBS_broker   := $(BROKER_LIBS)
 LIBS_http     := $(BROKER_LIBS)
@@ -165,9 +170,45 @@ test:
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory fault-tests
+# A finding ends the process that has it, so a test fails; the reports lie in $(BUILD)/reports.
+SANITIZERS_asan := address,undefined
+SANITIZERS_tsan := thread
+sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 \
+    SANITIZE='-fsanitize=$(SANITIZERS_$(1)) -fno-omit-frame-pointer'
 asan tsan:
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/$@ OPT=-O1 \
-	    SANITIZE='-fsanitize=$(if $(filter asan,$@),address$(,)undefined,thread) -fno-omit-frame-pointer' unit
+	@$(call sanitized,$@) unit
+asan-system tsan-system: programs
+	@$(call sanitized,$(@:-system=)) programs
+	@rm -rf $(BUILD)/reports; mkdir -p $(BUILD)/reports
+	@reports=log_path=$(abspath $(BUILD)/reports)/report:abort_on_error=1; \
+	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
+	 TSAN_OPTIONS=$$reports:halt_on_error=1:suppressions=$(abspath tests/unit/tsan.supp) \
+	 LUNA_TEST_LIBRARY=$(abspath $(LIBLUNA)) LUNA_BIN=$(abspath $(BUILD)/$(@:-system=)/bin) \
+	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	@! ls $(BUILD)/reports/* 2>/dev/null
+
+# ---- fuzzing: tests/fuzz/<room>/x.c is one libFuzzer program, linked with its room --
+FUZZ_CC   ?= clang
+FUZZ_RUNS ?= 100000
+FUZZ_S    ?= 60
+FUZZ_SRC  := $(sort $(wildcard tests/fuzz/*/*.c))
+FUZZ_ALL  := $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC))
+FUZZ_PICK := $(if $(T),$(foreach f,$(FUZZ_ALL),$(if $(findstring $(T),$f),$f)),$(FUZZ_ALL))
+fuzz:
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) OPT=-O1 \
+	    SANITIZE='-fsanitize=fuzzer-no-link$(,)address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzzers
+	@FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_S=$(FUZZ_S) PYTHON=$(PYTHON) tests/fuzz/run $(BUILD)/fuzz $(FUZZ_PICK)
+.PHONY: fuzzers
+fuzzers: $(addprefix $(BUILD)/target/,$(FUZZ_PICK))
+
+define fuzz_rule
+$(BUILD)/target/$(1)/%: tests/fuzz/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLAGS)
+	@mkdir -p $$(@D)
+	$$(call say,fuzz,$$@)$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
+	    -fsanitize=fuzzer -o $$@ $$< -Wl,--start-group $(call archives,$(ROOMS_$(1))) -Wl,--end-group $$(LIBS_$(1)) -lm
+endef
+$(foreach room,common proto store broker http image sink worker,$(eval $(call fuzz_rule,$(room))))
+
 , := ,
 
 # ---- faults: a disk that fails as planned, and everything killed at random ----------
@@ -193,6 +234,13 @@ $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/sto
 bench: programs $(BUILD)/bench/store_bench
 	@folder=$$(mktemp -d -p $(BUILD)) && $(BUILD)/bench/store_bench $$folder 1 4 16; rm -rf $$folder
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
+	@$(MAKE) --no-print-directory bench-broker
+# What cannot be installed is left out. The trap also removes what a killed run leaves.
+MEMORY_JOBS ?= 0
+bench-broker: programs
+	@docker/deps.sh $(DEPS_BENCH) || echo "bench-broker goes on without them" >&2
+	@folder=$$(mktemp -d -p $(BUILD)); trap 'rm -rf "$$folder"' EXIT; LUNA_BIN=$(abspath $(BUILD)/bin) \
+	    $(PYTHON) tests/bench/broker_bench.py --folder $$folder --memory-jobs $(MEMORY_JOBS) $(BENCH_FLAGS)
 
 # ---- install and run --------------------------------------------------------------
 DEPS ?= $(DEPS_BUILD)
@@ -216,6 +264,7 @@ install: all
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/luna.pc
 	for unit in broker/luna-broker.service decoder/luna-decoder@.service; do \
 	    sed 's#/usr/bin/#$(PREFIX)/bin/#g' $$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename $$unit); done
+	install -D -m 644 producer/lunactl/lunactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/lunactl
 	install -m 644 broker/luna.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/luna.conf
 	for page in $(MAN_PAGES); do install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; done
 	install -m 644 $(wildcard producer/comfyui/*) $(DESTDIR)$(PREFIX)/share/luna/comfyui

@@ -1,4 +1,4 @@
-//  attempts.c - the scheduler's second part: how attempts end
+//  attempts.c - the scheduler's part that knows how attempts end
 
 #include "broker/scheduler_state.h"
 
@@ -11,28 +11,30 @@
 static void end(luna_scheduler *s, luna_job *job, const luna_verdict *verdict)
 {
     luna_scheduler_move(s, job, LUNA_PLACE_ENDING);
+    luna_chain_remove(job);
     job->session = 0;
     s->calls.finish(s->calls.context, job, verdict);
 }
 
-void luna_attempt_give_back(luna_scheduler *s, luna_job *job, luna_job_place place,
-                            const luna_verdict *verdict)
+static void give_back(luna_scheduler *s, luna_job *job, const luna_verdict *verdict)
 {
-    luna_scheduler_move(s, job, place);
     job->session = 0;
     s->calls.give_back(s->calls.context, job, verdict);
 }
 
-void luna_attempt_lose(luna_scheduler *s, luna_job *job, const char *detail)
+void luna_attempt_give_back(luna_scheduler *s, luna_job *job, const luna_verdict *verdict)
 {
-    job->lost++;
-    const bool over = job->lost >= s->rules.lost_limit;
-    const luna_verdict verdict = {over ? LUNA_JOB_FAILED : LUNA_JOB_PENDING, "lost",
-                                  detail};
-    if (over)
-        end(s, job, &verdict);
-    else
-        luna_attempt_give_back(s, job, LUNA_PLACE_WAITING, &verdict);
+    luna_scheduler_move(s, job, LUNA_PLACE_WAITING);
+    give_back(s, job, verdict);
+}
+
+static void defer(luna_scheduler *s, luna_job *job, int64_t wake_ms,
+                  const luna_verdict *verdict)
+{
+    luna_scheduler_leave(s, job);
+    job->wake_ms = wake_ms;
+    luna_scheduler_enter(s, job, LUNA_PLACE_DEFERRED);
+    give_back(s, job, verdict);
 }
 
 //  xorshift64*: jitter needs no better.
@@ -44,33 +46,51 @@ static uint64_t next_random(luna_scheduler *s)
     return s->random * 0x2545f4914f6cdd1du;
 }
 
-//  backoff * 2^(refused - 1), capped, and up to a quarter more.
-static int64_t backoff(luna_scheduler *s, uint32_t refused)
+//  backoff * 2^(times - 1), capped, and up to a quarter more.
+static int64_t backoff(luna_scheduler *s, uint32_t times)
 {
     int64_t wait = s->rules.backoff_ms;
-    for (uint32_t i = 1; i < refused && wait < s->rules.backoff_max_ms; i++) wait *= 2;
+    for (uint32_t i = 1; i < times && wait < s->rules.backoff_max_ms; i++) wait *= 2;
     if (wait > s->rules.backoff_max_ms) wait = s->rules.backoff_max_ms;
     return wait + (int64_t)(next_random(s) % ((uint64_t)wait / 4 + 1));
+}
+
+//  One loss may be any decoder's misfortune. After another one the job itself may be
+//  what kills them.
+void luna_attempt_lose(luna_scheduler *s, luna_job *job, const char *detail,
+                       int64_t now_ms)
+{
+    luna_verdict verdict = {LUNA_JOB_PENDING, "lost", detail};
+    job->lost++;
+    job->lost_in_row++;
+    if (job->lost >= s->rules.lost_limit) {
+        verdict.state = LUNA_JOB_FAILED;
+        end(s, job, &verdict);
+    } else if (job->lost_in_row == 1) {
+        luna_attempt_give_back(s, job, &verdict);
+    } else {
+        defer(s, job, now_ms + backoff(s, job->lost_in_row - 1), &verdict);
+    }
 }
 
 static void refuse(luna_scheduler *s, luna_job *job, const luna_verdict *why, bool retry,
                    int64_t now_ms)
 {
     job->refused++;
+    job->lost_in_row = 0;
     luna_verdict verdict = *why;
     if (!retry || job->refused >= s->rules.refused_limit) {
         verdict.state = LUNA_JOB_FAILED;
         end(s, job, &verdict);
         return;
     }
-    job->wake_ms = now_ms + backoff(s, job->refused);
-    luna_attempt_give_back(s, job, LUNA_PLACE_DEFERRED, &verdict);
+    defer(s, job, now_ms + backoff(s, job->refused), &verdict);
 }
 
 //  The job behind a wanted hold.
 luna_job *luna_attempt_job(const luna_scheduler *s, const luna_hold *hold)
 {
-    return luna_job_table_find(&s->jobs, &hold->id);
+    return luna_id_table_find(&s->jobs, &hold->id);
 }
 
 //  Takes the attempt from the decoder that holds the job; nothing if nobody does.
@@ -80,6 +100,16 @@ void luna_attempt_release(luna_scheduler *s, const luna_job *job)
     luna_hold *hold =
         decoder ? luna_decoder_hold(decoder, &job->id, job->attempts) : NULL;
     if (hold) luna_decoder_release(decoder, hold);
+}
+
+void luna_attempt_abort(luna_scheduler *s, luna_job *job, const luna_verdict *verdict)
+{
+    const luna_decoder *decoder = luna_fleet_find(&s->fleet, job->session);
+    const luna_job_key key = {.id = job->id, .attempt = job->attempts};
+    if (decoder && job->place == LUNA_PLACE_RUNNING)
+        s->calls.stop(s->calls.context, decoder, &key);
+    luna_attempt_release(s, job);
+    end(s, job, verdict);
 }
 
 //  ---- what decoders report ------------------------------------------------------
@@ -94,39 +124,11 @@ static luna_hold *current(luna_scheduler *s, uint32_t session, const luna_job_ke
     return hold && hold->sent ? hold : NULL;
 }
 
-static bool mark_one(luna_job *job, uint64_t input, uint64_t index)
-{
-    if (input >= LUNA_MAX_INPUTS || index >= job->images) return false;
-    const size_t bit = (size_t)(input * job->images + index);
-    const uint8_t mask = (uint8_t)(1u << (bit % 8));
-    if (job->saved[bit / 8] & mask) return false;
-    job->saved[bit / 8] |= mask;
-    job->images_done++;
-    return true;
-}
-
-uint32_t luna_job_mark_saved(luna_job *job, const luna_msg_image *images, size_t count)
-{
-    uint32_t fresh = 0;
-    if (count > 0 && !job->saved)
-        job->saved = calloc((size_t)job->images * LUNA_MAX_INPUTS / 8 + 1, 1);
-    for (size_t i = 0; job->saved && i < count; i++)
-        fresh += mark_one(job, images[i].input, images[i].index);
-    return fresh;
-}
-
-bool luna_job_image_saved(const luna_job *job, uint64_t input, uint64_t index)
-{
-    if (!job->saved || input >= LUNA_MAX_INPUTS || index >= job->images) return false;
-    const size_t bit = (size_t)(input * job->images + index);
-    return job->saved[bit / 8] >> (bit % 8) & 1;
-}
-
 int64_t luna_scheduler_images(luna_scheduler *s, uint32_t session,
                               const luna_job_key *key, const luna_msg_image *images,
                               size_t count)
 {
-    luna_job *job = luna_job_table_find(&s->jobs, &key->id);
+    luna_job *job = luna_id_table_find(&s->jobs, &key->id);
     if (!job || job->place == LUNA_PLACE_ENDING) return -1;
     if (key->attempt < 1 || key->attempt > job->attempts) return -1;
     const uint32_t fresh = luna_job_mark_saved(job, images, count);
@@ -145,13 +147,43 @@ bool luna_scheduler_progress(luna_scheduler *s, uint32_t session, const luna_job
     return hold->wanted;
 }
 
+void luna_scheduler_stage(luna_scheduler *s, uint32_t session, const luna_job_key *key,
+                          luna_text stage, int64_t now_ms)
+{
+    luna_decoder *decoder;
+    luna_hold *hold = current(s, session, key, &decoder);
+    const luna_job *job = hold && hold->wanted ? luna_attempt_job(s, hold) : NULL;
+    if (!job) return;
+    if (luna_text_is(stage, "decoding") || luna_text_is(stage, "saved"))
+        luna_affinity_loaded(decoder, hold, job, now_ms);
+    else if (luna_text_is(stage, "loading") && hold->loading_ms == 0)
+        hold->loading_ms = now_ms;
+}
+
+//  Takes the attempt that was answered off the decoder, and gives the job if it is
+//  wanted. A decoder serves one job after another: what it was sent while it was busy
+//  was begun when that was over.
+static luna_job *answered(luna_scheduler *s, luna_decoder *decoder, luna_hold *hold,
+                          bool done, int64_t now_ms)
+{
+    luna_job *job = hold->wanted ? luna_attempt_job(s, hold) : NULL;
+    const int64_t begun_ms =
+        hold->served_ms > decoder->idle_ms ? hold->served_ms : decoder->idle_ms;
+    if (done && hold->served_ms)
+        luna_pace_learn(&s->pace, hold->bytes, now_ms - begun_ms);
+    if (done && job && decoder->queue == job->queue) decoder->loaded = true;
+    decoder->idle_ms = now_ms;
+    luna_decoder_release(decoder, hold);
+    return job;
+}
+
 static const luna_verdict completed = {LUNA_JOB_COMPLETED, "", ""};
 
 //  A late done: its pictures are recorded by now. When they are all there and nobody
 //  works on the job, it is complete.
 static void done_late(luna_scheduler *s, const luna_job_key *key)
 {
-    luna_job *job = luna_job_table_find(&s->jobs, &key->id);
+    luna_job *job = luna_id_table_find(&s->jobs, &key->id);
     if (!job || job->images_done < job->images || key->attempt > job->attempts) return;
     if (luna_place_is_pending(job->place) || job->place == LUNA_PLACE_ORPHAN)
         end(s, job, &completed);
@@ -162,8 +194,7 @@ void luna_scheduler_done(luna_scheduler *s, uint32_t session, const luna_job_key
 {
     luna_decoder *decoder;
     luna_hold *hold = current(s, session, key, &decoder);
-    luna_job *job = hold && hold->wanted ? luna_attempt_job(s, hold) : NULL;
-    if (hold) luna_decoder_release(decoder, hold);
+    luna_job *job = hold ? answered(s, decoder, hold, true, now_ms) : NULL;
     if (!job) {
         done_late(s, key);
         return;
@@ -195,8 +226,7 @@ void luna_scheduler_failed(luna_scheduler *s, uint32_t session,
     const luna_job_key key = {.id = failed->id, .attempt = failed->attempt};
     luna_decoder *decoder;
     luna_hold *hold = current(s, session, &key, &decoder);
-    luna_job *job = hold && hold->wanted ? luna_attempt_job(s, hold) : NULL;
-    if (hold) luna_decoder_release(decoder, hold);
+    luna_job *job = hold ? answered(s, decoder, hold, false, now_ms) : NULL;
     if (!job) return;
     char error[33], detail[1024];
     luna_text_copy(failed->error, error, sizeof error);
@@ -209,26 +239,10 @@ void luna_scheduler_failed(luna_scheduler *s, uint32_t session,
 
 //  ---- the broker's own steps ----------------------------------------------------
 
-luna_err luna_scheduler_cancel(luna_scheduler *s, const luna_id *id)
-{
-    luna_job *job = luna_job_table_find(&s->jobs, id);
-    if (!job || job->place == LUNA_PLACE_STORING)
-        return luna_error(LUNA_NOT_FOUND, "no active job has this id");
-    if (job->place == LUNA_PLACE_ENDING)
-        return luna_error(LUNA_EXISTS, "the job has ended already");
-    const luna_decoder *decoder = luna_fleet_find(&s->fleet, job->session);
-    const luna_job_key key = {.id = job->id, .attempt = job->attempts};
-    if (decoder && job->place == LUNA_PLACE_RUNNING)
-        s->calls.stop(s->calls.context, decoder, &key);
-    luna_attempt_release(s, job);
-    end(s, job, &(luna_verdict){LUNA_JOB_CANCELLED, "cancelled", "cancelled on request"});
-    return LUNA_OK;
-}
-
 //  The job when `key` is the attempt that is being made durable.
 static luna_job *starting(const luna_scheduler *s, const luna_job_key *key)
 {
-    luna_job *job = luna_job_table_find(&s->jobs, &key->id);
+    luna_job *job = luna_id_table_find(&s->jobs, &key->id);
     const bool same = job && job->place == LUNA_PLACE_STARTING;
     return same && job->attempts == key->attempt ? job : NULL;
 }
@@ -245,6 +259,8 @@ uint32_t luna_scheduler_started(luna_scheduler *s, const luna_job_key *key,
     luna_scheduler_move(s, job, LUNA_PLACE_RUNNING);
     job->started_ms = started_ms;
     hold->sent = true;
+    //  What is there of a job's images already makes the attempt shorter than the job.
+    hold->served_ms = job->images_done ? 0 : now_ms;
     hold->deadline_ms = now_ms + s->rules.lease_ms;
     return decoder->session;
 }
@@ -255,15 +271,14 @@ void luna_scheduler_not_started(luna_scheduler *s, const luna_job_key *key,
     luna_job *job = starting(s, key);
     if (!job) return;
     luna_attempt_release(s, job);
-    job->wake_ms = now_ms + s->rules.backoff_ms;
-    luna_attempt_give_back(s, job, LUNA_PLACE_DEFERRED,
-                           &(luna_verdict){LUNA_JOB_PENDING, "", ""});
+    defer(s, job, now_ms + s->rules.backoff_ms,
+          &(luna_verdict){LUNA_JOB_PENDING, "", ""});
 }
 
 void luna_scheduler_unreadable(luna_scheduler *s, const luna_id *id,
                                const luna_verdict *verdict)
 {
-    luna_job *job = luna_job_table_find(&s->jobs, id);
+    luna_job *job = luna_id_table_find(&s->jobs, id);
     if (!job || job->place == LUNA_PLACE_ENDING) return;
     luna_attempt_release(s, job);
     end(s, job, verdict);

@@ -10,14 +10,19 @@
 #include "common/log.h"
 #include "common/notify.h"
 
+#include <malloc.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 enum {
     TICK_MS = 100,
     ASLEEP_MS = 1000,  //  a longer gap between ticks was no work of ours
     STATUS_MS = 1000,
     FORGET_MS = 60000,
+    TRIM_MS = 5000,  //  without a payload in memory
     FORGET_AT_A_TIME = 200,
     CONTROL_MAX_BYTES = 16 << 20,  //  a done with 20 480 images fits
     CONTROL_UNREAD = 16,           //  messages of one peer: a quarter GiB at most
@@ -29,7 +34,7 @@ static const char intake_inproc[] = "inproc://luna-intake";
 
 //  ---- starting ------------------------------------------------------------------
 
-static luna_rules rules_of(const luna_settings *s)
+luna_rules luna_loop_rules(const luna_settings *s)
 {
     const luna_id random = luna_id_new();
     luna_rules rules = {.lease_ms = (int64_t)s->lease_ms,
@@ -37,6 +42,7 @@ static luna_rules rules_of(const luna_settings *s)
                         .grace_ms = (int64_t)s->disconnect_grace_ms,
                         .remember_ms = (int64_t)s->remember_ms,
                         .ageing_ms = (int64_t)s->ageing_ms,
+                        .load_ms = (int64_t)s->vae_load_ms,
                         .backoff_ms = (int64_t)s->backoff_ms,
                         .backoff_max_ms = (int64_t)s->backoff_max_ms,
                         .lost_limit = (uint32_t)s->lost_limit,
@@ -50,23 +56,10 @@ static luna_err load_job(luna_broker *b, const luna_store_job *stored, int64_t n
 {
     const luna_msg_job_info *info = &stored->info;
     const bool running = stored->state == LUNA_JOB_IN_PROGRESS;
-    const luna_entry entry = {.id = info->id,
-                              .priority = info->priority,
-                              .created_ms = (int64_t)info->created_ms,
-                              .accepted_ms = (int64_t)info->accepted_ms,
-                              .started_ms = (int64_t)info->started_ms,
-                              .bytes = info->bytes,
-                              .images = info->images,
-                              .vae = info->vae,
-                              .attempts = info->attempts,
-                              .lost = info->lost,
-                              .refused = info->refused,
-                              .saved = info->files.items,
-                              .saved_count = info->files.count,
-                              .place = running ? LUNA_PLACE_ORPHAN : LUNA_PLACE_WAITING};
     if ((int64_t)info->accepted_ms > b->accepted_ms)
         b->accepted_ms = (int64_t)info->accepted_ms;
-    const luna_err err = luna_scheduler_add(b->scheduler, &entry, now_ms);
+    const luna_err err = luna_loop_enter(
+        b, stored, running ? LUNA_PLACE_ORPHAN : LUNA_PLACE_WAITING, now_ms);
     if (err != LUNA_BUSY) return err;
     luna_log(LUNA_LOG_ERROR, "not_scheduled", "detail=\"%s\" next=\"at the next start\"",
              luna_error_text());
@@ -89,8 +82,10 @@ static luna_err open_store(luna_broker *b)
     luna_store_jobs active = {0};
     LUNA_TRY(luna_store_open(&(luna_store_options){.state_dir = s->state_dir,
                                                    .spool_dir = s->spool_dir,
-                                                   .reserve_bytes = s->reserve_bytes},
+                                                   .reserve_bytes = s->reserve_bytes,
+                                                   .ballast_bytes = s->ballast_bytes},
                              &b->store, &active));
+    luna_scheduler_pause(b->scheduler, luna_store_paused(b->store));
     const luna_err err = load_jobs(b, &active);
     luna_store_jobs_free(&active);
     return err;
@@ -182,7 +177,7 @@ static luna_err start_http(luna_broker *b)
 
 static luna_err open_broker(luna_broker *b)
 {
-    const luna_rules rules = rules_of(b->settings);
+    const luna_rules rules = luna_loop_rules(b->settings);
     const luna_calls calls = luna_dispatch_calls(b);
     b->epoch = luna_id_new();
     b->nobodys_epoch = luna_id_new();
@@ -238,6 +233,15 @@ static void forget_old(luna_broker *b, int64_t now_ms)
     luna_task_submit(b, task);
 }
 
+//  What malloc kept for the next jobs; see main.c.
+static void trim_memory(luna_broker *b, int64_t now_ms)
+{
+    if (b->payload_ms == 0 || b->held_bytes > 0 || now_ms - b->payload_ms < TRIM_MS)
+        return;
+    b->payload_ms = 0;
+    malloc_trim(0);
+}
+
 static void tell_systemd(luna_broker *b, int64_t now_ms)
 {
     const int64_t watchdog_ms = luna_notify_watchdog_ms();
@@ -247,6 +251,7 @@ static void tell_systemd(luna_broker *b, int64_t now_ms)
     }
     if (now_ms < b->status_due_ms) return;
     b->status_due_ms = now_ms + STATUS_MS;
+    luna_alarm_check(b);
     luna_events_status(b);
     const luna_depth depth = luna_scheduler_depth(b->scheduler);
     luna_notify("STATUS=%llu pending, %llu in progress, %llu decoders",
@@ -273,8 +278,10 @@ static int tick(zloop_t *loop, int timer, void *broker)
     luna_work_watch(b, now_ms);
     luna_scheduler_tick(b->scheduler, now_ms);
     luna_task_retry_stalled(b, now_ms);
-    luna_dispatch_settle(b);
+    luna_credit_grant(b);
     forget_old(b, now_ms);
+    luna_dispatch_settle(b);
+    trim_memory(b, now_ms);
     tell_systemd(b, now_ms);
     return may_end(b, now_ms) ? -1 : 0;
 }
@@ -290,13 +297,17 @@ static int store_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
 
 //  ---- stopping ------------------------------------------------------------------
 
-//  The first request stops taking jobs and starting attempts; the second ends the wait.
-static int stop_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
+//  A signalfd gives one signalfd_siginfo, an eventfd eight bytes.
+static bool is_hangup(int fd, bool *any)
 {
-    (void)loop;
-    luna_broker *b = broker;
-    char event[128];  //  a signalfd gives 128 bytes, an eventfd 8
-    if (read(item->fd, event, sizeof event) <= 0) return 0;
+    struct signalfd_siginfo info = {0};
+    const ssize_t len = read(fd, &info, sizeof info);
+    *any = len > 0;
+    return len == sizeof info && info.ssi_signo == SIGHUP;
+}
+
+static int stop(luna_broker *b)
+{
     if (b->stopping) return -1;
     b->stopping = true;
     b->stop_due_ms = luna_now_ms() + (int64_t)b->settings->stop_grace_ms;
@@ -308,22 +319,38 @@ static int stop_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
     return may_end(b, luna_now_ms()) ? -1 : 0;
 }
 
-static void serve(luna_broker *b, int stop_fd)
+//  SIGHUP reads the settings again. The first other request stops taking jobs and
+//  starting attempts; the second ends the wait.
+static int signal_ready(zloop_t *loop, zmq_pollitem_t *item, void *broker)
 {
-    zmq_pollitem_t stop = {.fd = stop_fd, .events = ZMQ_POLLIN};
+    (void)loop;
+    bool any;
+    const bool hangup = is_hangup(item->fd, &any);
+    if (hangup) luna_reload(broker);
+    return any && !hangup ? stop(broker) : 0;
+}
+
+static void serve(luna_broker *b, int signal_fd)
+{
+    zmq_pollitem_t signals = {.fd = signal_fd, .events = ZMQ_POLLIN};
     zmq_pollitem_t store = {.fd = luna_store_fd(b->store), .events = ZMQ_POLLIN};
-    zloop_poller(b->loop, &stop, stop_ready, b);
+    zloop_poller(b->loop, &signals, signal_ready, b);
     zloop_poller(b->loop, &store, store_ready, b);
     zloop_reader(b->loop, b->control, luna_control_ready, b);
     zloop_reader(b->loop, b->intake, luna_intake_ready, b);
     zloop_reader(b->loop, b->events, luna_events_ready, b);
     zloop_timer(b->loop, TICK_MS, 0, tick, b);
     zloop_set_nonstop(b->loop, true);  //  signals are ours, not czmq's
-    b->tick_ms = luna_now_ms();
+    b->tick_ms = b->started_ms = luna_now_ms();
+    luna_alarm_check(b);
     ask_counts(b);
+    luna_task_hand_over(b);
     luna_notify("READY=1");
     luna_log(LUNA_LOG_INFO, "ready", "control=%s", b->settings->control);
-    zloop_start(b->loop);
+    //  czmq ends its loop when a signal interrupts the wait; ours goes on.
+    do {
+        errno = 0;
+    } while (zloop_start(b->loop) == 0 && errno == EINTR);
 }
 
 static void drop_stalled(luna_broker *b)
@@ -341,6 +368,7 @@ static void flush(luna_broker *b)
 {
     luna_task_retry_stalled(b, INT64_MAX);
     while (b->task_count > 0) {
+        luna_task_hand_over(b);
         luna_store_drain(b->store);
         luna_task_collect(b);
     }
@@ -362,16 +390,46 @@ static void close_broker(luna_broker *b)
     luna_scheduler_free(&b->scheduler);
 }
 
-luna_err luna_broker_run(const luna_settings *settings, int stop_fd)
+static luna_err run(luna_broker *b, int signal_fd)
 {
-    luna_broker *b = calloc(1, sizeof *b);
-    if (!b) return luna_error(LUNA_NO_MEMORY, "no memory for the broker");
-    b->settings = settings;
     const luna_err err = open_broker(b);
-    if (err == LUNA_OK) serve(b, stop_fd);
+    if (err == LUNA_OK) serve(b, signal_fd);
     char why[1024];
     snprintf(why, sizeof why, "%s", luna_error_text());
     close_broker(b);
-    free(b);
     return err == LUNA_OK ? LUNA_OK : luna_error(err, "%s", why);
+}
+
+luna_err luna_broker_run(const luna_settings *settings, const char *config, int signal_fd)
+{
+    luna_broker *b = calloc(1, sizeof *b);
+    luna_settings *own = malloc(sizeof *own);
+    if (!b || !own) {
+        free(b);
+        free(own);
+        return luna_error(LUNA_NO_MEMORY, "no memory for the broker");
+    }
+    *own = *settings;
+    b->settings = own;
+    b->config = config;
+    const luna_err err = run(b, signal_fd);
+    free(own);
+    free(b);
+    return err;
+}
+
+luna_err luna_broker_recover(const luna_settings *settings, size_t *active)
+{
+    luna_store *store;
+    luna_store_jobs jobs;
+    LUNA_TRY(
+        luna_store_open(&(luna_store_options){.state_dir = settings->state_dir,
+                                              .spool_dir = settings->spool_dir,
+                                              .ballast_bytes = settings->ballast_bytes,
+                                              .recover = true},
+                        &store, &jobs));
+    *active = jobs.count;
+    luna_store_jobs_free(&jobs);
+    luna_store_close(&store);
+    return LUNA_OK;
 }

@@ -7,6 +7,7 @@
 
 #include "broker/loop.h"
 #include "common/clock.h"
+#include "common/handover.h"
 #include "common/log.h"
 
 #include <string.h>
@@ -39,7 +40,9 @@ static uint32_t session_of(const luna_broker *b, const luna_peer *peer)
 
 //  ---- hello ---------------------------------------------------------------------
 
-static void welcome(luna_broker *b, const luna_peer *peer, const luna_slot *slot)
+//  A decoder has a slot, a producer is a client.
+static void welcome(luna_broker *b, const luna_peer *peer, const luna_slot *slot,
+                    const luna_id *client)
 {
     const luna_msg_welcome message = {
         .epoch = b->epoch,
@@ -51,7 +54,8 @@ static void welcome(luna_broker *b, const luna_peer *peer, const luna_slot *slot
         .host = luna_text_of(b->host),
         .lease_ms = b->settings->lease_ms,
         .ping_ms = b->settings->ping_ms,
-        .max_job_bytes = b->settings->max_job_bytes};
+        .max_job_bytes = b->settings->max_job_bytes,
+        .offer_first = client && luna_credit_low(b, client)};
     luna_control_send(b, peer, LUNA_MSG_WELCOME, &message);
 }
 
@@ -79,7 +83,7 @@ static luna_err greet(luna_broker *b, const luna_peer *peer, const luna_msg_hell
              "decoder=%s device=%s pid=%llu version=%s running=%zu adopted=%zu",
              decoder->name, decoder->device, (unsigned long long)decoder->pid,
              decoder->version, hello->running.count, decoder->hold_count);
-    welcome(b, peer, slot);
+    welcome(b, peer, slot, NULL);
     stop_not_adopted(b, decoder, peer, hello);
     return LUNA_OK;
 }
@@ -90,7 +94,7 @@ static luna_err take_hello(luna_broker *b, luna_message *message)
     luna_msg_hello hello;
     LUNA_TRY(luna_packet_read(message->packet, &hello));
     if (luna_text_is(hello.role, "producer")) {
-        welcome(b, &message->peer, NULL);
+        welcome(b, &message->peer, NULL, &hello.instance);
         return LUNA_OK;
     }
     if (!luna_text_is(hello.role, "decoder"))
@@ -106,8 +110,16 @@ static luna_err take_hello(luna_broker *b, luna_message *message)
 
 static void pong(luna_broker *b, const luna_peer *peer, const luna_id *epoch)
 {
+    const luna_decoder *decoder =
+        luna_scheduler_decoder(b->scheduler, session_of(b, peer));
+    const char *order = decoder && decoder->draining ? "drain" : "run";
     luna_control_send(b, peer, LUNA_MSG_PONG,
-                      &(luna_msg_pong){.epoch = *epoch, .order = luna_text_of("run")});
+                      &(luna_msg_pong){.epoch = *epoch, .order = luna_text_of(order)});
+}
+
+void luna_control_pong(luna_broker *b, const luna_peer *peer)
+{
+    pong(b, peer, luna_work_gave_up(b, peer) ? &b->nobodys_epoch : &b->epoch);
 }
 
 //  Producers and others that only ask ping too; they are no decoder.
@@ -117,8 +129,7 @@ static luna_err take_ping(luna_broker *b, luna_message *message)
     LUNA_TRY(luna_packet_read(message->packet, &ping));
     luna_scheduler_seen(b->scheduler, session_of(b, &message->peer), &ping,
                         luna_now_ms());
-    const bool given_up = luna_work_gave_up(b, &message->peer);
-    pong(b, &message->peer, given_up ? &b->nobodys_epoch : &b->epoch);
+    luna_control_pong(b, &message->peer);
     return LUNA_OK;
 }
 
@@ -158,8 +169,12 @@ static void note_saved(luna_broker *b, const luna_job_key *key,
                        const luna_msg_image *images, size_t count)
 {
     const uint32_t session = session_of(b, &b->current.message->peer);
-    if (luna_scheduler_images(b->scheduler, session, key, images, count) > 0)
-        b->current.saved = (luna_store_images){.items = images, .count = count};
+    const int64_t fresh =
+        luna_scheduler_images(b->scheduler, session, key, images, count);
+    if (fresh <= 0) return;
+    b->current.saved = (luna_store_images){.items = images, .count = count};
+    //  A final list repeats what was told before.
+    luna_metrics_images(b, images + count - fresh, (size_t)fresh);
 }
 
 static luna_err take_progress(luna_broker *b, luna_message *message)
@@ -168,6 +183,8 @@ static luna_err take_progress(luna_broker *b, luna_message *message)
     LUNA_TRY(luna_packet_read(message->packet, &progress));
     const luna_job_key key = {.id = progress.id, .attempt = progress.attempt};
     const luna_peer peer = message->peer;
+    luna_scheduler_stage(b->scheduler, session_of(b, &peer), &key, progress.stage,
+                         luna_now_ms());
     note_saved(b, &key, progress.images.items, progress.images.count);
     if (is_decoder(b, &peer) &&
         !luna_scheduler_progress(b->scheduler, session_of(b, &peer), &key, luna_now_ms()))
@@ -212,11 +229,15 @@ static luna_err take_question(luna_broker *b, luna_message *message)
             luna_answer_query(b, message);
             return LUNA_OK;
         case LUNA_MSG_CANCEL:
-            luna_answer_cancel(b, message);
-            return LUNA_OK;
         case LUNA_MSG_RETRY:
-            luna_answer_retry(b, message);
+        case LUNA_MSG_PRIORITISE:
+        case LUNA_MSG_PAUSE:
+        case LUNA_MSG_RESUME:
+        case LUNA_MSG_DRAIN:
+            luna_order_take(b, message);
             return LUNA_OK;
+        case LUNA_MSG_OFFER:
+            return luna_credit_offer(b, message);
         default:
             return luna_error(LUNA_PROTOCOL, "the broker takes no message of this type");
     }
@@ -255,6 +276,7 @@ static luna_err take(luna_broker *b, luna_message *message)
 
 static void complain(luna_broker *b, const luna_peer *peer, luna_err err)
 {
+    b->tally.bad_messages++;
     luna_log(LUNA_LOG_WARNING, "bad_message", "err=%s detail=\"%s\"", luna_err_name(err),
              luna_error_text());
     const luna_msg_answer answer = {.error = luna_text_of(luna_err_name(err)),
@@ -275,6 +297,7 @@ static bool receive(zsock_t *reader, luna_message *message)
         zframe_destroy(&message->frame);
         message->frame = zframe_recv(reader);
         if (!message->frame) break;
+        LUNA_TAKE_OVER(zframe_data(message->frame));
     }
     return true;
 }

@@ -9,12 +9,18 @@
 
 #include <string.h>
 
+static void log_not_stored(const char *event, const luna_task *task)
+{
+    char id[LUNA_ID_TEXT_BYTES];
+    luna_id_text(&task->op.id, id);
+    luna_log(LUNA_LOG_ERROR, event, "job=%s err=%s detail=\"%s\"", id,
+             luna_err_name(task->op.err), task->op.detail);
+}
+
 static void attempt_stored(luna_broker *b, luna_task *task)
 {
     const luna_job_key key = {.id = task->op.id, .attempt = task->attempt};
-    if (task->op.err != LUNA_OK)
-        luna_log(LUNA_LOG_ERROR, "attempt_not_stored", "err=%s detail=\"%s\"",
-                 luna_err_name(task->op.err), task->op.detail);
+    if (task->op.err != LUNA_OK) log_not_stored("attempt_not_stored", task);
     //  Work sent while the sockets close would be lost and counted.
     if (task->op.err != LUNA_OK || b->closing) {
         luna_scheduler_not_started(b->scheduler, &key, luna_now_ms());
@@ -41,6 +47,7 @@ static void start(void *context, const luna_job *job, const luna_decoder *decode
 
 static void tell_ended(luna_broker *b, const luna_task *task, const luna_job *job)
 {
+    luna_metrics_ended(b, job, task->op.in.finish.state, task->op.in.finish.finished_ms);
     char id[LUNA_ID_TEXT_BYTES];
     luna_id_text(&task->op.id, id);
     const char *state = luna_job_state_name(task->op.in.finish.state);
@@ -67,11 +74,10 @@ static void end_stored(luna_broker *b, luna_task *task)
         b->ended[task->op.in.finish.state]++;
         if (job) tell_ended(b, task, job);
     } else {
-        luna_log(LUNA_LOG_ERROR, "end_not_stored", "err=%s detail=\"%s\"",
-                 luna_err_name(task->op.err), task->op.detail);
+        log_not_stored("end_not_stored", task);
     }
     luna_scheduler_ended(b->scheduler, &task->op.id);
-    if (task->order) luna_answer_order(b, &task->peer, task->re, task->op.err);
+    if (task->order) luna_answer_order(b, &task->peer, task->re, task->op.err, 1);
 }
 
 //  The task takes the message in hand when it brought the images.
@@ -87,9 +93,7 @@ static void take_saved(luna_broker *b, luna_task *task, luna_store_images *image
 static void counters_stored(luna_broker *b, luna_task *task)
 {
     (void)b;
-    if (task->op.err != LUNA_OK)
-        luna_log(LUNA_LOG_ERROR, "counters_not_stored", "err=%s detail=\"%s\"",
-                 luna_err_name(task->op.err), task->op.detail);
+    if (task->op.err != LUNA_OK) log_not_stored("counters_not_stored", task);
 }
 
 //  A failed end has counted one more attempt, which the row must show.
@@ -135,9 +139,7 @@ static void requeue_stored(luna_broker *b, luna_task *task)
 {
     const luna_job *job = luna_scheduler_find(b->scheduler, &task->op.id);
     //  In memory the counters are right; on the disk they lag until the next write.
-    if (task->op.err != LUNA_OK)
-        luna_log(LUNA_LOG_ERROR, "requeue_not_stored", "err=%s detail=\"%s\"",
-                 luna_err_name(task->op.err), task->op.detail);
+    if (task->op.err != LUNA_OK) log_not_stored("requeue_not_stored", task);
     if (!job || job->place == LUNA_PLACE_ENDING) return;
     luna_msg_job_info info = luna_info_job(b, job);
     info.error = luna_text_of(task->error[0] ? task->error : NULL);
@@ -161,6 +163,11 @@ static void log_requeued(const luna_job *job, const luna_verdict *verdict)
 static void give_back(void *context, const luna_job *job, const luna_verdict *verdict)
 {
     luna_broker *b = context;
+    b->tally.requeued++;
+    if (strcmp(verdict->error, "lost") == 0)
+        b->tally.lost++;
+    else if (verdict->error[0])
+        b->tally.declined++;
     log_requeued(job, verdict);
     luna_task *task = luna_task_new(LUNA_STORE_REQUEUE, &job->id, requeue_stored);
     if (!task) return;
@@ -225,4 +232,5 @@ void luna_dispatch_record(luna_broker *b, const luna_id *id)
 void luna_dispatch_settle(luna_broker *b)
 {
     if (!b->stopping) luna_scheduler_dispatch(b->scheduler, luna_now_ms());
+    luna_task_hand_over(b);
 }

@@ -62,16 +62,20 @@ static bool same_status(const luna_msg_status *a, const luna_msg_status *b)
 {
     return a->pending == b->pending && a->in_progress == b->in_progress &&
            a->completed == b->completed && a->failed == b->failed &&
-           a->cancelled == b->cancelled && a->decoders == b->decoders;
+           a->cancelled == b->cancelled && a->decoders == b->decoders &&
+           a->paused == b->paused;
 }
 
 void luna_events_status(luna_broker *b)
 {
     const luna_msg_status status = luna_info_status(b);
     const bool accepting = luna_text_is(status.accepting, "yes");
-    if (same_status(&status, &b->told) && accepting == b->told_accepting) return;
+    if (same_status(&status, &b->told) && accepting == b->told_accepting &&
+        b->alarm_changes == b->told_alarm_changes)
+        return;
     b->told = status;
     b->told_accepting = accepting;
+    b->told_alarm_changes = b->alarm_changes;
     b->seq++;
     publish(b, "status",
             &(luna_msg_event){.kind = luna_text_of("status"), .status = &status});
@@ -173,5 +177,6 @@ int luna_events_ready(zloop_t *loop, zsock_t *reader, void *broker)
         topic[len - 1] = '\0';
         answer_subscription(broker, topic);
     }
+    luna_task_hand_over(broker);
     return 0;
 }

@@ -52,6 +52,7 @@ void luna_fleet_remove(luna_fleet *fleet, luna_decoder *decoder)
     for (size_t i = 0; i < fleet->count; i++) {
         if (fleet->at[i] != decoder) continue;
         fleet->at[i] = fleet->at[--fleet->count];
+        fleet->version++;
         free_decoder(decoder);
         return;
     }
@@ -90,6 +91,7 @@ luna_err luna_fleet_add(luna_fleet *fleet, const luna_msg_hello *hello, int64_t 
     decoder->session = ++fleet->last_session;
     decoder->seen_ms = now_ms;
     fleet->at[fleet->count++] = decoder;
+    fleet->version++;
     *out = decoder;
     return LUNA_OK;
 }
@@ -116,6 +118,12 @@ bool luna_decoder_serves(const luna_decoder *decoder, const char *vae)
     for (size_t i = 0; i < decoder->vae_count; i++)
         if (luna_text_is(decoder->vaes[i].name, vae)) return true;
     return false;
+}
+
+bool luna_decoder_works(const luna_decoder *decoder)
+{
+    return decoder->state == LUNA_DECODER_READY && !decoder->draining &&
+           decoder->credit_jobs > 0;
 }
 
 bool luna_decoder_has_room(const luna_decoder *decoder, uint64_t bytes)
@@ -161,4 +169,42 @@ void luna_decoder_release(luna_decoder *decoder, luna_hold *hold)
 {
     decoder->held_bytes -= hold->bytes;
     *hold = decoder->holds[--decoder->hold_count];
+}
+
+//  ---- sets ----------------------------------------------------------------------
+
+static void put(luna_decoder_set *set, size_t place)
+{
+    set->bits[place / 64] |= UINT64_C(1) << (place % 64);
+}
+
+bool luna_decoder_set_has(const luna_decoder_set *set, size_t place)
+{
+    return set->bits[place / 64] >> (place % 64) & 1;
+}
+
+luna_decoder_set luna_fleet_for_vae(const luna_fleet *fleet, const char *vae)
+{
+    luna_decoder_set listing = {0}, all = {0};
+    bool any = false;
+    for (size_t i = 0; i < fleet->count; i++) {
+        put(&all, i);
+        if (!luna_decoder_serves(fleet->at[i], vae)) continue;
+        put(&listing, i);
+        any = true;
+    }
+    return any ? listing : all;
+}
+
+bool luna_fleet_free(const luna_fleet *fleet, luna_decoder_set *out)
+{
+    bool any = false;
+    *out = (luna_decoder_set){0};
+    for (size_t i = 0; i < fleet->count; i++) {
+        const luna_decoder *each = fleet->at[i];
+        if (!luna_decoder_works(each) || each->hold_count >= each->credit_jobs) continue;
+        put(out, i);
+        any = true;
+    }
+    return any;
 }

@@ -29,7 +29,10 @@ typedef struct luna_hold {
     uint64_t bytes;
     bool wanted;          //  false: cancelled or given back; only the credit is used
     bool sent;            //  false while the attempt is being made durable
+    bool cold;            //  its VAE had to be loaded, as far as is known
     int64_t deadline_ms;  //  end of the lease
+    int64_t loading_ms;   //  when it began to load its VAE; 0: not heard
+    int64_t served_ms;    //  when its service can have begun; 0: it teaches no pace
 } luna_hold;
 
 typedef struct luna_decoder {
@@ -44,6 +47,9 @@ typedef struct luna_decoder {
     luna_msg_vae *vaes;  //  names it can serve; owned
     size_t vae_count;
     char last_vae[LUNA_MAX_PATH_BYTES + 1];  //  of the job it was given last
+    struct luna_queue *queue;                //  of last_vae; NULL when it has none now
+    bool loaded;                             //  it has shown that last_vae is loaded
+    bool draining;                           //  it gets no more work, as ordered
     bool maps_payload;
     bool orderly;          //  it left of its own will
     uint64_t credit_jobs;  //  at most LUNA_HOLDS_MAX
@@ -53,6 +59,7 @@ typedef struct luna_decoder {
     uint64_t held_bytes;
     int64_t seen_ms;  //  monotonic time of its last message; LOST: of its end
     int64_t gone_ms;  //  LEAVING: when it is given up
+    int64_t idle_ms;  //  when it answered an attempt last
     uint64_t ticks;   //  of its last ping
     uint64_t images_done;
     uint64_t jobs_done;
@@ -63,7 +70,22 @@ typedef struct luna_fleet {
     luna_decoder *at[LUNA_DECODERS_MAX];
     size_t count;
     uint32_t last_session;
+    uint64_t version;  //  another one whenever places or VAEs have changed
 } luna_fleet;
+
+//  Decoders by their place in the fleet; void with the next version.
+typedef struct luna_decoder_set {
+    uint64_t bits[LUNA_DECODERS_MAX / 64];
+} luna_decoder_set;
+
+bool luna_decoder_set_has(const luna_decoder_set *set, size_t place);
+
+//  Those that list the VAE; when none does, not even a lost one, all.
+luna_decoder_set luna_fleet_for_vae(const luna_fleet *fleet, const char *vae);
+
+//  Those that work (luna_decoder_works) and have credit for one more job; false when
+//  there are none.
+bool luna_fleet_free(const luna_fleet *fleet, luna_decoder_set *out);
 
 //  A new decoder in a new session. Forgets a lost one of the same name, or the
 //  longest lost one when there are too many. LUNA_BUSY when all are alive;
@@ -82,6 +104,9 @@ void luna_fleet_remove(luna_fleet *fleet, luna_decoder *decoder);
 void luna_fleet_clear(luna_fleet *fleet);
 
 bool luna_decoder_serves(const luna_decoder *decoder, const char *vae);
+
+//  Ready, not draining, and with any credit: it will take more jobs, now or soon.
+bool luna_decoder_works(const luna_decoder *decoder);
 
 //  Whether its credit has room for `bytes`. A job larger than the whole credit is
 //  still taken by a decoder that holds nothing.

@@ -20,6 +20,13 @@ static luna_text decoder_of(const luna_broker *b, const luna_job *job)
     return decoder ? fixed(decoder->name) : (luna_text){0};
 }
 
+//  The scheduler's deadline on the wall clock.
+static uint64_t deadline_of(const luna_job *job)
+{
+    if (job->expires_ms == 0) return 0;
+    return (uint64_t)(luna_wall_ms() + job->expires_ms - luna_now_ms());
+}
+
 luna_msg_job_info luna_info_job(const luna_broker *b, const luna_job *job)
 {
     return (luna_msg_job_info){
@@ -37,6 +44,8 @@ luna_msg_job_info luna_info_job(const luna_broker *b, const luna_job *job)
         .started_ms = (uint64_t)job->started_ms,
         .vae = luna_text_of(luna_job_vae(job)),
         .decoder = decoder_of(b, job),
+        .deadline_ms = deadline_of(job),
+        .next = job->next_ms != 0,
     };
 }
 
@@ -46,6 +55,8 @@ void luna_info_refresh(const luna_broker *b, luna_msg_job_info *info)
     if (!job || job->place == LUNA_PLACE_STORING || job->place == LUNA_PLACE_ENDING)
         return;
     info->state = luna_text_of(luna_job_state_name(state_of(job)));
+    info->priority = job->priority;
+    info->next = job->next_ms != 0;
     info->images_done = job->images_done;
     info->attempts = job->attempts;
     info->lost = job->lost;
@@ -70,7 +81,7 @@ static const char *decoder_state(const luna_decoder *decoder)
         case LUNA_DECODER_READY:
             break;
     }
-    if (decoder->credit_jobs == 0) return "draining";
+    if (decoder->draining || decoder->credit_jobs == 0) return "draining";
     return decoder->hold_count > 0 ? "busy" : "ready";
 }
 
@@ -90,6 +101,7 @@ luna_msg_decoder_info luna_info_decoder(const luna_decoder *decoder, int64_t now
         .jobs_failed = decoder->jobs_failed,
         .seen_ms = (uint64_t)(now_ms - decoder->seen_ms),
         .vaes = {.items = decoder->vaes, .count = decoder->vae_count},
+        .vae = fixed(decoder->last_vae),
     };
 }
 
@@ -118,7 +130,12 @@ luna_msg_status luna_info_status(luna_broker *b)
         .queued_bytes = depth.bytes,
         .oldest_ms = age_ms > 0 ? (uint64_t)age_ms : 0,
         .decoders = depth.decoders,
-        .accepting = luna_text_of(luna_intake_accepting(b)),
+        .accepting = luna_text_of(luna_credit_accepting(b)),
         .version = luna_text_of(LUNA_VERSION),
+        .paused = luna_scheduler_paused(b->scheduler),
+        .images = b->tally.images,
+        .free_bytes = b->free_bytes,
+        .uptime_ms = (uint64_t)(luna_now_ms() - b->started_ms),
+        .alarm = fixed(b->alarm),
     };
 }

@@ -6,6 +6,7 @@
 
 #include "broker/loop.h"
 #include "common/clock.h"
+#include "common/handover.h"
 #include "common/log.h"
 #include "proto/job.h"
 
@@ -22,8 +23,8 @@ static luna_peer client_peer(const luna_id *client)
     return peer;
 }
 
-static void send_receipt(luna_broker *b, const luna_id *client,
-                         const luna_msg_receipt *receipt)
+void luna_receipt_send(luna_broker *b, const luna_id *client,
+                       const luna_msg_receipt *receipt)
 {
     const luna_peer peer = client_peer(client);
     char id[LUNA_ID_TEXT_BYTES];
@@ -33,8 +34,8 @@ static void send_receipt(luna_broker *b, const luna_id *client,
                  "job=%s next=\"the producer asks again\"", id);
 }
 
-//  An error that another try may mend is "busy", any other is final.
-static void refuse(luna_broker *b, const luna_id *id, const luna_id *client, luna_err err)
+void luna_receipt_refuse(luna_broker *b, const luna_id *id, const luna_id *client,
+                         uint64_t bytes, luna_err err)
 {
     const bool busy = luna_err_retry(err);
     const bool disk = err == LUNA_NO_SPACE || err == LUNA_IO;
@@ -43,12 +44,18 @@ static void refuse(luna_broker *b, const luna_id *id, const luna_id *client, lun
         .status = luna_text_of(busy ? "busy" : "refused"),
         .error = luna_text_of(luna_err_name(err)),
         .detail = luna_text_of(luna_error_text()),
-        .retry_ms = busy ? disk ? DISK_RETRY_MS : BUSY_RETRY_MS : 0};
+        .retry_ms = busy ? disk ? DISK_RETRY_MS : BUSY_RETRY_MS : 0,
+        .offer_first = busy};
     char text[LUNA_ID_TEXT_BYTES];
     luna_id_text(id, text);
     luna_log(busy ? LUNA_LOG_INFO : LUNA_LOG_WARNING, busy ? "busy" : "refused",
              "job=%s err=%s detail=\"%s\"", text, luna_err_name(err), luna_error_text());
-    send_receipt(b, client, &receipt);
+    luna_receipt_send(b, client, &receipt);
+    if (busy) luna_credit_blocked(b, client, bytes);
+    if (busy)
+        b->tally.busy++;
+    else
+        b->tally.refused++;
 }
 
 static void accept_job(luna_broker *b, const luna_id *id, const luna_id *client,
@@ -57,34 +64,15 @@ static void accept_job(luna_broker *b, const luna_id *id, const luna_id *client,
     luna_msg_receipt receipt = *found;
     receipt.id = *id;
     receipt.status = luna_text_of("accepted");
-    send_receipt(b, client, &receipt);
+    receipt.offer_first = luna_credit_low(b, client);
+    luna_receipt_send(b, client, &receipt);
 }
 
-//  ---- what may come in ----------------------------------------------------------
-
-const char *luna_intake_accepting(luna_broker *b)
+void luna_receipt_known(luna_broker *b, const luna_id *id, const luna_id *client,
+                        uint64_t images)
 {
-    static char why[512];
-    const luna_depth depth = luna_scheduler_depth(b->scheduler);
-    if (b->stopping) return "the broker is stopping";
-    if (!luna_store_writable(b->store, why, sizeof why)) return why;
-    if (depth.pending + depth.in_progress + depth.storing >= b->settings->max_jobs)
-        return "the queue is full: [limits] max_jobs";
-    if (depth.bytes >= b->settings->max_queued_bytes)
-        return "the queue is full: [limits] max_queued_bytes";
-    return "yes";
-}
-
-static luna_err check_limits(luna_broker *b, const luna_msg_job *job, size_t len)
-{
-    if (len > b->settings->max_job_bytes)
-        return luna_error(LUNA_TOO_LARGE,
-                          "the job has %zu bytes; [limits] max_job_bytes is %llu", len,
-                          (unsigned long long)b->settings->max_job_bytes);
-    LUNA_TRY(luna_job_check(job));
-    const char *accepting = luna_intake_accepting(b);
-    if (strcmp(accepting, "yes") != 0) return luna_error(LUNA_BUSY, "%s", accepting);
-    return LUNA_OK;
+    b->tally.duplicates++;
+    accept_job(b, id, client, &(luna_msg_receipt){.images = images, .duplicate = true});
 }
 
 //  ---- storing -------------------------------------------------------------------
@@ -103,6 +91,10 @@ static void stored_now(luna_broker *b, const luna_task *task)
                &(luna_msg_receipt){.position = ahead, .images = job->images});
     const luna_msg_job_info info = luna_info_job(b, job);
     luna_events_job(b, "accepted", &info);
+    b->tally.accepted++;
+    b->tally.accepted_bytes += job->bytes;
+    luna_histogram_add_ms(&b->tally.accept,
+                          (double)(luna_now_ns() - task->began_ns) / 1e6);
 }
 
 //  Known from before, maybe finished: the same answer as then.
@@ -110,13 +102,13 @@ static void stored_before(luna_broker *b, const luna_task *task)
 {
     uint64_t images = 0;
     if (task->op.found.count > 0) images = task->op.found.items[0].info.images;
-    accept_job(b, &task->op.id, &task->op.in.put.job.client,
-               &(luna_msg_receipt){.images = images, .duplicate = true});
+    luna_receipt_known(b, &task->op.id, &task->op.in.put.job.client, images);
 }
 
 static void stored(luna_broker *b, luna_task *task)
 {
     b->held_bytes -= task->op.in.put.body.len;
+    b->payload_ms = luna_now_ms();
     if (task->op.err == LUNA_OK) {
         stored_now(b, task);
     } else {
@@ -124,26 +116,19 @@ static void stored(luna_broker *b, luna_task *task)
         if (task->op.err == LUNA_EXISTS)
             stored_before(b, task);
         else
-            refuse(b, &task->op.id, &task->op.in.put.job.client,
-                   luna_error(task->op.err, "%s", task->op.detail));
+            luna_receipt_refuse(b, &task->op.id, &task->op.in.put.job.client,
+                                task->op.in.put.body.len,
+                                luna_error(task->op.err, "%s", task->op.detail));
     }
     luna_intake_pace(b);
 }
 
-static luna_err enter(luna_broker *b, const luna_msg_job *job, size_t len)
+//  The place in the queue never steps back, whatever the wall clock does.
+static luna_store_job new_job(luna_broker *b, const luna_msg_job *job, size_t len)
 {
     const int64_t wall_ms = luna_wall_ms();
     if (wall_ms > b->accepted_ms) b->accepted_ms = wall_ms;
-    return luna_scheduler_add(b->scheduler,
-                              &(luna_entry){.id = job->id,
-                                            .priority = job->priority,
-                                            .created_ms = (int64_t)job->created_ms,
-                                            .accepted_ms = b->accepted_ms,
-                                            .bytes = len,
-                                            .images = luna_job_images(job),
-                                            .vae = job->vae,
-                                            .place = LUNA_PLACE_STORING},
-                              luna_now_ms());
+    return luna_store_job_new(job, len, (uint64_t)b->accepted_ms);
 }
 
 //  Moves the message into a task.
@@ -152,14 +137,16 @@ static luna_err store(luna_broker *b, luna_message *message, const luna_msg_job 
     const size_t len = zframe_size(message->frame);
     luna_task *task = luna_task_new(LUNA_STORE_PUT, &job->id, stored);
     if (!task) return luna_error(LUNA_NO_MEMORY, "the broker is out of memory");
-    const luna_err err = enter(b, job, len);
+    task->began_ns = luna_now_ns();
+    task->op.in.put =
+        (luna_store_put){.job = new_job(b, job, len),
+                         .body = {.data = zframe_data(message->frame), .len = len}};
+    const luna_err err =
+        luna_loop_enter(b, &task->op.in.put.job, LUNA_PLACE_STORING, luna_now_ms());
     if (err != LUNA_OK) {
         luna_task_free(task);
         return err;
     }
-    task->op.in.put =
-        (luna_store_put){.job = luna_store_job_new(job, len, (uint64_t)b->accepted_ms),
-                         .body = {.data = zframe_data(message->frame), .len = len}};
     task->message = *message;
     *message = (luna_message){0};
     b->held_bytes += len;
@@ -174,8 +161,7 @@ static bool take_duplicate(luna_broker *b, const luna_msg_job *job)
     if (!known) return false;
     //  One that is still being stored will be answered when it is.
     if (known->place != LUNA_PLACE_STORING)
-        accept_job(b, &job->id, &job->client,
-                   &(luna_msg_receipt){.images = known->images, .duplicate = true});
+        luna_receipt_known(b, &job->id, &job->client, known->images);
     return true;
 }
 
@@ -189,7 +175,8 @@ static luna_err take_job(luna_broker *b, luna_message *message, luna_msg_job *jo
         return luna_error(LUNA_PROTOCOL, "intake takes jobs only");
     LUNA_TRY(luna_packet_read(message->packet, job));
     if (take_duplicate(b, job)) return LUNA_OK;
-    LUNA_TRY(check_limits(b, job, len));
+    LUNA_TRY(luna_job_check(job));
+    LUNA_TRY(luna_credit_check(b, &job->client, len));
     return store(b, message, job);
 }
 
@@ -212,7 +199,7 @@ static void take(luna_broker *b, luna_message *message)
     const bool known = luna_packet_peek_id(data, len, "id", &id) &&
                        luna_packet_peek_id(data, len, "client", &client);
     if (known)
-        refuse(b, &id, &client, luna_error(err, "%s", why));
+        luna_receipt_refuse(b, &id, &client, len, luna_error(err, "%s", why));
     else
         luna_log(LUNA_LOG_WARNING, "unreadable", "peer=%s bytes=%zu detail=\"%s\"",
                  peer_address(message->frame), len, why);
@@ -226,6 +213,7 @@ static bool receive(zsock_t *reader, luna_message *message)
         zframe_t *more = zframe_recv(reader);
         zframe_destroy(&more);
     }
+    if (message->frame) LUNA_TAKE_OVER(zframe_data(message->frame));
     return message->frame != NULL;
 }
 

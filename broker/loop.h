@@ -1,13 +1,18 @@
 //  loop.h - what the parts of the broker's loop share; not for anybody else
 //
 //      intake.c    PULL: jobs in, receipts out
+//      credit.c    who may send how much: limits, offers, grants
 //      control.c   ROUTER: hello, credit, pings, progress, results
-//      answer.c    questions and orders
+//      answer.c    questions
+//      orders.c    cancel, retry, prioritise, pause, resume, drain
 //      dispatch.c  the scheduler's decisions: attempts, ends, what comes back
 //      work.c      slots and the work that goes through them
 //      events.c    XPUB: snapshots and numbered events
 //      info.c      jobs, decoders and status as the wire shows them
+//      metrics.c   what has happened, counted and timed
+//      alarm.c     what needs a person
 //      task.c      operations of the store and what follows them
+//      reload.c    SIGHUP
 //      broker.c    start, ticks, stop
 //
 //  A change of state goes: message > scheduler > call > store operation > what is
@@ -21,6 +26,7 @@
 #include "broker/settings.h"
 #include "broker/slot.h"
 #include "broker/store/store.h"
+#include "common/metrics.h"
 #include "proto/codec.h"
 
 #include <czmq.h>
@@ -43,8 +49,45 @@ typedef struct luna_current {
     uint64_t re;
 } luna_current;
 
+#define LUNA_BLOCKED_MAX 256
+
+//  A client that was told "busy", and the size of the job it wanted to send.
+typedef struct luna_blocked {
+    luna_id client;
+    uint64_t bytes;
+} luna_blocked;
+
+//  What has happened since the start; every count only grows.
+typedef struct luna_tally {
+    uint64_t accepted;
+    uint64_t accepted_bytes;
+    uint64_t duplicates;
+    uint64_t busy;
+    uint64_t refused;
+    uint64_t offers;
+    uint64_t attempts;
+    uint64_t requeued;  //  attempts given back
+    uint64_t lost;      //  of them: the decoder died, hung or forgot it
+    uint64_t declined;  //  of them: the decoder answered failed
+    uint64_t retried;
+    uint64_t ended[LUNA_JOB_STATES];
+    uint64_t images;
+    uint64_t image_bytes;
+    uint64_t bad_messages;
+    uint64_t store_failures;
+    luna_histogram accept;  //  job received to receipt sent
+    luna_histogram wait;    //  accepted to first dispatched
+    luna_histogram run;     //  dispatched to completed, the last attempt
+    luna_histogram total;   //  accepted to completed
+    luna_histogram decode;  //  stages of an image, as its decoder says
+    luna_histogram encode;
+    luna_histogram write;
+    luna_histogram store[LUNA_STORE_KINDS];  //  submitted to back, by operation
+} luna_tally;
+
 typedef struct luna_broker {
-    const luna_settings *settings;
+    luna_settings *settings;  //  SIGHUP changes them
+    const char *config;       //  the file they come from; NULL: the usual place
     luna_id epoch;
     luna_id nobodys_epoch;  //  tells a decoder that is not known to say hello
     char host[80];
@@ -61,15 +104,26 @@ typedef struct luna_broker {
     luna_peer given_up[LUNA_DECODERS_MAX];  //  ring: decoders that must say hello again
     size_t given_up_next;
     luna_current current;
-    size_t task_count;          //  operations at the store
+    luna_tally tally;
+    luna_blocked blocked[LUNA_BLOCKED_MAX];
+    size_t blocked_count;
+    char alarm[512];  //  "": all is well
+    uint64_t alarm_changes;
+    uint64_t free_bytes;  //  of the spool's disk, a moment ago
+    int64_t started_ms;
+    size_t task_count;        //  operations at the store, or on their way to it
+    luna_store_op *first_op;  //  on their way, linked
+    luna_store_op *last_op;
     struct luna_task *stalled;  //  waiting to be tried again, oldest first
     uint64_t held_bytes;        //  of jobs on their way to the disk
+    int64_t payload_ms;         //  when one was last in memory; 0: malloc keeps none
     bool intake_paused;
     int64_t accepted_ms;              //  of the latest job: never steps back
     uint64_t seq;                     //  of the latest event
     uint64_t ended[LUNA_JOB_STATES];  //  finished jobs by state
     luna_msg_status told;             //  status of the latest status event
     bool told_accepting;              //  what it said of accepting; the text is not kept
+    uint64_t told_alarm_changes;
     int64_t status_due_ms;
     int64_t forget_due_ms;
     int64_t watchdog_due_ms;
@@ -99,7 +153,10 @@ struct luna_task {
     char name[LUNA_DECODER_BYTES];
     char error[33];
     char detail[1024];
-    char *topic;     //  of a snapshot; owned
+    char *topic;                 //  of a snapshot; owned
+    struct luna_retry_all *all;  //  one of the jobs of `retry --failed`
+    int64_t began_ns;            //  when what it is about began
+    int64_t submitted_ns;
     int64_t due_ms;  //  stalled: next try
     luna_task *next;
 };
@@ -107,7 +164,12 @@ struct luna_task {
 //  NULL, with a line in the log, when memory is short.
 luna_task *luna_task_new(luna_store_kind kind, const luna_id *id, luna_task_back *back);
 void luna_task_free(luna_task *task);
+//  Takes effect with the next luna_task_hand_over.
 void luna_task_submit(luna_broker *broker, luna_task *task);
+//  Gives the store all that was submitted, at once, so that what one message brings, the
+//  end of an attempt and the start of the next, is one commit. At the end of each
+//  callback of the loop.
+void luna_task_hand_over(luna_broker *broker);
 //  Everything that is back.
 void luna_task_collect(luna_broker *broker);
 void luna_task_retry_stalled(luna_broker *broker, int64_t now_ms);
@@ -117,8 +179,28 @@ void luna_task_retry_stalled(luna_broker *broker, int64_t now_ms);
 int luna_intake_ready(zloop_t *loop, zsock_t *reader, void *broker);
 //  Starts or stops reading, by what is held in memory.
 void luna_intake_pace(luna_broker *broker);
+void luna_receipt_send(luna_broker *broker, const luna_id *client,
+                       const luna_msg_receipt *receipt);
+//  A job that is known from before gets the receipt it had then.
+void luna_receipt_known(luna_broker *broker, const luna_id *id, const luna_id *client,
+                        uint64_t images);
+//  "busy" for an error that another try may mend, else "refused"; luna_error_text() is
+//  the detail, `bytes` the job's size.
+void luna_receipt_refuse(luna_broker *broker, const luna_id *id, const luna_id *client,
+                         uint64_t bytes, luna_err err);
+
+//  ---- credit.c ------------------------------------------------------------------
+
 //  "yes", or why no job is taken now. The text lives until the next call.
-const char *luna_intake_accepting(luna_broker *broker);
+const char *luna_credit_accepting(luna_broker *broker);
+//  Whether a job of so many bytes may come from this client: LUNA_BUSY, LUNA_TOO_LARGE.
+luna_err luna_credit_check(luna_broker *broker, const luna_id *client, uint64_t bytes);
+//  Whether the client should offer its next job before it sends it.
+bool luna_credit_low(luna_broker *broker, const luna_id *client);
+luna_err luna_credit_offer(luna_broker *broker, luna_message *message);
+//  Notes that a client was told "busy"; and tells those for whom there is room again.
+void luna_credit_blocked(luna_broker *broker, const luna_id *client, uint64_t bytes);
+void luna_credit_grant(luna_broker *broker);
 
 //  ---- control.c -----------------------------------------------------------------
 
@@ -127,14 +209,23 @@ int luna_control_ready(zloop_t *loop, zsock_t *reader, void *broker);
 bool luna_control_send(luna_broker *broker, const luna_peer *peer, luna_msg_type type,
                        const void *message);
 
+//  A pong with what the decoder on this routing id should do; other peers: "run".
+void luna_control_pong(luna_broker *broker, const luna_peer *peer);
+
 //  ---- answer.c ------------------------------------------------------------------
 
 void luna_answer_query(luna_broker *broker, luna_message *message);
-void luna_answer_cancel(luna_broker *broker, luna_message *message);
-void luna_answer_retry(luna_broker *broker, luna_message *message);
-//  The answer to an order; `detail` is luna_error_text() for an error.
+//  Whether the store may be asked one more thing: LUNA_BUSY.
+luna_err luna_answer_room(const luna_broker *broker);
+//  The answer to an order that applied to `changed` jobs or decoders;
+//  luna_error_text() is the detail of an error.
 void luna_answer_order(luna_broker *broker, const luna_peer *peer, uint64_t re,
-                       luna_err err);
+                       luna_err err, uint64_t changed);
+
+//  ---- orders.c ------------------------------------------------------------------
+
+//  CANCEL, RETRY, PRIORITISE, PAUSE, RESUME, DRAIN. Errors are answered.
+void luna_order_take(luna_broker *broker, luna_message *message);
 
 //  ---- work.c --------------------------------------------------------------------
 
@@ -163,7 +254,8 @@ void luna_work_stop(luna_broker *broker, const luna_peer *peer, const luna_job_k
 //  ---- dispatch.c ----------------------------------------------------------------
 
 luna_calls luna_dispatch_calls(luna_broker *broker);
-//  Starts what can start; after every round of messages.
+//  Starts what can start, and hands over what was submitted; after every round of
+//  messages.
 void luna_dispatch_settle(luna_broker *broker);
 //  Records images that no other task recorded.
 void luna_dispatch_record(luna_broker *broker, const luna_id *id);
@@ -177,6 +269,28 @@ void luna_events_decoder(luna_broker *broker, const char *kind,
                          const luna_decoder *decoder);
 //  When something changed since the last one.
 void luna_events_status(luna_broker *broker);
+
+//  ---- metrics.c -----------------------------------------------------------------
+
+//  The page of /metrics; the caller frees it.
+void luna_metrics_page(luna_broker *broker, luna_page *page);
+//  Durations of a job and of its images.
+void luna_metrics_dispatched(luna_broker *broker, const luna_job *job);
+void luna_metrics_ended(luna_broker *broker, const luna_job *job, luna_job_state state,
+                        uint64_t finished_ms);
+void luna_metrics_images(luna_broker *broker, const luna_msg_image *images, size_t count);
+void luna_metrics_store(luna_broker *broker, const luna_task *task);
+
+//  ---- alarm.c, reload.c, broker.c -----------------------------------------------
+
+//  Looks whether all is well; each second.
+void luna_alarm_check(luna_broker *broker);
+//  Reads the settings again.
+void luna_reload(luna_broker *broker);
+luna_rules luna_loop_rules(const luna_settings *settings);
+//  Enters a stored job, which is active, in the scheduler.
+luna_err luna_loop_enter(luna_broker *broker, const luna_store_job *stored,
+                         luna_job_place place, int64_t now_ms);
 
 //  ---- info.c --------------------------------------------------------------------
 

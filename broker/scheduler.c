@@ -1,32 +1,42 @@
-//  scheduler.c - the queues and the choice; attempts.c and sessions.c have the rest
+//  scheduler.c - jobs in and out, places, and what is asked
 
 #include "broker/scheduler_state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-//  Strict priorities: more head start than any two clocks can differ.
+//  Strict priorities: more head start than any two fair times can differ.
 static const int64_t strict_ageing_ms = INT64_C(1) << 40;
+
+luna_rules luna_scheduler_rules(const luna_rules *rules)
+{
+    luna_rules used = *rules;
+    if (used.ageing_ms == 0) used.ageing_ms = strict_ageing_ms;
+    return used;
+}
 
 luna_err luna_scheduler_new(const luna_rules *rules, const luna_calls *calls,
                             luna_scheduler **out)
 {
     luna_scheduler *scheduler = calloc(1, sizeof *scheduler);
     if (!scheduler) return luna_error(LUNA_NO_MEMORY, "no memory for the scheduler");
-    scheduler->rules = *rules;
-    if (rules->ageing_ms == 0) scheduler->rules.ageing_ms = strict_ageing_ms;
+    scheduler->rules = luna_scheduler_rules(rules);
     scheduler->calls = *calls;
     scheduler->timers.before = luna_job_wakes_before;
+    scheduler->deadlines.before = luna_job_expires_before;
+    scheduler->deadlines.kind = LUNA_HEAP_DEADLINE;
+    scheduler->pace = luna_pace_start();
     scheduler->random = rules->seed | 1;
+    scheduler->jobs.seed = rules->seed;
+    scheduler->clients.seed = rules->seed;
     *out = scheduler;
     return LUNA_OK;
 }
 
-static void free_queue(luna_queue *queue)
+static void free_job(luna_job *job)
 {
-    free(queue->waiting.at);
-    free(queue->vae);
-    free(queue);
+    free(job->saved);
+    free(job);
 }
 
 void luna_scheduler_free(luna_scheduler **scheduler)
@@ -34,13 +44,14 @@ void luna_scheduler_free(luna_scheduler **scheduler)
     luna_scheduler *s = *scheduler;
     if (!s) return;
     luna_job *job;
-    for (size_t at = 0; (job = luna_job_table_next(&s->jobs, &at));) {
-        free(job->saved);
-        free(job);
-    }
-    for (size_t i = 0; i < s->queue_count; i++) free_queue(s->queues[i]);
+    luna_client *client;
+    for (size_t at = 0; (job = luna_id_table_next(&s->jobs, &at));) free_job(job);
+    for (size_t at = 0; (client = luna_id_table_next(&s->clients, &at));) free(client);
+    luna_queues_free(&s->queues);
     free(s->jobs.slots);
+    free(s->clients.slots);
     free(s->timers.at);
+    free(s->deadlines.at);
     luna_fleet_clear(&s->fleet);
     free(s);
     *scheduler = NULL;
@@ -56,69 +67,81 @@ static luna_job_heap *heap_of(luna_scheduler *s, const luna_job *job)
     return timed ? &s->timers : NULL;
 }
 
-static void leave(luna_scheduler *s, luna_job *job)
+//  What is being made durable is let finish first.
+static bool can_expire(const luna_job *job)
+{
+    return job->expires_ms != 0 && job->place != LUNA_PLACE_STORING &&
+           job->place != LUNA_PLACE_STARTING && job->place != LUNA_PLACE_ENDING;
+}
+
+static void leave_queue(luna_job *job)
+{
+    luna_queue *queue = job->queue;
+    queue->waiting_bytes -= job->bytes;
+    if (queue->waiting.count > 0) return;
+    queue->denied_ms = 0;
+    queue->idled_ms = 0;
+}
+
+void luna_scheduler_leave(luna_scheduler *s, luna_job *job)
 {
     luna_job_heap *heap = heap_of(s, job);
     if (heap) luna_job_heap_remove(heap, job);
-    if (luna_place_is_pending(job->place)) s->backlog[job->priority]--;
+    if (can_expire(job)) luna_job_heap_remove(&s->deadlines, job);
+    if (job->place == LUNA_PLACE_WAITING) leave_queue(job);
     if (job->place == LUNA_PLACE_STORING) s->storing--;
+    if (!luna_place_is_pending(job->place)) return;
+    s->backlog[job->priority]--;
+    job->queue->pending[job->priority]--;
 }
 
-static void enter(luna_scheduler *s, luna_job *job, luna_job_place place)
+void luna_scheduler_enter(luna_scheduler *s, luna_job *job, luna_job_place place)
 {
     job->place = place;
     luna_job_heap *heap = heap_of(s, job);
     if (heap) luna_job_heap_push(heap, job);
-    if (luna_place_is_pending(place)) s->backlog[job->priority]++;
+    if (can_expire(job)) luna_job_heap_push(&s->deadlines, job);
+    if (place == LUNA_PLACE_WAITING) job->queue->waiting_bytes += job->bytes;
     if (place == LUNA_PLACE_STORING) s->storing++;
+    if (!luna_place_is_pending(place)) return;
+    s->backlog[job->priority]++;
+    job->queue->pending[job->priority]++;
 }
 
 void luna_scheduler_move(luna_scheduler *s, luna_job *job, luna_job_place place)
 {
-    leave(s, job);
-    enter(s, job, place);
+    luna_scheduler_leave(s, job);
+    luna_scheduler_enter(s, job, place);
 }
 
 //  ---- adding and forgetting -----------------------------------------------------
 
-static luna_queue *find_queue(const luna_scheduler *s, luna_text vae)
+static luna_err check_entry(const luna_scheduler *s, const luna_entry *entry)
 {
-    for (size_t i = 0; i < s->queue_count; i++)
-        if (luna_text_is(vae, s->queues[i]->vae)) return s->queues[i];
-    return NULL;
-}
-
-static luna_err new_queue(luna_scheduler *s, luna_text vae, luna_queue **out)
-{
-    if (s->queue_count == LUNA_QUEUES_MAX)
-        return luna_error(LUNA_BUSY, "jobs for %d different VAEs are waiting",
-                          LUNA_QUEUES_MAX);
-    luna_queue *queue = calloc(1, sizeof *queue);
-    char *name = malloc(vae.len + 1);
-    if (!queue || !name) {
-        free(queue);
-        free(name);
-        return luna_error(LUNA_NO_MEMORY, "no memory for one more queue");
-    }
-    luna_text_copy(vae, name, vae.len + 1);
-    queue->vae = name;
-    queue->waiting.before = luna_job_ranks_before;
-    s->queues[s->queue_count++] = queue;
-    *out = queue;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < LUNA_MAX_INPUTS; i++) sum += entry->batches[i];
+    if (luna_id_table_find(&s->jobs, &entry->id))
+        return luna_error(LUNA_EXISTS, "the job is active already");
+    if (entry->priority > LUNA_PRIORITY_MAX)
+        return luna_error(LUNA_BAD_REQUEST, "the priority must be 0 to %d",
+                          LUNA_PRIORITY_MAX);
+    if (entry->images > LUNA_MAX_INPUTS * LUNA_MAX_BATCH || (sum && sum != entry->images))
+        return luna_error(LUNA_BAD_REQUEST, "the job's inputs have %llu images, not %llu",
+                          (unsigned long long)sum, (unsigned long long)entry->images);
     return LUNA_OK;
 }
 
-static void close_queue(luna_scheduler *s, luna_queue *queue)
+//  All the room the job can ever need is taken now.
+static luna_err reserve(luna_scheduler *s, const luna_entry *entry, luna_queue *queue)
 {
-    for (size_t i = 0; queue->jobs == 0 && i < s->queue_count; i++) {
-        if (s->queues[i] != queue) continue;
-        s->queues[i] = s->queues[--s->queue_count];
-        free_queue(queue);
-        return;
-    }
+    LUNA_TRY(luna_id_table_reserve(&s->jobs));
+    LUNA_TRY(luna_job_heap_reserve(&s->timers, s->jobs.count + 1));
+    if (entry->expires_ms)
+        LUNA_TRY(luna_job_heap_reserve(&s->deadlines, s->jobs.count + 1));
+    return luna_job_heap_reserve(&queue->waiting, queue->jobs + 1);
 }
 
-static luna_job *new_job(luna_scheduler *s, const luna_entry *entry, luna_queue *queue)
+static luna_job *new_job(const luna_entry *entry, luna_queue *queue, luna_client *client)
 {
     luna_job *job = calloc(1, sizeof *job);
     if (!job) return NULL;
@@ -126,67 +149,89 @@ static luna_job *new_job(luna_scheduler *s, const luna_entry *entry, luna_queue 
                       .priority = (uint32_t)entry->priority,
                       .attempts = (uint32_t)entry->attempts,
                       .lost = (uint32_t)entry->lost,
+                      .lost_in_row = (uint32_t)entry->lost,
                       .refused = (uint32_t)entry->refused,
-                      .order = ++s->order,
+                      .next_ms = entry->next_ms,
                       .created_ms = entry->created_ms,
                       .accepted_ms = entry->accepted_ms,
                       .started_ms = entry->started_ms,
+                      .expires_ms = entry->expires_ms,
                       .bytes = entry->bytes,
                       .queue = queue,
+                      .client = client,
                       .images = (uint32_t)entry->images};
-    job->rank_ms = job->accepted_ms - (int64_t)job->priority * s->rules.ageing_ms;
+    memcpy(job->batches, entry->batches, sizeof job->batches);
+    luna_job_mark_saved(job, entry->saved, entry->saved_count);
     return job;
 }
 
-//  All the room the job can ever need is taken now.
-static luna_err reserve(luna_scheduler *s, luna_queue *queue)
+static void count_in(luna_scheduler *s, luna_job *job)
 {
-    LUNA_TRY(luna_job_table_reserve(&s->jobs));
-    LUNA_TRY(luna_job_heap_reserve(&s->timers, s->jobs.count + 1));
-    return luna_job_heap_reserve(&queue->waiting, queue->jobs + 1);
+    job->order = ++s->order;
+    job->queue->jobs++;
+    job->client->jobs++;
+    job->client->bytes += job->bytes;
+    s->bytes += job->bytes;
+    luna_id_table_add(&s->jobs, job);
+}
+
+//  The queue and the client of an entry, with room for the job.
+static luna_err open_both(luna_scheduler *s, const luna_entry *entry, luna_queue **queue,
+                          luna_client **client)
+{
+    LUNA_TRY(luna_queues_open(&s->queues, &s->fleet, entry->vae, queue));
+    LUNA_TRY(luna_clients_open(&s->clients, &entry->client, client));
+    return reserve(s, entry, *queue);
+}
+
+static void close_both(luna_scheduler *s, luna_queue *queue, luna_client *client)
+{
+    if (queue) luna_queues_close(&s->queues, &s->fleet, queue);
+    if (client) luna_clients_close(&s->clients, client);
 }
 
 luna_err luna_scheduler_add(luna_scheduler *s, const luna_entry *entry, int64_t now_ms)
 {
-    if (luna_job_table_find(&s->jobs, &entry->id))
-        return luna_error(LUNA_EXISTS, "the job is active already");
-    luna_queue *queue = find_queue(s, entry->vae);
-    if (!queue) LUNA_TRY(new_queue(s, entry->vae, &queue));
-    luna_err err = reserve(s, queue);
-    luna_job *job = err == LUNA_OK ? new_job(s, entry, queue) : NULL;
+    luna_queue *queue = NULL;
+    luna_client *client = NULL;
+    LUNA_TRY(check_entry(s, entry));
+    luna_err err = open_both(s, entry, &queue, &client);
+    luna_job *job = err == LUNA_OK ? new_job(entry, queue, client) : NULL;
     if (!job) {
-        close_queue(s, queue);
+        close_both(s, queue, client);
+        if (err != LUNA_OK) return err;
         return luna_error(LUNA_NO_MEMORY, "no memory for one more job");
     }
-    queue->jobs++;
-    s->bytes += job->bytes;
+    count_in(s, job);
     job->wake_ms = now_ms + s->rules.adopt_ms;
-    luna_job_mark_saved(job, entry->saved, entry->saved_count);
-    luna_job_table_add(&s->jobs, job);
-    enter(s, job, entry->place);
+    luna_fairness_place(s, job);
+    if (entry->place != LUNA_PLACE_ORPHAN) luna_chain_append(job);
+    luna_scheduler_enter(s, job, entry->place);
     return LUNA_OK;
 }
 
 static void drop(luna_scheduler *s, luna_job *job)
 {
-    leave(s, job);
-    luna_job_table_remove(&s->jobs, job);
+    luna_scheduler_leave(s, job);
+    luna_chain_remove(job);
+    luna_id_table_remove(&s->jobs, &job->id);
     s->bytes -= job->bytes;
     job->queue->jobs--;
-    close_queue(s, job->queue);
-    free(job->saved);
-    free(job);
+    job->client->jobs--;
+    job->client->bytes -= job->bytes;
+    close_both(s, job->queue, job->client);
+    free_job(job);
 }
 
 void luna_scheduler_ended(luna_scheduler *s, const luna_id *id)
 {
-    luna_job *job = luna_job_table_find(&s->jobs, id);
+    luna_job *job = luna_id_table_find(&s->jobs, id);
     if (job && job->place == LUNA_PLACE_ENDING) drop(s, job);
 }
 
 void luna_scheduler_stored(luna_scheduler *s, const luna_id *id, bool durable)
 {
-    luna_job *job = luna_job_table_find(&s->jobs, id);
+    luna_job *job = luna_id_table_find(&s->jobs, id);
     if (!job || job->place != LUNA_PLACE_STORING) return;
     if (durable)
         luna_scheduler_move(s, job, LUNA_PLACE_WAITING);
@@ -194,105 +239,53 @@ void luna_scheduler_stored(luna_scheduler *s, const luna_id *id, bool durable)
         drop(s, job);
 }
 
-//  ---- the choice ----------------------------------------------------------------
-
-static bool anybody_serves(const luna_fleet *fleet, const char *vae)
-{
-    for (size_t i = 0; i < fleet->count; i++)
-        if (luna_decoder_serves(fleet->at[i], vae)) return true;
-    return false;
-}
-
-static int preference(const luna_decoder *decoder, const luna_job *job, bool serves)
-{
-    const bool refused_it = luna_id_compare(&decoder->instance, &job->avoid) == 0;
-    const bool warm = strcmp(decoder->last_vae, job->queue->vae) == 0;
-    return (refused_it ? 0 : 8) + (warm ? 4 : 0) + (serves ? 2 : 0);
-}
-
-static bool suits_better(const luna_decoder *a, const luna_decoder *b)
-{
-    if (!b) return true;
-    if (a->hold_count != b->hold_count) return a->hold_count < b->hold_count;
-    return a->session < b->session;
-}
-
-static luna_decoder *choose(const luna_fleet *fleet, const luna_job *job)
-{
-    const char *vae = job->queue->vae;
-    const bool listed = anybody_serves(fleet, vae);
-    luna_decoder *best = NULL;
-    int best_score = -1;
-    for (size_t i = 0; i < fleet->count; i++) {
-        luna_decoder *each = fleet->at[i];
-        if (each->state != LUNA_DECODER_READY) continue;
-        if (!luna_decoder_has_room(each, job->bytes)) continue;
-        if (luna_decoder_holds_job(each, &job->id)) continue;
-        const bool serves = listed && luna_decoder_serves(each, vae);
-        if (listed && !serves) continue;
-        const int score = preference(each, job, serves);
-        if (score < best_score) continue;
-        if (score == best_score && !suits_better(each, best)) continue;
-        best = each;
-        best_score = score;
-    }
-    return best;
-}
-
-//  The first job of all queues that has a decoder.
-static luna_job *first_that_can_start(const luna_scheduler *s, luna_decoder **decoder)
-{
-    luna_job *best = NULL;
-    for (size_t i = 0; i < s->queue_count; i++) {
-        luna_job *first = luna_job_heap_first(&s->queues[i]->waiting);
-        if (!first || (best && luna_job_ranks_before(best, first))) continue;
-        luna_decoder *choice = choose(&s->fleet, first);
-        if (!choice) continue;
-        best = first;
-        *decoder = choice;
-    }
-    return best;
-}
+//  ---- starting ------------------------------------------------------------------
 
 static void start(luna_scheduler *s, luna_job *job, luna_decoder *decoder, int64_t now_ms)
 {
     luna_scheduler_move(s, job, LUNA_PLACE_STARTING);
+    luna_fairness_started(job);
+    const bool cold = luna_affinity_given(decoder, job);
     job->attempts++;
     job->session = decoder->session;
     luna_decoder_take(decoder, &(luna_hold){.id = job->id,
                                             .attempt = job->attempts,
                                             .bytes = job->bytes,
                                             .wanted = true,
+                                            .cold = cold,
                                             .deadline_ms = now_ms + s->rules.lease_ms});
-    const size_t len = strlen(job->queue->vae);
-    const size_t room = sizeof decoder->last_vae - 1;
-    memcpy(decoder->last_vae, job->queue->vae, len < room ? len : room);
-    decoder->last_vae[len < room ? len : room] = '\0';
     s->calls.start(s->calls.context, job, decoder);
 }
 
 void luna_scheduler_dispatch(luna_scheduler *s, int64_t now_ms)
 {
-    luna_decoder *decoder = NULL;
-    for (luna_job *job; (job = first_that_can_start(s, &decoder));)
-        start(s, job, decoder, now_ms);
+    luna_choice choice;
+    while (!s->paused && luna_choice_next(s, now_ms, &choice))
+        start(s, choice.job, choice.decoder, now_ms);
 }
 
 //  ---- questions -----------------------------------------------------------------
 
 const luna_job *luna_scheduler_find(const luna_scheduler *s, const luna_id *id)
 {
-    return luna_job_table_find(&s->jobs, id);
+    return luna_id_table_find(&s->jobs, id);
 }
 
 const luna_job *luna_scheduler_next(const luna_scheduler *s, size_t *at)
 {
-    return luna_job_table_next(&s->jobs, at);
+    return luna_id_table_next(&s->jobs, at);
 }
 
 const char *luna_job_vae(const luna_job *job)
 {
     return job->queue->vae;
+}
+
+luna_usage luna_scheduler_client(const luna_scheduler *s, const luna_id *id)
+{
+    const luna_client *client = luna_id_table_find(&s->clients, id);
+    if (!client) return (luna_usage){0};
+    return (luna_usage){.jobs = client->jobs, .bytes = client->bytes};
 }
 
 const luna_fleet *luna_scheduler_fleet(const luna_scheduler *s)
@@ -330,7 +323,7 @@ int64_t luna_scheduler_oldest(const luna_scheduler *s)
 {
     int64_t oldest = 0;
     const luna_job *job;
-    for (size_t at = 0; (job = luna_job_table_next(&s->jobs, &at));)
+    for (size_t at = 0; (job = luna_id_table_next(&s->jobs, &at));)
         if (luna_place_is_pending(job->place) && (!oldest || job->accepted_ms < oldest))
             oldest = job->accepted_ms;
     return oldest;
@@ -340,7 +333,7 @@ uint64_t luna_scheduler_ahead(const luna_scheduler *s, const luna_job *job)
 {
     uint64_t ahead = 0;
     const luna_job *each;
-    for (size_t at = 0; (each = luna_job_table_next(&s->jobs, &at));)
+    for (size_t at = 0; (each = luna_id_table_next(&s->jobs, &at));)
         if (luna_place_is_pending(each->place) && luna_job_ranks_before(each, job))
             ahead++;
     return ahead;

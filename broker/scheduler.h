@@ -8,23 +8,82 @@
 //                 ^                                        |                 |
 //                 +-------- give back (lost, refused) -----+     ended: removed
 //
-//  Order: a job goes by priority, then by the time of its acceptance; with ageing,
-//  each `ageing_ms` of waiting is worth one priority. The rank never changes, so a
-//  job given back returns to its old place. Jobs of one VAE form one queue: one that
-//  must wait for its decoder holds up nobody else.
+//  ---- order ---------------------------------------------------------------------
 //
-//  Choice: a decoder must have credit for the job, in number and bytes. If decoders
-//  that are connected or were a while ago list the job's VAE, only they are asked.
-//  Among several the one that was given this VAE last goes first, then the one that
-//  lists it, then the one that holds least; the one that refused it last goes last.
+//  Jobs ordered `next` go first, the latest order before earlier ones; then the least
+//  rank, then the one accepted first:
 //
-//  Attempts: (job, attempt, session) is the fence. What comes from an attempt that
-//  is no longer held changes no state; the pictures it saved are real, so they are
-//  recorded all the same, and complete a waiting job when they were the last.
-//  A lost attempt (decoder died, hung or forgot it) and a refused one (it said
-//  failed) are counted apart; at its limit the job is failed. An error that cannot
-//  go away by itself fails the job at once. A refused job waits before it is sent
-//  again, twice as long each time, with jitter.
+//      rank = fair time - priority * ageing_ms
+//
+//  so that each ageing_ms of waiting is worth one priority. A rank never changes but by
+//  order, so a job given back returns to its old place. Jobs of one VAE form one queue:
+//  one that must wait for its decoder holds up nobody else.
+//
+//  The fair time is when the job would have its turn if each client were served at the
+//  same pace. In the order in which jobs come:
+//
+//      fair time  = the later of entry and the end of the client's turns
+//      turns' end = the latest fair time + cost of its jobs of this or a higher priority
+//                   that wait or have been started
+//      cost       = bytes * pace (pace.h) / decoders at work, at least 1 ms
+//      entry      = while jobs of this priority wait for the same VAE: the fair time of
+//                   the furthest of them that was started, so right behind what has its
+//                   turn now;
+//                   else the job's acceptance, or how far the other VAEs' waiting jobs
+//                   of this priority were served, whichever is later;
+//                   but never before the latest acceptance of this priority less a
+//                   window of half of ageing_ms, 10 minutes at most
+//
+//  It follows that
+//  -  with one client alone jobs of a priority go first come, first served;
+//  -  a burst of 1000 jobs of one client reaches as far into the future as the fleet
+//     needs for it, so a single job of another one passes all of it but what has its
+//     turn; two bursts take turns, by predicted time and not by number; and what was
+//     cancelled takes no turn;
+//  -  only ratios of costs matter: with a wrong pace all turns are wrong alike, and who
+//     had what nobody else wanted owes nothing for it;
+//  -  nothing starves: what is accepted from now on has a fair time of at least its
+//     acceptance less the window, so every rank becomes the least one in time;
+//  -  re-adding the jobs in the order of acceptance after a restart gives the same
+//     order while fleet and pace are the same. What was served before is forgotten, as
+//     it is for a client without active jobs.
+//
+//  ---- choice --------------------------------------------------------------------
+//
+//  A decoder must be ready, not draining, and have credit for the job, in number and
+//  bytes. If decoders that are connected or were a while ago list the job's VAE, only
+//  they are asked. The one that refused the job last goes last. Among the others the
+//  one goes first where the job would begin first: predicted service of what it holds,
+//  and the load of the VAE if another one was given to it last (it is "cold"). Of equal
+//  ones those are better that have no waiting work for the VAE they have, then those
+//  that have none to lose, then those that hold fewer jobs.
+//
+//  A swap must be worth its load. The first job of a queue that finds only cold
+//  decoders is held back
+//  -  by a decoder's own work: while the best one has waiting jobs for its VAE that are
+//     as urgent; until this VAE has been denied a decoder for the time of its load;
+//  -  by a warm decoder without room: while one has shown that it has the VAE loaded,
+//     and all that waits for the VAE is expected to begin there sooner than a load
+//     takes; until a decoder has stood idle for that time.
+//  So waiting never costs more than the load that was to be spared, which is at most
+//  twice what the best choice would have cost (ski rental), and a VAE that keeps losing
+//  gets its turn after one load. Between swaps each of two competing VAEs works for at
+//  least the other's load. A job ordered next, or more urgent than the decoder's own
+//  work, is not held back, and nothing is while no decoder has anything to lose.
+//  The load is learned for each VAE from the stages "loading" and "decoding", a quarter
+//  for the latest one; before that it is the rule load_ms.
+//
+//  ---- attempts ------------------------------------------------------------------
+//
+//  (job, attempt, session) is the fence. What comes from an attempt that is no longer
+//  held changes no state; the pictures it saved are real, so they are recorded all the
+//  same, and complete a waiting job when they were the last.
+//  A lost attempt (decoder died, hung or forgot it) and a refused one (it said failed)
+//  are counted apart; at its limit the job is failed. An error that cannot go away by
+//  itself fails the job at once. A refused job waits before it is sent again, and so
+//  does one that was lost for the second time in a row, which may be what kills its
+//  decoders: twice as long each time, with jitter.
+//  A job whose deadline comes is failed with "timeout", waiting or running.
 //
 //  Loop thread only. The calls may read the scheduler, never change it.
 
@@ -32,7 +91,7 @@
 #define LUNA_BROKER_SCHEDULER_H
 
 #include "broker/fleet.h"
-#include "broker/job_table.h"
+#include "broker/job.h"
 #include "broker/store/state.h"
 
 typedef struct luna_scheduler luna_scheduler;
@@ -43,7 +102,8 @@ typedef struct luna_rules {
     int64_t grace_ms;        //  from a disconnect to giving the jobs back
     int64_t remember_ms;     //  how long a lost decoder's VAEs are waited for
     int64_t ageing_ms;       //  waiting worth one priority; 0: strict priorities
-    int64_t backoff_ms;      //  after the first refusal
+    int64_t load_ms;         //  of a VAE whose load was not seen yet; 0: swaps are free
+    int64_t backoff_ms;      //  after the first refusal, and the second loss in a row
     int64_t backoff_max_ms;  //  at most, before jitter
     uint32_t lost_limit;     //  so many lost attempts fail the job
     uint32_t refused_limit;  //  so many refused attempts fail the job
@@ -53,12 +113,16 @@ typedef struct luna_rules {
 //  A job as it enters.
 typedef struct luna_entry {
     luna_id id;
+    luna_id client;  //  nil: not known; then one of all these
     uint64_t priority;
     int64_t created_ms;   //  wall clock
     int64_t accepted_ms;  //  wall clock
     int64_t started_ms;   //  wall clock, 0: never
+    int64_t expires_ms;   //  monotonic time of the deadline; 0: none
+    int64_t next_ms;      //  wall clock of the order to run next; 0: none
     uint64_t bytes;
-    uint64_t images;
+    uint64_t images;                    //  the sum of the batches
+    uint32_t batches[LUNA_MAX_INPUTS];  //  images of each input; all 0: not known
     luna_text vae;
     uint64_t attempts;
     uint64_t lost;
@@ -99,7 +163,9 @@ void luna_scheduler_free(luna_scheduler **scheduler);
 
 //  ---- jobs ----------------------------------------------------------------------
 
-//  LUNA_EXISTS; LUNA_BUSY with too many different VAEs waiting; LUNA_NO_MEMORY.
+//  LUNA_EXISTS; LUNA_BAD_REQUEST: a priority above 9, or images that are not the sum of
+//  the batches; LUNA_BUSY with too many different VAEs waiting; LUNA_NO_MEMORY.
+//  Nothing has changed then.
 LUNA_MUST_USE luna_err luna_scheduler_add(luna_scheduler *scheduler,
                                           const luna_entry *entry, int64_t now_ms);
 
@@ -115,6 +181,15 @@ const char *luna_job_vae(const luna_job *job);
 //  active; LUNA_EXISTS when its end was already decided.
 LUNA_MUST_USE luna_err luna_scheduler_cancel(luna_scheduler *scheduler,
                                              const luna_id *id);
+
+//  A new priority for an active job, and its place among the jobs of that priority as
+//  if it came in now; the same priority leaves the place. next_ms other than 0: the
+//  wall clock of an order to run it next, before all others; 0 takes such an order
+//  back. A running job has the new rank when it is given back.
+//  LUNA_BAD_REQUEST: a priority above 9. LUNA_NOT_FOUND; LUNA_EXISTS as above.
+LUNA_MUST_USE luna_err luna_scheduler_prioritise(luna_scheduler *scheduler,
+                                                 const luna_id *id, uint64_t priority,
+                                                 int64_t next_ms);
 
 //  The attempt is durable. Gives the session it must be sent to now, or 0 when
 //  nobody wants it any more.
@@ -149,6 +224,12 @@ void luna_scheduler_disconnected(luna_scheduler *scheduler, uint32_t session,
 //  It leaves of its own will: its jobs are given back and nothing is counted.
 void luna_scheduler_bye(luna_scheduler *scheduler, uint32_t session, int64_t now_ms);
 
+//  A draining decoder keeps what it holds and gets no more; luna_decoder.draining shows
+//  it. By name, so that it survives a reconnection. NULL: all, those that come later
+//  too, and what was ordered for single ones is forgotten. Gives to how many decoders
+//  it applied, remembered ones counted in; an unknown name changes nothing.
+size_t luna_scheduler_drain(luna_scheduler *scheduler, const char *decoder, bool drain);
+
 const luna_fleet *luna_scheduler_fleet(const luna_scheduler *scheduler);
 const luna_decoder *luna_scheduler_decoder(const luna_scheduler *scheduler,
                                            uint32_t session);
@@ -163,6 +244,10 @@ int64_t luna_scheduler_images(luna_scheduler *scheduler, uint32_t session,
 //  Renews the lease. False when this session does not hold it: tell it to stop.
 bool luna_scheduler_progress(luna_scheduler *scheduler, uint32_t session,
                              const luna_job_key *key, int64_t now_ms);
+//  The `stage` of a progress message: what it teaches about loading. Any text will do.
+void luna_scheduler_stage(luna_scheduler *scheduler, uint32_t session,
+                          const luna_job_key *key, luna_text stage, int64_t now_ms);
+
 //  After luna_scheduler_images of the final list. An attempt that says done while
 //  images are missing broke the rules: it counts as refused.
 void luna_scheduler_done(luna_scheduler *scheduler, uint32_t session,
@@ -172,18 +257,29 @@ void luna_scheduler_failed(luna_scheduler *scheduler, uint32_t session,
 
 //  ---- time ----------------------------------------------------------------------
 
-//  Ends leases, wakes deferred jobs, gives up decoders. Call often (100 ms).
+//  Ends leases, wakes deferred jobs, fails those whose deadline has come, gives up
+//  decoders. Call often (100 ms).
 void luna_scheduler_tick(luna_scheduler *scheduler, int64_t now_ms);
 
 //  The broker itself was stopped for so long (SIGSTOP, a paused machine): what the
-//  others did meanwhile is unread, so it is nobody's silence. Moves all deadlines.
+//  others did meanwhile is unread, so it is nobody's silence. Moves leases and waits;
+//  the deadlines of jobs are their users' and stay.
 void luna_scheduler_slept(luna_scheduler *scheduler, int64_t asleep_ms);
 
-//  Starts every job that can start. Call after each round of messages.
+//  Starts every job that can start. Call after each round of messages, and often: a
+//  job that is held back may start by time alone. Without a decoder that has room it
+//  returns at once; else each start costs the queues times the decoders.
 void luna_scheduler_dispatch(luna_scheduler *scheduler, int64_t now_ms);
 
-//  Whether an image is recorded; for the work message.
-bool luna_job_image_saved(const luna_job *job, uint64_t input, uint64_t index);
+//  While paused nothing is started; what runs goes on, and so does time.
+void luna_scheduler_pause(luna_scheduler *scheduler, bool paused);
+bool luna_scheduler_paused(const luna_scheduler *scheduler);
+
+//  Other rules from now on; those that order the waiting jobs apply to them at once.
+//  The seed stays.
+void luna_scheduler_set_rules(luna_scheduler *scheduler, const luna_rules *rules);
+
+//  ---- questions -----------------------------------------------------------------
 
 typedef struct luna_depth {
     uint64_t pending;
@@ -195,6 +291,14 @@ typedef struct luna_depth {
 } luna_depth;
 
 luna_depth luna_scheduler_depth(const luna_scheduler *scheduler);
+
+//  The active jobs of a client, those being stored counted in. O(1).
+typedef struct luna_usage {
+    uint64_t jobs;
+    uint64_t bytes;  //  of their payloads
+} luna_usage;
+
+luna_usage luna_scheduler_client(const luna_scheduler *scheduler, const luna_id *client);
 
 //  Least accepted_ms of the pending jobs, 0 when there is none; and the pending jobs
 //  that go before this one. Each costs a walk over the jobs.

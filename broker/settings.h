@@ -13,15 +13,20 @@ typedef struct luna_settings {
     char slots[LUNA_SETTING_BYTES];  //  ipc: a prefix; tcp: the first port
     uint64_t ageing_ms;
     uint64_t stop_grace_ms;
+    uint64_t vae_load_ms;
     //  [store]
     char state_dir[LUNA_SETTING_BYTES];
     char spool_dir[LUNA_SETTING_BYTES];
     uint64_t reserve_bytes;
+    uint64_t warn_bytes;
+    uint64_t ballast_bytes;
     uint64_t keep_ms;
     //  [limits]
     uint64_t max_job_bytes;
     uint64_t max_jobs;
     uint64_t max_queued_bytes;
+    uint64_t max_client_jobs;
+    uint64_t max_client_bytes;
     uint64_t max_held_bytes;
     //  [lease]
     uint64_t lease_ms;
@@ -45,5 +50,11 @@ extern const luna_config luna_settings_config;
 //  Loads and checks. LUNA_CONFIG, LUNA_NOT_FOUND with a sentence. `path` NULL: the
 //  usual place.
 LUNA_MUST_USE luna_err luna_settings_load(const char *path, luna_settings *out);
+
+//  Takes from `now` what may change while the broker runs. `fixed` gets the names of
+//  other settings that differ, as "[store] spool_dir, [http] listen" or "".
+//  Returns how many values changed.
+size_t luna_settings_take(luna_settings *settings, const luna_settings *now, char *fixed,
+                          size_t room);
 
 #endif

@@ -44,7 +44,20 @@ void luna_task_free(luna_task *task)
 void luna_task_submit(luna_broker *b, luna_task *task)
 {
     b->task_count++;
-    luna_store_submit(b->store, &task->op);
+    task->submitted_ns = luna_now_ns();
+    task->op.next = NULL;
+    if (b->last_op)
+        b->last_op->next = &task->op;
+    else
+        b->first_op = &task->op;
+    b->last_op = &task->op;
+}
+
+void luna_task_hand_over(luna_broker *b)
+{
+    if (!b->first_op) return;
+    luna_store_submit_all(b->store, b->first_op);
+    b->first_op = b->last_op = NULL;
 }
 
 //  LUNA_BUSY: another program, a backup or a shell, holds the database's lock.
@@ -80,6 +93,7 @@ void luna_task_collect(luna_broker *b)
     for (luna_store_op *op; (op = luna_store_collect(b->store));) {
         luna_task *task = op->user;
         b->task_count--;
+        luna_metrics_store(b, task);
         if (must_be_repeated(op)) {
             stall(b, task);
             continue;

@@ -57,8 +57,9 @@ static int slot_event(zloop_t *loop, zmq_pollitem_t *item, void *broker)
         if (slot->monitor != item->socket) continue;
         if (luna_slot_disconnected(slot))
             luna_scheduler_disconnected(b->scheduler, slot->session, luna_now_ms());
-        return 0;
+        break;
     }
+    luna_task_hand_over(b);
     return 0;
 }
 
@@ -85,8 +86,9 @@ static int slot_has_room(zloop_t *loop, zmq_pollitem_t *item, void *broker)
     for (size_t i = 0; i < b->slot_count; i++)
         if (zsock_resolve(b->slots[i]->push) == item->socket) {
             luna_work_flush(b, b->slots[i]);
-            return 0;
+            break;
         }
+    luna_task_hand_over(b);
     return 0;
 }
 
@@ -187,6 +189,7 @@ static luna_err fill_payload(luna_broker *b, const luna_job *job, luna_msg_work 
         work->payload_path = luna_text_of(path);
         return LUNA_OK;
     }
+    b->payload_ms = luna_now_ms();
     LUNA_TRY(luna_map_open(path, map));
     work->payload = (luna_blob){.data = map->data, .len = map->len};
     luna_payload payload;
@@ -247,6 +250,7 @@ static void tell_dispatched(luna_broker *b, const luna_job *job)
     char id[LUNA_ID_TEXT_BYTES];
     luna_id_text(&job->id, id);
     const luna_decoder *decoder = luna_scheduler_decoder(b->scheduler, job->session);
+    luna_metrics_dispatched(b, job);
     luna_log(LUNA_LOG_INFO, "dispatched", "job=%s attempt=%u decoder=%s", id,
              job->attempts, decoder->name);
     const luna_msg_job_info info = luna_info_job(b, job);

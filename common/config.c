@@ -2,11 +2,11 @@
 
 #include "common/file.h"
 #include "common/home.h"
+#include "common/ini.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <ini.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -110,17 +110,23 @@ bool luna_paths_at(const char *paths, size_t index, char *out, size_t room)
     }
 }
 
+static luna_err paths_too_long(void)
+{
+    return luna_error(LUNA_CONFIG, "the list of paths is longer than %d bytes",
+                      LUNA_SETTING_BYTES - 1);
+}
+
 static luna_err set_paths(const char *text, char *out)
 {
     char one[LUNA_SETTING_BYTES], whole[LUNA_SETTING_BYTES];
     size_t used = 0;
     out[0] = '\0';
+    if (strlen(text) >= sizeof one) return paths_too_long();
     for (size_t i = 0; luna_paths_at(text, i, one, sizeof one); i++) {
         LUNA_TRY(set_path(one, whole));
         const int n =
             snprintf(out + used, LUNA_SETTING_BYTES - used, "%s%s", i ? ":" : "", whole);
-        if (n < 0 || (size_t)n >= LUNA_SETTING_BYTES - used)
-            return luna_error(LUNA_CONFIG, "the list of paths is too long");
+        if (n < 0 || (size_t)n >= LUNA_SETTING_BYTES - used) return paths_too_long();
         used += (size_t)n;
     }
     return LUNA_OK;
@@ -176,7 +182,6 @@ luna_err luna_config_set(const luna_config *config, const char *section, const c
 typedef struct loading {
     const luna_config *config;
     void *out;
-    luna_err err;  //  of the first wrong line; its sentence is luna_error_text()
 } loading;
 
 static bool is_foreign(const luna_config *config, const char *section)
@@ -198,27 +203,20 @@ static luna_err take_named(const luna_config *config, const char *section,
     return config->named(config->context, kind, name, key, expanded);
 }
 
-//  inih's callback: 1 goes on, 0 makes ini_parse return the line.
-static int take_line(void *context, const char *section, const char *key,
-                     const char *value)
+static luna_err take_entry(void *context, const char *section, const char *key,
+                           const char *value)
 {
-    loading *load = context;
-    if (is_foreign(load->config, section)) return 1;
-    const bool named = strchr(section, ' ') && load->config->named;
-    load->err = named ? take_named(load->config, section, key, value)
-                      : luna_config_set(load->config, section, key, value, load->out);
-    return load->err == LUNA_OK;
+    const loading *load = context;
+    if (is_foreign(load->config, section)) return LUNA_OK;
+    if (strchr(section, ' ') && load->config->named)
+        return take_named(load->config, section, key, value);
+    return luna_config_set(load->config, section, key, value, load->out);
 }
 
 static luna_err load_file(const luna_config *config, const char *path, void *out)
 {
     loading load = {.config = config, .out = out};
-    const int line = ini_parse(path, take_line, &load);
-    if (line == 0) return LUNA_OK;
-    if (line < 0) return luna_error_errno(LUNA_NOT_FOUND, "cannot read %s", path);
-    if (load.err == LUNA_OK)
-        return luna_error(LUNA_CONFIG, "%s:%d: not a 'key = value' line", path, line);
-    return luna_error(LUNA_CONFIG, "%s:%d: %s", path, line, luna_error_text());
+    return luna_ini_read(path, take_entry, &load);
 }
 
 static int is_conf(const struct dirent *entry)

@@ -1,7 +1,7 @@
 //  config.h - settings from flag, environment, file and default, in that order
 //
 //  Each program declares its settings as a table (section, key, kind, default) and
-//  gets them as C values. The file is INI: `luna.conf`, then `luna.conf.d/*.conf`
+//  gets them as C values. The file is INI (ini.h): `luna.conf`, then `luna.conf.d/*.conf`
 //  in name order; the environment is LUNA_<SECTION>_<KEY>. An unknown key is an
 //  error that names file and line. Units: bytes take KiB, MiB, GiB; durations take
 //  ms, s, min, h.

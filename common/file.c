@@ -11,7 +11,8 @@
 
 static luna_err open_to_read(const char *path, int *fd, size_t *len)
 {
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    //  A pipe would keep the opener waiting for its other end.
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0)
         return luna_error_errno(errno == ENOENT ? LUNA_NOT_FOUND : LUNA_IO,
                                 "cannot read %s", path);

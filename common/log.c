@@ -11,7 +11,7 @@ static const char *const level_names[] = {"error", "warning", "info", "debug"};
 static const int journal_priority[] = {3, 4, 6, 7};
 
 static const char *program_name = "luna";
-static luna_log_level least_level = LUNA_LOG_INFO;
+static _Atomic luna_log_level least_level = LUNA_LOG_INFO;
 static bool under_systemd;
 
 void luna_log_start(const char *program, luna_log_level least)
@@ -19,6 +19,11 @@ void luna_log_start(const char *program, luna_log_level least)
     program_name = program;
     least_level = least;
     under_systemd = getenv("JOURNAL_STREAM") != NULL;
+}
+
+void luna_log_set_level(luna_log_level least)
+{
+    least_level = least;
 }
 
 luna_err luna_log_level_parse(const char *word, luna_log_level *out)

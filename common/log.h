@@ -21,6 +21,9 @@ typedef enum luna_log_level {
 //  before any thread starts; without it: "luna" and LUNA_LOG_INFO.
 void luna_log_start(const char *program, luna_log_level least);
 
+//  Changes the least level written. Any thread, any time.
+void luna_log_set_level(luna_log_level least);
+
 //  "error", "warning", "info", "debug". LUNA_CONFIG for another word.
 LUNA_MUST_USE luna_err luna_log_level_parse(const char *word, luna_log_level *out);
 

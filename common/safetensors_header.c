@@ -13,6 +13,7 @@ typedef struct scanner {
     size_t text_at;  //  bytes of header->texts in use
     size_t tensor_room;
     size_t pair_room;
+    bool has_metadata;
     luna_safetensors_header *header;
 } scanner;
 
@@ -213,7 +214,8 @@ static luna_err scan_member(scanner *s)
     LUNA_TRY(scan_name(s, &name));
     LUNA_TRY(expect(s, ':'));
     if (strcmp(name.data, "__metadata__") != 0) return scan_tensor(s, name.data);
-    if (s->header->pairs) return damaged(s, "__metadata__ given twice");
+    if (s->has_metadata) return damaged(s, "__metadata__ given twice");
+    s->has_metadata = true;
     return scan_metadata(s);
 }
 

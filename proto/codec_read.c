@@ -7,6 +7,7 @@
 #include "proto/scan.h"
 #include "proto/schema.h"
 
+#include <math.h>
 #include <msgpack.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,7 @@ static luna_err read_float(const reader *r, const msgpack_object *value, double 
     switch (value->type) {
         case MSGPACK_OBJECT_FLOAT32:
         case MSGPACK_OBJECT_FLOAT64:
+            if (!isfinite(value->via.f64)) return wrong(r, "must be a finite number");
             *out = value->via.f64;
             return LUNA_OK;
         case MSGPACK_OBJECT_POSITIVE_INTEGER:
@@ -119,6 +121,7 @@ static luna_err read_id(const reader *r, const msgpack_object *value, luna_id *o
     if (value->type != MSGPACK_OBJECT_BIN || value->via.bin.size != LUNA_ID_BYTES)
         return wrong(r, "must be 16 bytes");
     memcpy(out->byte, value->via.bin.ptr, LUNA_ID_BYTES);
+    if (r->field->required && luna_id_is_nil(out)) return wrong(r, "must not be nil");
     return LUNA_OK;
 }
 

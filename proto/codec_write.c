@@ -5,9 +5,11 @@
 #include "common/utf8.h"
 #include "proto/schema.h"
 
+#include <math.h>
 #include <msgpack.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 typedef struct sink {
     uint8_t *data;  //  NULL: count only
@@ -23,6 +25,20 @@ static int sink_write(void *context, const char *data, size_t len)
         memcpy(to->data + to->used, data, len);
     }
     to->used += len;
+    return 0;
+}
+
+//  Of a long run three samples: latents differ everywhere or nowhere.
+enum { SAMPLE_BYTES = 16384, SAMPLED_BYTES = 4 * SAMPLE_BYTES };
+
+static int sum_write(void *context, const char *data, size_t len)
+{
+    XXH3_state_t *sum = context;
+    XXH3_64bits_update(sum, &len, sizeof len);
+    if (len < SAMPLED_BYTES) return (int)XXH3_64bits_update(sum, data, len);
+    XXH3_64bits_update(sum, data, SAMPLE_BYTES);
+    XXH3_64bits_update(sum, data + len / 2 - SAMPLE_BYTES / 2, SAMPLE_BYTES);
+    XXH3_64bits_update(sum, data + len - SAMPLE_BYTES, SAMPLE_BYTES);
     return 0;
 }
 
@@ -70,6 +86,14 @@ static bool is_default(const luna_field *field, const void *at)
     return map == NULL;
 }
 
+static uint64_t largest(const luna_dims *dims)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < dims->count && i < LUNA_MAX_DIMS; i++)
+        if (dims->at[i] > most) most = dims->at[i];
+    return most;
+}
+
 //  How much of its limit a value takes; ids and bools are always within.
 static uint64_t extent(const luna_field *field, const void *at)
 {
@@ -84,6 +108,8 @@ static uint64_t extent(const luna_field *field, const void *at)
             return ((const luna_text *)at)->len;
         case LUNA_KIND_BYTES:
             return ((const luna_blob *)at)->len;
+        case LUNA_KIND_DIMS:
+            return largest(at);
         case LUNA_KIND_PAIRS:
         case LUNA_KIND_LIST:
             return read_list(at).count;
@@ -92,12 +118,41 @@ static uint64_t extent(const luna_field *field, const void *at)
     }
 }
 
-//  What a reader would refuse must not leave: it would take the whole message with it.
-static bool is_text(const luna_field *field, const void *at)
+static bool is_text(luna_text text)
 {
-    const luna_text *text = at;
-    if (field->kind != LUNA_KIND_TEXT || !text->data) return true;
-    return !memchr(text->data, 0, text->len) && luna_utf8_valid(text->data, text->len);
+    return text.data && !memchr(text.data, 0, text.len) &&
+           luna_utf8_valid(text.data, text.len);
+}
+
+static const char *fault_of_pairs(list_view list)
+{
+    const luna_pair *pairs = list.items;
+    for (size_t i = 0; i < list.count; i++) {
+        if (!is_text(pairs[i].key)) return "has a key that is no text";
+        if (pairs[i].key.len > LUNA_MAX_JSON_BYTES ||
+            pairs[i].value.len > LUNA_MAX_JSON_BYTES)
+            return "has an entry that is too long";
+    }
+    return NULL;
+}
+
+//  What a reader would refuse must not leave: it would take the whole message with it.
+static const char *fault_of(const luna_field *field, const void *at)
+{
+    switch (field->kind) {
+        case LUNA_KIND_TEXT:
+            if (is_default(field, at) || is_text(*(const luna_text *)at)) return NULL;
+            return "holds a NUL or is not UTF-8";
+        case LUNA_KIND_FLOAT:
+            return isfinite(*(const double *)at) ? NULL : "is not a finite number";
+        case LUNA_KIND_DIMS:
+            if (((const luna_dims *)at)->count <= LUNA_MAX_DIMS) return NULL;
+            return "has too many dimensions";
+        case LUNA_KIND_PAIRS:
+            return fault_of_pairs(read_list(at));
+        default:
+            return NULL;
+    }
 }
 
 //  A required text, bytes or id must be there; required numbers and lists may be 0.
@@ -111,10 +166,9 @@ static luna_err check_field(const luna_field *field, const void *at)
     if (extent(field, at) > field->max)
         return luna_error(LUNA_BAD_REQUEST, "the field '%s' is over its limit of %llu",
                           field->key, (unsigned long long)field->max);
-    if (!is_text(field, at))
-        return luna_error(LUNA_BAD_REQUEST, "the field '%s' holds a NUL or is not UTF-8",
-                          field->key);
-    return LUNA_OK;
+    const char *fault = fault_of(field, at);
+    if (!fault) return LUNA_OK;
+    return luna_error(LUNA_BAD_REQUEST, "the field '%s' %s", field->key, fault);
 }
 
 static luna_err put_map(msgpack_packer *to, const luna_schema *schema, const void *msg,
@@ -248,6 +302,20 @@ static luna_err write_message(luna_msg_type type, const void *msg, sink *to)
     msgpack_packer packer;
     msgpack_packer_init(&packer, to, sink_write);
     return put_map(&packer, luna_msg_schema(type), msg, 2);
+}
+
+uint64_t luna_msg_sum(luna_msg_type type, const void *msg)
+{
+    uint64_t sum = 0;
+    msgpack_packer packer;
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return 0;
+    XXH3_64bits_reset(state);
+    msgpack_packer_init(&packer, state, sum_write);
+    if (put_map(&packer, luna_msg_schema(type), msg, 2) == LUNA_OK)
+        sum = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    return sum;
 }
 
 size_t luna_msg_size(luna_msg_type type, const void *msg)

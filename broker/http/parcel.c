@@ -1,5 +1,7 @@
 #include "broker/http/parcel.h"
 
+#include "common/handover.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <zmq.h>
@@ -47,6 +49,7 @@ void luna_parcel_free(luna_parcel *parcel)
 static void free_sent(void *data, void *hint)
 {
     (void)data;
+    LUNA_TAKE_OVER(hint);
     luna_parcel_free(hint);
 }
 
@@ -59,6 +62,8 @@ luna_err luna_parcel_send(luna_parcel **parcel, void *socket)
         luna_parcel_free(taken);
         return luna_error(LUNA_NO_MEMORY, "no memory to send a message");
     }
+    LUNA_HAND_OVER(taken);
+    LUNA_HAND_OVER(taken->bytes);
     if (zmq_msg_send(&msg, socket, ZMQ_DONTWAIT) >= 0) return LUNA_OK;
     const int code = errno;
     zmq_msg_close(&msg);

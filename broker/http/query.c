@@ -57,6 +57,17 @@ luna_err luna_route_queue_status(luna_exchange *x)
     return ask_what(x, "decoders");
 }
 
+//  ---- /metrics --------------------------------------------------------------------
+
+luna_err luna_route_metrics(luna_exchange *x)
+{
+    luna_msg_answer answer;
+    if (x->step == 0) return ask_what(x, "metrics");
+    LUNA_TRY(luna_exchange_answer(x, &answer));
+    luna_reply_text(x, "text/plain; version=0.0.4; charset=utf-8", answer.text);
+    return LUNA_OK;
+}
+
 //  ---- /readyz ---------------------------------------------------------------------
 
 luna_err luna_route_ready(luna_exchange *x)

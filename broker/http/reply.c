@@ -11,6 +11,13 @@ static const char *const meanings[LUNA_ERR_COUNT] = {
 #undef X
 };
 
+static void add_headers(struct MHD_Response *response, const char *type)
+{
+    MHD_add_response_header(response, "Content-Type", type);
+    MHD_add_response_header(response, "Cache-Control", "no-store");
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+}
+
 static struct MHD_Response *response_of(json_t *body, const char *type)
 {
     static char sorry[] = "{}";
@@ -23,9 +30,7 @@ static struct MHD_Response *response_of(json_t *body, const char *type)
         free(text);
         return NULL;
     }
-    MHD_add_response_header(response, "Content-Type", type);
-    MHD_add_response_header(response, "Cache-Control", "no-store");
-    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    add_headers(response, type);
     return response;
 }
 
@@ -42,6 +47,16 @@ void luna_reply_json(luna_exchange *x, unsigned status, json_t *body,
     struct MHD_Response *response = response_of(body, "application/json");
     if (response && location) MHD_add_response_header(response, "Location", location);
     queue(x, code, response);
+}
+
+void luna_reply_text(luna_exchange *x, const char *type, luna_text text)
+{
+    static char nothing[] = "";
+    void *data = text.len > 0 ? (void *)(uintptr_t)text.data : nothing;
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(text.len, data, MHD_RESPMEM_MUST_COPY);
+    if (response) add_headers(response, type);
+    queue(x, MHD_HTTP_OK, response);
 }
 
 static json_t *problem_body(const luna_problem *problem)

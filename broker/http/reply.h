@@ -10,6 +10,9 @@
 void luna_reply_json(luna_exchange *x, unsigned status, json_t *body,
                      const char *location);
 
+//  Queues a text, which is copied, with status 200.
+void luna_reply_text(luna_exchange *x, const char *type, luna_text text);
+
 //  Queues the problem of the exchange.
 void luna_reply_problem(luna_exchange *x);
 

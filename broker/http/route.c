@@ -38,6 +38,7 @@ static const luna_route routes[] = {
     {"POST", "/v1/jobs/*/retry", false, luna_route_retry},
     {"GET", "/healthz", false, run_health},
     {"GET", "/readyz", false, luna_route_ready},
+    {"GET", "/metrics", false, luna_route_metrics},
     {"GET", "/version", false, run_version},
     {"GET", "/process_image", false, run_process_image},
     {"POST", "/process_image", false, run_process_image},

@@ -20,5 +20,6 @@ luna_err luna_route_job(luna_exchange *x);
 luna_err luna_route_cancel(luna_exchange *x);
 luna_err luna_route_retry(luna_exchange *x);
 luna_err luna_route_ready(luna_exchange *x);
+luna_err luna_route_metrics(luna_exchange *x);
 
 #endif

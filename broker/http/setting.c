@@ -28,6 +28,7 @@ static const luna_http_setting settings[] = {
     OF_JOB("embed_workflow", BOOL, job.embed_workflow),
     OF_JOB("round_pixels", BOOL, job.round_pixels),
     OF_JOB("priority", UINT, job.priority),
+    OF_JOB("deadline_ms", UINT, job.deadline_ms),
     OF_JOB("custom_metadata", TEXT, job.custom_metadata),
     OF_JOB("prompt_id", TEXT, job.prompt_id),
     OF_JOB("job_id", ID, job.id),

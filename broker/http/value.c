@@ -87,6 +87,17 @@ luna_err luna_http_dtype(const char *name, luna_text value, luna_text *out)
 
 //  ---- time ------------------------------------------------------------------------
 
+//  timegm takes the 32nd of a month for a day of the next one; who sent it did not mean
+//  that.
+static bool is_in_the_calendar(const struct tm *when)
+{
+    struct tm same = *when;
+    (void)timegm(&same);
+    return same.tm_year == when->tm_year && same.tm_mon == when->tm_mon &&
+           same.tm_mday == when->tm_mday && same.tm_hour == when->tm_hour &&
+           same.tm_min == when->tm_min && same.tm_sec == when->tm_sec;
+}
+
 //  "Z", "+hh:mm", "+hhmm" or nothing (*local).
 static bool read_zone(const char *text, int64_t *offset_min, bool *local)
 {
@@ -130,7 +141,7 @@ static bool read_iso(const char *text, int64_t *ms, int64_t *offset_min)
     when.tm_mon -= 1;
     const char *rest = text + end;
     const int64_t fraction = read_fraction(&rest);
-    if (!read_zone(rest, offset_min, &local)) return false;
+    if (!is_in_the_calendar(&when) || !read_zone(rest, offset_min, &local)) return false;
     const int64_t seconds =
         local ? (int64_t)mktime(&when) : (int64_t)timegm(&when) - *offset_min * 60;
     if (seconds < 0) return false;

@@ -42,6 +42,11 @@ json_t *luna_view_status(const luna_msg_status *status)
     put_uint(to, "decoders_ready", status->decoders);
     put_text(to, "accepting", status->accepting);
     put_text(to, "version", status->version);
+    json_object_set_new(to, "paused", json_boolean(status->paused));
+    put_uint(to, "images", status->images);
+    put_uint(to, "free_bytes", status->free_bytes);
+    put_uint(to, "uptime_ms", status->uptime_ms);
+    put_text(to, "alarm", status->alarm);
     return to;
 }
 
@@ -67,6 +72,7 @@ static void put_job_times(json_t *to, const luna_msg_job_info *job)
     put_time(to, "accepted_ms", job->accepted_ms);
     put_time(to, "started_ms", job->started_ms);
     put_time(to, "finished_ms", job->finished_ms);
+    put_time(to, "deadline_ms", job->deadline_ms);
 }
 
 json_t *luna_view_job(const luna_msg_job_info *job)
@@ -87,6 +93,7 @@ json_t *luna_view_job(const luna_msg_job_info *job)
     put_text(to, "decoder", job->decoder);
     put_text(to, "error", job->error);
     put_text(to, "detail", job->detail);
+    json_object_set_new(to, "next", json_boolean(job->next));
     json_t *files = json_array();
     for (size_t i = 0; i < job->files.count; i++)
         json_array_append_new(files, view_image(&job->files.items[i]));
@@ -109,6 +116,7 @@ json_t *luna_view_decoder(const luna_msg_decoder_info *decoder)
     put_uint(to, "jobs_done", decoder->jobs_done);
     put_uint(to, "jobs_failed", decoder->jobs_failed);
     put_uint(to, "seen_ms", decoder->seen_ms);
+    put_text(to, "vae", decoder->vae);
     for (size_t i = 0; i < decoder->vaes.count; i++) {
         const luna_text name = decoder->vaes.items[i].name;
         json_array_append_new(vaes, json_stringn(name.data, name.len));

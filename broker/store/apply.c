@@ -6,14 +6,27 @@
 
 #include <stdlib.h>
 
+//  Rows of an older schema do not tell.
+static bool same_content(const luna_store_job *stored, const luna_store_job *job)
+{
+    return stored->content == 0 || stored->content == job->content;
+}
+
 static luna_err known(luna_engine *engine, luna_store_op *op)
 {
     char text[LUNA_ID_TEXT_BYTES];
     LUNA_TRY(luna_rows_get(&engine->db, &op->id, &op->found));
-    op->state = op->found.items[0].state;
+    const luna_store_job *stored = &op->found.items[0];
+    op->state = stored->state;
     luna_id_text(&op->id, text);
-    return luna_error(LUNA_EXISTS, "job %s is known already: %s", text,
-                      luna_job_state_name(op->state));
+    if (same_content(stored, &op->in.put.job))
+        return luna_error(LUNA_EXISTS, "job %s is known already: %s", text,
+                          luna_job_state_name(op->state));
+    luna_store_jobs_free(&op->found);
+    return luna_error(LUNA_BAD_REQUEST,
+                      "another job has this id, %s (it is %s); give the new one an id of "
+                      "its own",
+                      text, luna_job_state_name(op->state));
 }
 
 //  Without a payload it can only be a repetition: of a stored job, or of a PUT of the
@@ -127,6 +140,10 @@ luna_err luna_batch_apply(luna_engine *engine, luna_batch_slot *slot)
             return apply_finish(engine, op);
         case LUNA_STORE_REQUEUE:
             return luna_rows_requeue(db, &op->id, &op->in.requeue, &op->state);
+        case LUNA_STORE_PRIORITISE:
+            return luna_rows_prioritise(db, &op->id, &op->in.prioritise, &op->state);
+        case LUNA_STORE_PAUSE:
+            return luna_rows_pause(db, op->in.pause.paused);
         case LUNA_STORE_RETRY:
             return apply_retry(engine, op);
         case LUNA_STORE_GET:
@@ -137,6 +154,8 @@ luna_err luna_batch_apply(luna_engine *engine, luna_batch_slot *slot)
             return luna_rows_counts(db, op->counts);
         case LUNA_STORE_FORGET:
             return apply_forget(engine, op);
+        case LUNA_STORE_KINDS:
+            break;
     }
     return luna_error(LUNA_INTERNAL, "the store has no operation %d", (int)op->kind);
 }

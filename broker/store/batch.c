@@ -2,7 +2,9 @@
 
 #include "common/log.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static void set_result(luna_store_op *op, luna_err err)
 {
@@ -31,6 +33,13 @@ static bool written_before(const luna_engine *engine, const luna_batch_slot *slo
     return false;
 }
 
+static luna_err check_writable(luna_engine *engine)
+{
+    char why[300];
+    if (luna_health_good(&engine->health, why, sizeof why)) return LUNA_OK;
+    return luna_error(LUNA_IO, "the store is read-only: %s", why);
+}
+
 //  A known job is answered by luna_batch_apply; here it only must not be written.
 static luna_err write_payload(luna_engine *engine, luna_batch_slot *slot)
 {
@@ -40,47 +49,32 @@ static luna_err write_payload(luna_engine *engine, luna_batch_slot *slot)
     const luna_err err = luna_rows_state(&engine->db, &op->id, &state);
     if (err == LUNA_OK || written_before(engine, slot)) return LUNA_OK;
     if (err != LUNA_NOT_FOUND) return err;
-    char why[300];
-    if (!luna_health_good(&engine->health, why, sizeof why))
-        return luna_error(LUNA_IO, "the store is read-only: %s", why);
-    LUNA_TRY(luna_spool_write(&engine->spool, &op->id, op->in.put.body, &slot->fd));
+    LUNA_TRY(check_writable(engine));
+    luna_payload payload = {.id = op->id,
+                            .accepted_ms = op->in.put.job.info.accepted_ms,
+                            .body = op->in.put.body};
+    LUNA_TRY(luna_spool_write(&engine->spool, &payload, &slot->fd));
     slot->stage = LUNA_PUT_WRITTEN;
-    return LUNA_OK;
+    return luna_spool_publish(&engine->spool, &op->id);
+}
+
+static void close_payload(luna_batch_slot *slot)
+{
+    if (slot->fd >= 0) close(slot->fd);
+    slot->fd = -1;
 }
 
 static void drop_payload(luna_engine *engine, luna_batch_slot *slot)
 {
     char name[LUNA_ID_TEXT_BYTES];
+    close_payload(slot);
     slot->stage = LUNA_PUT_REFUSED;
+    engine->removed = true;
     if (luna_spool_remove(&engine->spool, &slot->op->id) == LUNA_OK) return;
     luna_id_text(&slot->op->id, name);
     luna_log(LUNA_LOG_WARNING, "spool.leftover",
              "job=%s error=\"%s\" next=\"a pending job at the next start\"", name,
              luna_error_text());
-}
-
-//  All write-backs have been started by now, so the syncs overlap on the device.
-static void finish_payload(luna_engine *engine, luna_batch_slot *slot)
-{
-    const luna_id *id = &slot->op->id;
-    luna_err err = luna_spool_finish(&engine->spool, id, slot->fd);
-    err = luna_health_judge(&engine->health, err);
-    if (err == LUNA_OK) err = luna_spool_publish(&engine->spool, id);
-    slot->stage = err == LUNA_OK ? LUNA_PUT_READY : LUNA_PUT_REFUSED;
-    set_result(slot->op, err);
-}
-
-static void sync_names(luna_engine *engine)
-{
-    const luna_err err =
-        luna_health_judge(&engine->health, luna_spool_sync(&engine->spool));
-    if (err == LUNA_OK) return;
-    for (size_t i = 0; i < engine->count; i++)
-        if (engine->slots[i].stage == LUNA_PUT_READY)
-            set_result(engine->slots[i].op, err);
-    for (size_t i = 0; i < engine->count; i++)
-        if (engine->slots[i].stage == LUNA_PUT_READY)
-            drop_payload(engine, &engine->slots[i]);
 }
 
 static void write_payloads(luna_engine *engine)
@@ -89,21 +83,52 @@ static void write_payloads(luna_engine *engine)
         luna_batch_slot *slot = &engine->slots[i];
         if (slot->op->kind != LUNA_STORE_PUT) continue;
         const luna_err err = write_payload(engine, slot);
-        if (err != LUNA_OK) slot->stage = LUNA_PUT_REFUSED;
         set_result(slot->op, err);
+        if (err == LUNA_OK) continue;
+        close_payload(slot);
+        slot->stage = LUNA_PUT_REFUSED;
     }
 }
 
-static void store_payloads(luna_engine *engine)
+//  ---- their syncs -------------------------------------------------------------------
+
+static luna_err result_of(const luna_engine *engine, const luna_sync *item)
 {
-    bool any = false;
-    write_payloads(engine);
+    if (item->code == 0) return LUNA_OK;
+    errno = item->code;
+    return luna_error_errno(LUNA_IO, "cannot sync %s in %s/ready",
+                            item->folder ? "the names" : "a payload", engine->spool.dir);
+}
+
+//  The payload's own result, or else that of the folder.
+static void finish_payload(luna_engine *engine, luna_batch_slot *slot,
+                           const luna_sync *file, const luna_sync *folder)
+{
+    luna_err err = result_of(engine, file);
+    if (err == LUNA_OK) err = result_of(engine, folder);
+    err = luna_health_judge(&engine->health, err);
+    set_result(slot->op, err);
+    close_payload(slot);
+    slot->stage = LUNA_PUT_READY;
+    engine->unsynced_bytes += slot->op->in.put.body.len;
+    if (err != LUNA_OK) drop_payload(engine, slot);
+}
+
+static void sync_payloads(luna_engine *engine)
+{
+    luna_sync items[LUNA_BATCH_MAX + 1];
+    luna_batch_slot *slots[LUNA_BATCH_MAX];
+    size_t count = 0;
     for (size_t i = 0; i < engine->count; i++) {
         if (engine->slots[i].stage != LUNA_PUT_WRITTEN) continue;
-        finish_payload(engine, &engine->slots[i]);
-        any |= engine->slots[i].stage == LUNA_PUT_READY;
+        items[count] = (luna_sync){.fd = engine->slots[i].fd};
+        slots[count++] = &engine->slots[i];
     }
-    if (any) sync_names(engine);
+    if (count == 0) return;
+    items[count] = (luna_sync){.fd = engine->spool.ready, .folder = true};
+    luna_syncer_run(&engine->syncer, items, count + 1);
+    for (size_t i = 0; i < count; i++)
+        finish_payload(engine, slots[i], &items[i], &items[count]);
 }
 
 //  ---- rows ---------------------------------------------------------------------------
@@ -127,13 +152,46 @@ static luna_err apply_all(luna_engine *engine)
     return LUNA_OK;
 }
 
+//  A payload in ready/ is what its row can be made of again, so a row that is no more
+//  than that need not be durable itself.
+static luna_db_promise promise_of(const luna_store_op *op)
+{
+    switch (op->kind) {
+        case LUNA_STORE_GET:
+        case LUNA_STORE_LIST:
+        case LUNA_STORE_COUNTS:
+            return LUNA_DB_READ;
+        case LUNA_STORE_PUT:
+            return LUNA_DB_WRITE;
+        default:
+            return LUNA_DB_DURABLE;
+    }
+}
+
+static luna_db_promise promise_of_all(const luna_engine *engine)
+{
+    luna_db_promise most = LUNA_DB_READ;
+    for (size_t i = 0; i < engine->count; i++) {
+        const luna_db_promise one = promise_of(engine->slots[i].op);
+        if (one > most) most = one;
+    }
+    return most;
+}
+
+static luna_err commit(luna_engine *engine, luna_db_promise promise)
+{
+    LUNA_TRY(luna_health_judge(&engine->health, luna_db_commit(&engine->db)));
+    if (promise == LUNA_DB_DURABLE) engine->unsynced_bytes = 0;
+    return LUNA_OK;
+}
+
 //  All or nothing; the results stand only when this succeeds.
 static luna_err run_together(luna_engine *engine)
 {
-    LUNA_TRY(luna_db_begin(&engine->db));
+    const luna_db_promise promise = promise_of_all(engine);
+    LUNA_TRY(luna_db_begin(&engine->db, promise));
     const luna_err err = apply_all(engine);
-    if (err == LUNA_OK)
-        return luna_health_judge(&engine->health, luna_db_commit(&engine->db));
+    if (err == LUNA_OK) return commit(engine, promise);
     luna_db_rollback(&engine->db);
     return err;
 }
@@ -141,33 +199,39 @@ static luna_err run_together(luna_engine *engine)
 //  A payload that was written before the disk failed is not accepted after it.
 static luna_err refuse_put(luna_engine *engine, const luna_batch_slot *slot)
 {
-    char why[300];
-    if (slot->stage != LUNA_PUT_READY) return LUNA_OK;
-    if (luna_health_good(&engine->health, why, sizeof why)) return LUNA_OK;
-    return luna_error(LUNA_IO, "the store is read-only: %s", why);
+    return slot->stage == LUNA_PUT_READY ? check_writable(engine) : LUNA_OK;
 }
 
 static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
 {
     LUNA_TRY(refuse_put(engine, slot));
-    LUNA_TRY(luna_db_begin(&engine->db));
+    LUNA_TRY(luna_db_begin(&engine->db, promise_of(slot->op)));
     luna_err err = luna_batch_apply(engine, slot);
-    if (err == LUNA_OK)
-        return luna_health_judge(&engine->health, luna_db_commit(&engine->db));
+    if (err == LUNA_OK) return commit(engine, promise_of(slot->op));
     luna_db_rollback(&engine->db);
     return err;
 }
 
+static luna_err foreign_lock(const luna_engine *engine)
+{
+    return luna_error(LUNA_BUSY, "%s: another program holds its lock", engine->db.path);
+}
+
 //  One operation that fails, or needs more room than there is, must not fail its
-//  neighbours: each gets a transaction of its own.
+//  neighbours: each gets a transaction of its own. A foreign lock that was waited for
+//  once is not waited for again by each of them.
 static void store_rows(luna_engine *engine)
 {
-    if (engine->count > 1 && run_together(engine) == LUNA_OK) return;
-    for (size_t i = 0; i < engine->count; i++) {
+    const luna_err together = engine->count > 1 ? run_together(engine) : LUNA_NOT_FOUND;
+    const bool locked = together == LUNA_BUSY;
+    for (size_t i = 0; together != LUNA_OK && i < engine->count; i++) {
         luna_batch_slot *slot = &engine->slots[i];
         if (slot->stage == LUNA_PUT_REFUSED) continue;
         reset_result(slot->op);
-        set_result(slot->op, run_alone(engine, slot));
+        if (locked && promise_of(slot->op) != LUNA_DB_READ)
+            set_result(slot->op, foreign_lock(engine));
+        else
+            set_result(slot->op, run_alone(engine, slot));
     }
 }
 
@@ -184,6 +248,19 @@ static void clean_up(luna_engine *engine, luna_batch_slot *slot)
         luna_reaper_add(&engine->reaper, &op->id);
 }
 
+//  So that a job that was refused does not come back by a power loss.
+static void sync_removals(luna_engine *engine)
+{
+    if (!engine->removed) return;
+    engine->removed = false;
+    const luna_err err =
+        luna_health_judge(&engine->health, luna_spool_sync(&engine->spool));
+    if (err != LUNA_OK)
+        luna_log(LUNA_LOG_WARNING, "spool.leftover",
+                 "error=\"%s\" next=\"a refused job may be pending at the next start\"",
+                 luna_error_text());
+}
+
 void luna_batch_run(luna_engine *engine, luna_store_op *const *ops, size_t count)
 {
     engine->count = count;
@@ -191,7 +268,9 @@ void luna_batch_run(luna_engine *engine, luna_store_op *const *ops, size_t count
         engine->slots[i] = (luna_batch_slot){.op = ops[i], .fd = -1};
         reset_result(ops[i]);
     }
-    store_payloads(engine);
+    write_payloads(engine);
+    sync_payloads(engine);
     store_rows(engine);
     for (size_t i = 0; i < count; i++) clean_up(engine, &engine->slots[i]);
+    sync_removals(engine);
 }

@@ -1,4 +1,4 @@
-//  batch.h - executes operations that share one directory sync and one transaction
+//  batch.h - executes operations that share their syncs and one transaction
 
 #ifndef LUNA_BROKER_STORE_BATCH_H
 #define LUNA_BROKER_STORE_BATCH_H
@@ -6,14 +6,15 @@
 #include "broker/store/health.h"
 #include "broker/store/reaper.h"
 #include "broker/store/rows.h"
+#include "broker/store/syncer.h"
 
 #define LUNA_BATCH_MAX 64  //  operations
 
 //  Where the payload of a PUT stands.
 typedef enum luna_put_stage {
     LUNA_PUT_NONE,     //  not a PUT, or a repetition
-    LUNA_PUT_WRITTEN,  //  in tmp/, file descriptor open
-    LUNA_PUT_READY,    //  in ready/
+    LUNA_PUT_WRITTEN,  //  in ready/, file descriptor open, not durable
+    LUNA_PUT_READY,    //  in ready/ and durable
     LUNA_PUT_REFUSED   //  failed and gone; the operation has its result
 } luna_put_stage;
 
@@ -28,9 +29,14 @@ typedef struct luna_engine {
     luna_spool spool;
     luna_db db;
     luna_reaper reaper;
+    luna_syncer syncer;
     luna_health health;
     luna_batch_slot slots[LUNA_BATCH_MAX];
-    size_t count;  //  slots in use
+    size_t count;             //  slots in use
+    bool removed;             //  a payload of this batch was taken back
+    uint64_t unsynced_bytes;  //  of payloads whose row may not be durable
+    size_t log_step;          //  pages of the log between two checkpoints
+    size_t log_mark;          //  the log's length at the next
 } luna_engine;
 
 //  Executes `count` operations, at most LUNA_BATCH_MAX, and sets their results. A

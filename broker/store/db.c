@@ -3,9 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 //  What another program (a backup, an sqlite3 shell) may hold the lock for.
-#define LOCK_WAIT_MS 5000
+#define LOCK_WAIT_MS 1000
 
 //  ---- errors ----------------------------------------------------------------------
 
@@ -31,7 +32,7 @@ static luna_err code_of(int problem)
     }
 }
 
-static luna_err fail(const luna_db *db, int problem)
+luna_err luna_db_fail(const luna_db *db, int problem)
 {
     const luna_err err = code_of(problem);
     const int kind = problem & 0xff;
@@ -49,24 +50,28 @@ static luna_err fail(const luna_db *db, int problem)
 static luna_err run_sql(luna_db *db, const char *sql)
 {
     const int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
-    return rc == SQLITE_OK ? LUNA_OK : fail(db, sqlite3_extended_errcode(db->handle));
+    return rc == SQLITE_OK ? LUNA_OK
+                           : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
 }
 
 //  ---- open and close ---------------------------------------------------------------
 
-//  The first column of the first row of a PRAGMA, as text.
+//  The first column of the first row, as text. Run to its end: what a PRAGMA changes is
+//  committed after its row, and may fail then.
 static luna_err ask(luna_db *db, const char *sql, char *out, size_t room)
 {
     sqlite3_stmt *statement = NULL;
     if (sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL) != SQLITE_OK)
-        return fail(db, sqlite3_extended_errcode(db->handle));
-    const int rc = sqlite3_step(statement);
+        return luna_db_fail(db, sqlite3_extended_errcode(db->handle));
+    snprintf(out, room, "%s", "");
+    int rc = sqlite3_step(statement);
     const char *text =
         rc == SQLITE_ROW ? (const char *)sqlite3_column_text(statement, 0) : NULL;
-    snprintf(out, room, "%s", text ? text : "");
-    const luna_err err = rc == SQLITE_ROW || rc == SQLITE_DONE
+    if (text) snprintf(out, room, "%s", text);
+    while (rc == SQLITE_ROW) rc = sqlite3_step(statement);
+    const luna_err err = rc == SQLITE_DONE
                              ? LUNA_OK
-                             : fail(db, sqlite3_extended_errcode(db->handle));
+                             : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     sqlite3_finalize(statement);
     return err;
 }
@@ -80,23 +85,23 @@ static luna_err ask_int(luna_db *db, const char *sql, int *out)
 }
 
 //  Before anything is written, so that a foreign file stays as it is.
-static luna_err check_owner(luna_db *db, const luna_db_schema *schema, bool *empty)
+//  *version is 0 for an empty file.
+static luna_err check_owner(luna_db *db, const luna_db_schema *schema, int *version)
 {
-    int application, version, objects;
+    int application, objects;
     LUNA_TRY(ask_int(db, "PRAGMA application_id", &application));
-    LUNA_TRY(ask_int(db, "PRAGMA user_version", &version));
+    LUNA_TRY(ask_int(db, "PRAGMA user_version", version));
     LUNA_TRY(ask_int(db, "SELECT count(*) FROM sqlite_schema", &objects));
-    *empty = application == 0 && version == 0 && objects == 0;
-    if (*empty) return LUNA_OK;
+    if (application == 0 && *version == 0 && objects == 0) return LUNA_OK;
     if (application != schema->application_id)
         return luna_error(LUNA_UNSUPPORTED,
                           "%s is the database of another program; choose another folder",
                           db->path);
-    if (version == schema->version) return LUNA_OK;
+    if (*version > 0 && *version <= schema->version) return LUNA_OK;
     return luna_error(LUNA_UNSUPPORTED,
                       "%s has schema version %d, this broker knows %d; use the Luna that "
                       "wrote it or a newer one",
-                      db->path, version, schema->version);
+                      db->path, *version, schema->version);
 }
 
 static luna_err set_modes(luna_db *db)
@@ -113,16 +118,52 @@ static luna_err set_modes(luna_db *db)
                    "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF");
 }
 
-static luna_err create(luna_db *db, const luna_db_schema *schema)
+//  One transaction from `version` (0: empty) to the schema's.
+static luna_err bring_up(luna_db *db, const luna_db_schema *schema, int version)
 {
     char marks[96];
     snprintf(marks, sizeof marks, "PRAGMA application_id = %d; PRAGMA user_version = %d",
              schema->application_id, schema->version);
     LUNA_TRY(run_sql(db, "BEGIN IMMEDIATE"));
-    LUNA_TRY(run_sql(db, schema->create));
+    if (version == 0) LUNA_TRY(run_sql(db, schema->create));
+    for (int v = version; v > 0 && v < schema->version; v++)
+        LUNA_TRY(run_sql(db, schema->upgrades[v - 1]));
     LUNA_TRY(run_sql(db, marks));
     return luna_db_commit(db);
 }
+
+//  ---- luna_sum ----------------------------------------------------------------------
+
+static uint64_t add_value(uint64_t sum, sqlite3_value *value)
+{
+    const int type = sqlite3_value_type(value);
+    const sqlite3_int64 integer = sqlite3_value_int64(value);
+    const double real = sqlite3_value_double(value);
+    sum = XXH3_64bits_withSeed(&type, sizeof type, sum);
+    if (type == SQLITE_NULL) return sum;
+    if (type == SQLITE_INTEGER)
+        return XXH3_64bits_withSeed(&integer, sizeof integer, sum);
+    if (type == SQLITE_FLOAT) return XXH3_64bits_withSeed(&real, sizeof real, sum);
+    const void *data = sqlite3_value_blob(value);
+    return XXH3_64bits_withSeed(data, (size_t)sqlite3_value_bytes(value), sum);
+}
+
+static void sum_values(sqlite3_context *context, int count, sqlite3_value **values)
+{
+    uint64_t sum = (uint64_t)count;
+    for (int i = 0; i < count; i++) sum = add_value(sum, values[i]);
+    sqlite3_result_int64(context, sum ? (sqlite3_int64)sum : 1);
+}
+
+static luna_err add_functions(luna_db *db)
+{
+    const int flags = SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS;
+    const int rc = sqlite3_create_function_v2(db->handle, "luna_sum", -1, flags, NULL,
+                                              sum_values, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? LUNA_OK : luna_db_fail(db, rc);
+}
+
+//  ---- open and close, continued -------------------------------------------------------
 
 static luna_err prepare(luna_db *db, const luna_db_schema *schema)
 {
@@ -132,7 +173,7 @@ static luna_err prepare(luna_db *db, const luna_db_schema *schema)
     for (size_t i = 0; i < schema->count; i++)
         if (sqlite3_prepare_v3(db->handle, schema->sql[i], -1, SQLITE_PREPARE_PERSISTENT,
                                &db->statements[i], NULL) != SQLITE_OK)
-            return fail(db, sqlite3_extended_errcode(db->handle));
+            return luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     return LUNA_OK;
 }
 
@@ -140,23 +181,26 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
 {
     const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     const int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
-    if (rc != SQLITE_OK) return fail(db, rc);
+    if (rc != SQLITE_OK) return luna_db_fail(db, rc);
     sqlite3_extended_result_codes(db->handle, 1);
     sqlite3_busy_timeout(db->handle, LOCK_WAIT_MS);
-    bool empty;
-    LUNA_TRY(check_owner(db, schema, &empty));
+    int version;
+    LUNA_TRY(check_owner(db, schema, &version));
     LUNA_TRY(set_modes(db));
-    if (empty) LUNA_TRY(create(db, schema));
+    LUNA_TRY(add_functions(db));
+    if (version != schema->version) LUNA_TRY(bring_up(db, schema, version));
     return prepare(db, schema);
 }
 
-luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schema)
+luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schema,
+                      size_t log_bytes)
 {
-    *db = (luna_db){0};
+    *db = (luna_db){.promise = LUNA_DB_DURABLE};
     if (strlen(path) >= sizeof db->path)
         return luna_error(LUNA_TOO_LARGE, "the path %.60s... is too long", path);
     memcpy(db->path, path, strlen(path) + 1);
-    const luna_err err = open_checked(db, schema);
+    luna_err err = open_checked(db, schema);
+    if (err == LUNA_OK) err = luna_db_log_start(db, log_bytes);
     if (err != LUNA_OK) luna_db_close(db);
     return err;
 }
@@ -165,20 +209,37 @@ void luna_db_close(luna_db *db)
 {
     for (size_t i = 0; i < db->count; i++) sqlite3_finalize(db->statements[i]);
     free(db->statements);
+    luna_db_log_stop(db);
     sqlite3_close(db->handle);
     *db = (luna_db){0};
 }
 
 //  ---- transactions -----------------------------------------------------------------
 
-luna_err luna_db_begin(luna_db *db)
+//  The log is one file: a sync of it takes every transaction before along.
+static luna_err set_promise(luna_db *db, luna_db_promise promise)
 {
-    return run_sql(db, "BEGIN");
+    if (promise == LUNA_DB_READ || promise == db->promise) return LUNA_OK;
+    LUNA_TRY(run_sql(db, promise == LUNA_DB_WRITE ? "PRAGMA synchronous = NORMAL"
+                                                  : "PRAGMA synchronous = FULL"));
+    db->promise = promise;
+    return LUNA_OK;
+}
+
+luna_err luna_db_begin(luna_db *db, luna_db_promise promise)
+{
+    LUNA_TRY(set_promise(db, promise));
+    LUNA_TRY(run_sql(db, promise == LUNA_DB_READ ? "BEGIN" : "BEGIN IMMEDIATE"));
+    if (!db->torn || promise != LUNA_DB_DURABLE) return LUNA_OK;
+    const luna_err err = luna_db_log_mend(db);
+    if (err != LUNA_OK) luna_db_rollback(db);
+    return err;
 }
 
 luna_err luna_db_commit(luna_db *db)
 {
     const luna_err err = run_sql(db, "COMMIT");
+    if (err == LUNA_IO) db->torn = true;
     if (err != LUNA_OK) luna_db_rollback(db);
     return err;
 }
@@ -228,10 +289,10 @@ void luna_query_id(luna_query *query, const luna_id *value)
 
 luna_err luna_query_step(luna_query *query, bool *row)
 {
-    if (query->problem != SQLITE_OK) return fail(query->db, query->problem);
+    if (query->problem != SQLITE_OK) return luna_db_fail(query->db, query->problem);
     const int rc = sqlite3_step(query->statement);
     *row = rc == SQLITE_ROW;
-    return rc == SQLITE_ROW || rc == SQLITE_DONE ? LUNA_OK : fail(query->db, rc);
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? LUNA_OK : luna_db_fail(query->db, rc);
 }
 
 luna_err luna_query_run(luna_query *query, uint64_t *changed)

@@ -17,6 +17,15 @@ static int allocate(int fd, off_t bytes)
     return code == 0 ? 0 : -1;
 }
 
+//  Where the call is not to be had, sync_data does it all.
+static int settle(int fd)
+{
+    const unsigned how =
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    if (sync_file_range(fd, 0, 0, how) == 0) return 0;
+    return errno == EIO || errno == ENOSPC || errno == EDQUOT ? -1 : 0;
+}
+
 static int free_bytes(const char *path, uint64_t *out)
 {
     struct statvfs info;
@@ -28,6 +37,7 @@ static int free_bytes(const char *path, uint64_t *out)
 const luna_files luna_files_system = {
     .allocate = allocate,
     .write = write,
+    .settle = settle,
     .sync_data = fdatasync,
     .sync_dir = fsync,
     .rename = rename,

@@ -14,6 +14,8 @@
 typedef struct luna_files {
     int (*allocate)(int fd, off_t bytes);  //  blocks for them, so no write lacks room
     ssize_t (*write)(int fd, const void *data, size_t len);
+    int (*settle)(int fd);     //  waits until what was written has reached the disk; its
+                               //  blocks and the disk's cache are left to sync_data
     int (*sync_data)(int fd);  //  fdatasync
     int (*sync_dir)(int fd);   //  fsync of a folder
     int (*rename)(const char *from, const char *to);

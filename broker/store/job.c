@@ -3,13 +3,19 @@
 #include "broker/store/store.h"
 #include "proto/job.h"
 
+static uint64_t sum_of(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
 luna_store_job luna_store_job_new(const luna_msg_job *job, size_t body_bytes,
                                   uint64_t accepted_ms)
 {
-    return (luna_store_job){
+    luna_store_job out = {
         .state = LUNA_JOB_PENDING,
         .client = job->client,
         .prompt_id = job->prompt_id,
+        .content = luna_job_content(job),
         .info = {.id = job->id,
                  .state = luna_text_of(luna_job_state_name(LUNA_JOB_PENDING)),
                  .priority = job->priority,
@@ -19,6 +25,10 @@ luna_store_job luna_store_job_new(const luna_msg_job *job, size_t body_bytes,
                  .accepted_ms = accepted_ms,
                  .vae = job->vae},
     };
+    if (job->deadline_ms) out.info.deadline_ms = sum_of(accepted_ms, job->deadline_ms);
+    for (size_t i = 0; i < job->inputs.count && i < LUNA_MAX_INPUTS; i++)
+        out.batches[i] = (uint32_t)job->inputs.items[i].shape.at[0];
+    return out;
 }
 
 void luna_store_jobs_free(luna_store_jobs *jobs)

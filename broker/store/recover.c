@@ -61,8 +61,8 @@ static luna_err check_active(const recovery *r)
 typedef struct orphan {
     char *file;
     luna_packet *packet;
+    luna_payload payload;
     luna_msg_job message;
-    size_t body_bytes;
 } orphan;
 
 static void orphan_close(orphan *o)
@@ -84,12 +84,10 @@ static luna_err orphan_read(orphan *o, const luna_id *id)
 //  Any error says that the payload cannot become a job.
 static luna_err orphan_open(const recovery *r, const luna_id *id, orphan *o)
 {
-    luna_payload payload;
     char *file;
-    LUNA_TRY(luna_spool_read(r->spool, id, &file, &payload));
+    LUNA_TRY(luna_spool_read(r->spool, id, &file, &o->payload));
     o->file = file;
-    LUNA_TRY(luna_packet_open(payload.body.data, payload.body.len, &o->packet));
-    o->body_bytes = payload.body.len;
+    LUNA_TRY(luna_packet_open(o->payload.body.data, o->payload.body.len, &o->packet));
     return orphan_read(o, id);
 }
 
@@ -101,8 +99,9 @@ static luna_err rebuild(const recovery *r, const luna_id *id, bool *sound)
     *sound = err == LUNA_OK;
     if (err == LUNA_OK) {
         const luna_store_job job =
-            luna_store_job_new(&o.message, o.body_bytes, r->now_ms);
-        err = luna_rows_insert(r->db, &job);
+            luna_store_job_new(&o.message, o.payload.body.len, o.payload.accepted_ms);
+        err = luna_spool_sync_file(r->spool, id);
+        if (err == LUNA_OK) err = luna_rows_insert(r->db, &job);
     } else if (err != LUNA_NO_MEMORY) {
         err = LUNA_OK;
     }
@@ -173,7 +172,8 @@ static luna_err check_files(const recovery *r)
 
 //  ---- all of it -------------------------------------------------------------------
 
-//  A name found here may not be durable yet: it must be before its row is.
+//  A name found here may not be durable yet: it must be before its row is. The bytes of
+//  those without a row were synced by rebuild.
 static luna_err recover(const recovery *r)
 {
     LUNA_TRY(check_active(r));
@@ -184,7 +184,7 @@ static luna_err recover(const recovery *r)
 luna_err luna_recover(luna_spool *spool, luna_db *db)
 {
     const recovery r = {.spool = spool, .db = db, .now_ms = (uint64_t)luna_wall_ms()};
-    LUNA_TRY(luna_db_begin(db));
+    LUNA_TRY(luna_db_begin(db, LUNA_DB_DURABLE));
     const luna_err err = recover(&r);
     if (err == LUNA_OK) return luna_db_commit(db);
     luna_db_rollback(db);

@@ -2,7 +2,9 @@
 //
 //  Functions change rows inside the caller's transaction (luna_db_begin). Errors are
 //  those of luna_db plus the ones named. Checks come before changes, so an error
-//  other than those of luna_db has changed nothing.
+//  other than those of luna_db has changed nothing. A row that is damaged (its
+//  checksum, a state or number that cannot be) is LUNA_IO where it is asked for by its
+//  id, and left out of lists with one line in the log.
 
 #ifndef LUNA_BROKER_STORE_ROWS_H
 #define LUNA_BROKER_STORE_ROWS_H
@@ -10,10 +12,21 @@
 #include "broker/store/db.h"
 #include "broker/store/store.h"
 
-//  Opens STATE/luna.db and makes the tables in a new one.
-LUNA_MUST_USE luna_err luna_rows_open(luna_db *db, const char *path);
+//  Opens STATE/luna.db, makes the tables in a new one and brings older ones up to
+//  date. `log_bytes` and errors as luna_db_open.
+LUNA_MUST_USE luna_err luna_rows_open(luna_db *db, const char *path, size_t log_bytes);
+
+//  What checks need of a job.
+typedef struct luna_rows_head {
+    luna_job_state state;
+    uint32_t batches[LUNA_MAX_INPUTS];  //  as in luna_store_job
+} luna_rows_head;
 
 //  LUNA_NOT_FOUND, with a sentence naming the id.
+LUNA_MUST_USE luna_err luna_rows_read_head(luna_db *db, const luna_id *id,
+                                           luna_rows_head *out);
+
+//  The state alone.
 LUNA_MUST_USE luna_err luna_rows_state(luna_db *db, const luna_id *id,
                                        luna_job_state *out);
 
@@ -25,12 +38,13 @@ LUNA_MUST_USE luna_err luna_rows_get(luna_db *db, const luna_id *id,
 LUNA_MUST_USE luna_err luna_rows_list(luna_db *db, const luna_store_list *want,
                                       luna_store_jobs *out);
 
-//  Active jobs with files: most urgent, then oldest accepted, then id.
+//  Active jobs with files: oldest accepted, then id.
 LUNA_MUST_USE luna_err luna_rows_active(luna_db *db, luna_store_jobs *out);
 
 LUNA_MUST_USE luna_err luna_rows_counts(luna_db *db, uint64_t counts[LUNA_JOB_STATES]);
 
-//  A pending job. The id must not be known.
+//  A pending job with the attempts, deadline and place that it says. The id must not
+//  be known.
 LUNA_MUST_USE luna_err luna_rows_insert(luna_db *db, const luna_store_job *job);
 
 //  As the operations of store.h. `state` is set also with LUNA_EXISTS.
@@ -45,6 +59,14 @@ LUNA_MUST_USE luna_err luna_rows_finish(luna_db *db, const luna_id *id,
 LUNA_MUST_USE luna_err luna_rows_requeue(luna_db *db, const luna_id *id,
                                          const luna_store_requeue *requeue,
                                          luna_job_state *state);
+LUNA_MUST_USE luna_err luna_rows_prioritise(luna_db *db, const luna_id *id,
+                                            const luna_store_prioritise *to,
+                                            luna_job_state *state);
+
+//  Whether the queue is paused.
+#define LUNA_SETTING_PAUSED "paused"
+LUNA_MUST_USE luna_err luna_rows_pause(luna_db *db, bool paused);
+LUNA_MUST_USE luna_err luna_rows_paused(luna_db *db, bool *out);
 
 //  The state must be failed already: the caller has checked.
 LUNA_MUST_USE luna_err luna_rows_retry(luna_db *db, const luna_id *id);

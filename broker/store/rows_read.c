@@ -2,7 +2,9 @@
 
 #include "broker/store/rows.h"
 #include "broker/store/rows_sql.h"
+#include "common/log.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 //  ---- lists that grow in an arena -------------------------------------------------
@@ -29,6 +31,35 @@ static luna_err add_item(luna_store_jobs *jobs, luna_store_job **out)
 
 //  ---- rows to structs -------------------------------------------------------------
 
+//  Columns in the order of JOB_COLUMNS.
+enum {
+    AT_ID,
+    AT_STATE,
+    AT_CLIENT,
+    AT_PROMPT_ID,
+    AT_NUMBERS,  //  ten of them
+    AT_VAE = AT_NUMBERS + 10,
+    AT_DECODER,
+    AT_ERROR,
+    AT_DETAIL,
+    AT_BATCHES,
+    AT_CONTENT,
+    AT_DEADLINE,
+    AT_NEXT,
+    AT_SOUND,
+    AT_IMAGES_DONE
+};
+
+//  Beyond what any clock or counter of ours reaches.
+#define IMPOSSIBLE ((uint64_t)1 << 53)
+
+static luna_err damaged(const luna_id *id, const char *what)
+{
+    char text[LUNA_ID_TEXT_BYTES];
+    luna_id_text(id, text);
+    return luna_error(LUNA_IO, "the row of job %s is damaged: %s", text, what);
+}
+
 static luna_err read_state(const luna_query *query, int column, luna_job_state *out)
 {
     const char *text = (const char *)sqlite3_column_text(query->statement, column);
@@ -38,50 +69,104 @@ static luna_err read_state(const luna_query *query, int column, luna_job_state *
                : LUNA_OK;
 }
 
-static void read_numbers(const luna_query *query, luna_msg_job_info *info)
+//  False for anything but "N N ..." with 1 to LUNA_MAX_INPUTS numbers of a batch.
+static bool parse_batches(const char *text, uint32_t out[LUNA_MAX_INPUTS])
+{
+    for (size_t i = 0; i < LUNA_MAX_INPUTS; i++) {
+        char *end;
+        const unsigned long n = strtoul(text, &end, 10);
+        if (end == text || n == 0 || n > LUNA_MAX_BATCH) return false;
+        out[i] = (uint32_t)n;
+        if (*end == '\0') return true;
+        if (*end != ' ') return false;
+        text = end + 1;
+    }
+    return false;
+}
+
+//  An absent text: not known.
+static bool read_batches(const luna_query *query, int column,
+                         uint32_t out[LUNA_MAX_INPUTS])
+{
+    memset(out, 0, LUNA_MAX_INPUTS * sizeof out[0]);
+    const char *text = (const char *)sqlite3_column_text(query->statement, column);
+    return !text || parse_batches(text, out);
+}
+
+static bool read_numbers(const luna_query *query, luna_msg_job_info *info)
 {
     uint64_t *const to[] = {&info->priority,   &info->images,      &info->bytes,
                             &info->attempts,   &info->lost,        &info->refused,
                             &info->created_ms, &info->accepted_ms, &info->started_ms,
                             &info->finished_ms};
-    for (int i = 0; i < (int)(sizeof to / sizeof to[0]); i++)
-        *to[i] = luna_query_as_uint(query, 4 + i);
-    info->images_done = luna_query_as_uint(query, 18);
+    bool possible = true;
+    for (int i = 0; i < (int)(sizeof to / sizeof to[0]); i++) {
+        *to[i] = luna_query_as_uint(query, AT_NUMBERS + i);
+        if (to[i] != &info->created_ms) possible &= *to[i] < IMPOSSIBLE;
+    }
+    return possible && info->priority <= LUNA_PRIORITY_MAX &&
+           info->images <= LUNA_MAX_INPUTS * LUNA_MAX_BATCH;
 }
 
-//  Columns in the order of JOB_COLUMNS.
+static luna_err read_values(const luna_query *query, luna_store_job *out)
+{
+    luna_msg_job_info *info = &out->info;
+    info->id = luna_query_as_id(query, AT_ID);
+    if (!luna_query_as_uint(query, AT_SOUND))
+        return damaged(&info->id, "its checksum is wrong");
+    const luna_err err = read_state(query, AT_STATE, &out->state);
+    if (err == LUNA_NO_MEMORY) return err;
+    if (err != LUNA_OK) return damaged(&info->id, "its state is no state");
+    if (luna_id_is_nil(&info->id)) return damaged(&info->id, "its id is no id");
+    if (!read_numbers(query, info)) return damaged(&info->id, "a number is impossible");
+    if (!read_batches(query, AT_BATCHES, out->batches))
+        return damaged(&info->id, "its batches are impossible");
+    info->state = luna_text_of(luna_job_state_name(out->state));
+    out->client = luna_query_as_id(query, AT_CLIENT);
+    out->content = luna_query_as_uint(query, AT_CONTENT);
+    out->next_ms = luna_query_as_uint(query, AT_NEXT);
+    info->next = out->next_ms != 0;
+    info->deadline_ms = luna_query_as_uint(query, AT_DEADLINE);
+    info->images_done = luna_query_as_uint(query, AT_IMAGES_DONE);
+    return LUNA_OK;
+}
+
 static luna_err read_job(const luna_query *query, luna_arena *arena, luna_store_job *out)
 {
     luna_msg_job_info *info = &out->info;
-    LUNA_TRY(read_state(query, 1, &out->state));
-    info->id = luna_query_as_id(query, 0);
-    info->state = luna_text_of(luna_job_state_name(out->state));
-    out->client = luna_query_as_id(query, 2);
-    read_numbers(query, info);
-    LUNA_TRY(luna_query_as_text(query, 3, arena, &out->prompt_id));
-    LUNA_TRY(luna_query_as_text(query, 14, arena, &info->vae));
-    LUNA_TRY(luna_query_as_text(query, 15, arena, &info->decoder));
-    LUNA_TRY(luna_query_as_text(query, 16, arena, &info->error));
-    return luna_query_as_text(query, 17, arena, &info->detail);
+    LUNA_TRY(read_values(query, out));
+    LUNA_TRY(luna_query_as_text(query, AT_PROMPT_ID, arena, &out->prompt_id));
+    LUNA_TRY(luna_query_as_text(query, AT_VAE, arena, &info->vae));
+    LUNA_TRY(luna_query_as_text(query, AT_DECODER, arena, &info->decoder));
+    LUNA_TRY(luna_query_as_text(query, AT_ERROR, arena, &info->error));
+    return luna_query_as_text(query, AT_DETAIL, arena, &info->detail);
 }
 
+//  Columns in the order of IMAGE_VALUES, then whether they are sound.
 static luna_err read_image(const luna_query *query, luna_arena *arena,
                            luna_msg_image *out)
 {
-    out->input = luna_query_as_uint(query, 0);
-    out->index = luna_query_as_uint(query, 1);
-    out->bytes = luna_query_as_uint(query, 3);
-    out->width = luna_query_as_uint(query, 5);
-    out->height = luna_query_as_uint(query, 6);
-    out->decode_ms = luna_query_as_real(query, 7);
-    out->encode_ms = luna_query_as_real(query, 8);
-    out->write_ms = luna_query_as_real(query, 9);
-    LUNA_TRY(luna_query_as_text(query, 2, arena, &out->path));
-    return luna_query_as_text(query, 4, arena, &out->sha256);
+    out->input = luna_query_as_uint(query, 1);
+    out->index = luna_query_as_uint(query, 2);
+    out->bytes = luna_query_as_uint(query, 4);
+    out->width = luna_query_as_uint(query, 6);
+    out->height = luna_query_as_uint(query, 7);
+    out->decode_ms = luna_query_as_real(query, 8);
+    out->encode_ms = luna_query_as_real(query, 9);
+    out->write_ms = luna_query_as_real(query, 10);
+    LUNA_TRY(luna_query_as_text(query, 3, arena, &out->path));
+    return luna_query_as_text(query, 5, arena, &out->sha256);
 }
 
-//  Every row of a query over JOB_COLUMNS.
-static luna_err read_jobs(luna_query *query, luna_store_jobs *out)
+static void report(const char *next)
+{
+    luna_log(LUNA_LOG_ERROR, "row.damaged", "error=\"%s\" next=\"%s\"", luna_error_text(),
+             next);
+}
+
+//  Every row of a query over JOB_COLUMNS that is sound; the others are counted in
+//  *bad, and luna_error_text() is about the last of them.
+static luna_err read_jobs(luna_query *query, luna_store_jobs *out, size_t *bad)
 {
     for (;;) {
         bool row;
@@ -89,36 +174,49 @@ static luna_err read_jobs(luna_query *query, luna_store_jobs *out)
         LUNA_TRY(luna_query_step(query, &row));
         if (!row) return LUNA_OK;
         LUNA_TRY(add_item(out, &job));
-        LUNA_TRY(read_job(query, &out->arena, job));
+        const luna_err err = read_job(query, &out->arena, job);
+        if (err == LUNA_OK) continue;
+        out->count--;
+        if (err != LUNA_IO) return err;
+        (*bad)++;
+        report("left out");
     }
 }
 
+//  The sound ones of `room` rows; *count of them.
 static luna_err read_images(luna_query *query, luna_arena *arena, luna_msg_image *to,
-                            size_t count)
+                            size_t room, size_t *count)
 {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < room; i++) {
         bool row;
         LUNA_TRY(luna_query_step(query, &row));
-        if (!row) return luna_error(LUNA_INTERNAL, "a job has fewer images than counted");
-        LUNA_TRY(read_image(query, arena, &to[i]));
+        if (!row) return LUNA_OK;
+        LUNA_TRY(read_image(query, arena, &to[*count]));
+        *count += luna_query_as_uint(query, 11) != 0;
     }
     return LUNA_OK;
 }
 
-//  info.images_done, which read_job has set, is the number of rows.
+//  info.images_done, which read_job has set, is the number of rows. An image whose row
+//  is damaged counts as not saved: a decoder finds its file and does not make it again.
 static luna_err read_files(luna_db *db, luna_store_job *job, luna_arena *arena)
 {
-    const size_t count = (size_t)job->info.images_done;
-    if (count == 0) return LUNA_OK;
-    luna_msg_image *items = luna_arena_alloc(arena, count, sizeof *items);
+    const size_t rows = (size_t)job->info.images_done;
+    size_t count = 0;
+    if (rows == 0) return LUNA_OK;
+    luna_msg_image *items = luna_arena_alloc(arena, rows, sizeof *items);
     if (!items) return luna_error(LUNA_NO_MEMORY, "no memory for a job's images");
     luna_query query = luna_query_start(db, LUNA_SQL_FILES);
     luna_query_id(&query, &job->info.id);
-    const luna_err err = read_images(&query, arena, items, count);
+    const luna_err err = read_images(&query, arena, items, rows, &count);
     luna_query_end(&query);
+    LUNA_TRY(err);
     job->info.files.items = items;
-    job->info.files.count = err == LUNA_OK ? count : 0;
-    return err;
+    job->info.files.count = job->info.images_done = count;
+    if (count == rows) return LUNA_OK;
+    (void)damaged(&job->info.id, "one of its images");
+    report("the image counts as not saved");
+    return LUNA_OK;
 }
 
 //  ---- questions ----------------------------------------------------------------------
@@ -130,50 +228,83 @@ static luna_err not_found(const luna_id *id)
     return luna_error(LUNA_NOT_FOUND, "there is no job %s", text);
 }
 
-luna_err luna_rows_state(luna_db *db, const luna_id *id, luna_job_state *out)
+static luna_err read_head(const luna_query *query, const luna_id *id, luna_rows_head *out)
+{
+    const luna_err err = read_state(query, 0, &out->state);
+    if (err == LUNA_NO_MEMORY) return err;
+    if (err != LUNA_OK || !read_batches(query, 1, out->batches) ||
+        !luna_query_as_uint(query, 2))
+        return damaged(id, "its checksum, state or batches");
+    return LUNA_OK;
+}
+
+luna_err luna_rows_read_head(luna_db *db, const luna_id *id, luna_rows_head *out)
 {
     bool row;
-    luna_query query = luna_query_start(db, LUNA_SQL_STATE);
+    luna_query query = luna_query_start(db, LUNA_SQL_HEAD);
     luna_query_id(&query, id);
     luna_err err = luna_query_step(&query, &row);
-    if (err == LUNA_OK) err = row ? read_state(&query, 0, out) : not_found(id);
+    if (err == LUNA_OK) err = row ? read_head(&query, id, out) : not_found(id);
     luna_query_end(&query);
     return err;
 }
 
+luna_err luna_rows_state(luna_db *db, const luna_id *id, luna_job_state *out)
+{
+    luna_rows_head head;
+    LUNA_TRY(luna_rows_read_head(db, id, &head));
+    *out = head.state;
+    return LUNA_OK;
+}
+
 luna_err luna_rows_get(luna_db *db, const luna_id *id, luna_store_jobs *out)
 {
+    size_t bad = 0;
     const size_t before = out->count;
     luna_query query = luna_query_start(db, LUNA_SQL_GET);
     luna_query_id(&query, id);
-    const luna_err err = read_jobs(&query, out);
+    const luna_err err = read_jobs(&query, out, &bad);
     luna_query_end(&query);
     LUNA_TRY(err);
+    if (bad) return LUNA_IO;
     if (out->count == before) return not_found(id);
     return read_files(db, &out->items[before], &out->arena);
 }
 
 luna_err luna_rows_list(luna_db *db, const luna_store_list *want, luna_store_jobs *out)
 {
+    size_t bad = 0;
     const bool any = want->state >= LUNA_JOB_STATES;
     const uint64_t limit = want->limit < INT64_MAX ? want->limit : INT64_MAX;
     luna_query query = luna_query_start(db, any ? LUNA_SQL_LIST : LUNA_SQL_LIST_STATE);
     if (!any) luna_query_text(&query, luna_text_of(luna_job_state_name(want->state)));
     luna_query_uint(&query, limit);
-    const luna_err err = read_jobs(&query, out);
+    const luna_err err = read_jobs(&query, out, &bad);
     luna_query_end(&query);
     return err;
 }
 
 luna_err luna_rows_active(luna_db *db, luna_store_jobs *out)
 {
+    size_t bad = 0;
     luna_query query = luna_query_start(db, LUNA_SQL_ACTIVE);
-    const luna_err err = read_jobs(&query, out);
+    const luna_err err = read_jobs(&query, out, &bad);
     luna_query_end(&query);
     LUNA_TRY(err);
     for (size_t i = 0; i < out->count; i++)
         LUNA_TRY(read_files(db, &out->items[i], &out->arena));
     return LUNA_OK;
+}
+
+luna_err luna_rows_paused(luna_db *db, bool *out)
+{
+    bool row;
+    luna_query query = luna_query_start(db, LUNA_SQL_SETTING);
+    luna_query_text(&query, luna_text_of(LUNA_SETTING_PAUSED));
+    const luna_err err = luna_query_step(&query, &row);
+    *out = err == LUNA_OK && row && luna_query_as_uint(&query, 0) != 0;
+    luna_query_end(&query);
+    return err;
 }
 
 static luna_err read_counts(luna_query *query, uint64_t counts[LUNA_JOB_STATES])
@@ -183,8 +314,9 @@ static luna_err read_counts(luna_query *query, uint64_t counts[LUNA_JOB_STATES])
         luna_job_state state;
         LUNA_TRY(luna_query_step(query, &row));
         if (!row) return LUNA_OK;
-        LUNA_TRY(read_state(query, 0, &state));
-        counts[state] = luna_query_as_uint(query, 1);
+        const luna_err err = read_state(query, 0, &state);
+        if (err == LUNA_NO_MEMORY) return err;
+        if (err == LUNA_OK) counts[state] = luna_query_as_uint(query, 1);
     }
 }
 

@@ -1,10 +1,10 @@
-//  rows_sql.h - the statements of rows.c by number, for rows.c and rows_read.c only
+//  rows_sql.h - the statements of rows_schema.c by number, for the rows_*.c only
 
 #ifndef LUNA_BROKER_STORE_ROWS_SQL_H
 #define LUNA_BROKER_STORE_ROWS_SQL_H
 
 enum {
-    LUNA_SQL_STATE,
+    LUNA_SQL_HEAD,
     LUNA_SQL_GET,
     LUNA_SQL_LIST,
     LUNA_SQL_LIST_STATE,
@@ -17,8 +17,12 @@ enum {
     LUNA_SQL_IMAGE,
     LUNA_SQL_FINISH,
     LUNA_SQL_REQUEUE,
+    LUNA_SQL_PRIORITISE,
     LUNA_SQL_RETRY,
+    LUNA_SQL_SEAL,
     LUNA_SQL_DELETE,
+    LUNA_SQL_SETTING,
+    LUNA_SQL_SET,
     LUNA_SQL_COUNT
 };
 

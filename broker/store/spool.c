@@ -158,13 +158,14 @@ static luna_err write_body(const luna_spool *spool, int fd, luna_blob body)
     return LUNA_OK;
 }
 
-static luna_err fill(const luna_spool *spool, int fd, const luna_id *id, luna_blob body)
+static luna_err fill(const luna_spool *spool, int fd, luna_payload *payload)
 {
     uint8_t header[LUNA_PAYLOAD_HEADER_BYTES];
-    LUNA_TRY(allocate(spool, fd, sizeof header + (uint64_t)body.len));
-    luna_payload_header(id, body, header);
+    LUNA_TRY(allocate(spool, fd, sizeof header + (uint64_t)payload->body.len));
+    payload->hash = luna_payload_hash(payload->body);
+    luna_payload_header(payload, header);
     LUNA_TRY(write_all(spool, fd, header, sizeof header));
-    return write_body(spool, fd, body);
+    return write_body(spool, fd, payload->body);
 }
 
 //  The sentence of the failure that led here must survive.
@@ -174,30 +175,17 @@ static void drop(const luna_spool *spool, int fd, const char *path)
     (void)spool->files->unlink(path);
 }
 
-luna_err luna_spool_write(const luna_spool *spool, const luna_id *id, luna_blob body,
-                          int *out)
+luna_err luna_spool_write(const luna_spool *spool, luna_payload *payload, int *out)
 {
     char path[LUNA_SPOOL_PATH_BYTES];
-    LUNA_TRY(path_of_id(spool, "tmp", id, path));
-    LUNA_TRY(luna_spool_room(spool, LUNA_PAYLOAD_HEADER_BYTES + (uint64_t)body.len));
+    LUNA_TRY(path_of_id(spool, "tmp", &payload->id, path));
+    LUNA_TRY(
+        luna_spool_room(spool, LUNA_PAYLOAD_HEADER_BYTES + (uint64_t)payload->body.len));
     const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (fd < 0) return luna_error_errno(LUNA_CANT_CREATE, "cannot make %s", path);
-    const luna_err err = fill(spool, fd, id, body);
+    const luna_err err = fill(spool, fd, payload);
     if (err == LUNA_OK)
         *out = fd;
-    else
-        drop(spool, fd, path);
-    return err;
-}
-
-luna_err luna_spool_finish(const luna_spool *spool, const luna_id *id, int fd)
-{
-    char path[LUNA_SPOOL_PATH_BYTES];
-    luna_err err = path_of_id(spool, "tmp", id, path);
-    if (err == LUNA_OK && spool->files->sync_data(fd) != 0)
-        err = luna_error_errno(LUNA_IO, "cannot sync %s", path);
-    if (err == LUNA_OK)
-        close(fd);
     else
         drop(spool, fd, path);
     return err;
@@ -211,6 +199,19 @@ luna_err luna_spool_publish(const luna_spool *spool, const luna_id *id)
     if (spool->files->rename(from, to) == 0) return LUNA_OK;
     const luna_err err = luna_error_errno(LUNA_IO, "cannot rename %s to %s", from, to);
     drop(spool, -1, from);
+    return err;
+}
+
+luna_err luna_spool_sync_file(const luna_spool *spool, const luna_id *id)
+{
+    char path[LUNA_SPOOL_PATH_BYTES];
+    LUNA_TRY(path_of_id(spool, "ready", id, path));
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return luna_error_errno(LUNA_IO, "cannot read %s", path);
+    luna_err err = LUNA_OK;
+    if (spool->files->sync_data(fd) != 0)
+        err = luna_error_errno(LUNA_IO, "cannot sync %s", path);
+    close(fd);
     return err;
 }
 
@@ -285,6 +286,14 @@ static luna_err check_whole(const char *file, size_t len, const luna_id *id,
     return luna_payload_verify(out);
 }
 
+static uint64_t written_ms(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) != 0) return 0;
+    return (uint64_t)info.st_mtim.tv_sec * 1000 +
+           (uint64_t)info.st_mtim.tv_nsec / 1000000;
+}
+
 luna_err luna_spool_read(const luna_spool *spool, const luna_id *id, char **file,
                          luna_payload *out)
 {
@@ -294,6 +303,7 @@ luna_err luna_spool_read(const luna_spool *spool, const luna_id *id, char **file
     LUNA_TRY(missing(luna_file_read(path, SIZE_MAX - 1, file, &len)));
     const luna_err err = check_whole(*file, len, id, out);
     if (err != LUNA_OK) free(*file);
+    if (err == LUNA_OK && out->accepted_ms == 0) out->accepted_ms = written_ms(path);
     return err;
 }
 

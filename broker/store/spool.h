@@ -1,8 +1,10 @@
 //  spool.h - the payload files
 //
-//  A payload is written under tmp/, synced, and only then renamed into ready/; the
-//  name is durable once luna_spool_sync has returned. The space is allocated before
-//  the first byte, so that a full disk is found out early and for one job only.
+//  A payload is written under tmp/, renamed into ready/ and synced there, together with
+//  the folder: one commit of the file system's journal takes its blocks and its name.
+//  A file in ready/ may so be one whose bytes were lost; its header says what they were.
+//  The space is allocated before the first byte, so that a full disk is found out early
+//  and for one job only.
 
 #ifndef LUNA_BROKER_STORE_SPOOL_H
 #define LUNA_BROKER_STORE_SPOOL_H
@@ -31,19 +33,17 @@ LUNA_MUST_USE luna_err luna_spool_open(luna_spool *spool, const char *dir,
                                        uint64_t reserve_bytes, const luna_files *files);
 void luna_spool_close(luna_spool *spool);
 
-//  Writes header and body under tmp/ and starts the write-back; *fd is for
-//  luna_spool_finish. On failure the file is gone again: LUNA_NO_SPACE with the bytes
-//  needed and free, LUNA_CANT_CREATE, LUNA_IO.
-LUNA_MUST_USE luna_err luna_spool_write(const luna_spool *spool, const luna_id *id,
-                                        luna_blob body, int *fd);
+//  Writes header and body under tmp/ and starts the write-back; *fd is the caller's to
+//  sync and close, payload->hash is set. On failure the file is gone again:
+//  LUNA_NO_SPACE with the bytes needed and free, LUNA_CANT_CREATE, LUNA_IO.
+LUNA_MUST_USE luna_err luna_spool_write(const luna_spool *spool, luna_payload *payload,
+                                        int *fd);
 
-//  Syncs what luna_spool_write left. LUNA_IO, LUNA_NO_SPACE: the file is then closed
-//  and gone.
-LUNA_MUST_USE luna_err luna_spool_finish(const luna_spool *spool, const luna_id *id,
-                                         int fd);
-
-//  Gives a finished file its name in ready/. LUNA_IO: it is gone.
+//  Gives a written file its name in ready/; not durable yet. LUNA_IO: it is gone.
 LUNA_MUST_USE luna_err luna_spool_publish(const luna_spool *spool, const luna_id *id);
+
+//  Makes the bytes of ready/<id> durable, whoever has written them. LUNA_IO.
+LUNA_MUST_USE luna_err luna_spool_sync_file(const luna_spool *spool, const luna_id *id);
 
 //  Makes all names in ready/ durable, new and removed ones. LUNA_IO.
 LUNA_MUST_USE luna_err luna_spool_sync(const luna_spool *spool);
@@ -60,8 +60,9 @@ LUNA_MUST_USE luna_err luna_spool_path(const luna_spool *spool, const luna_id *i
 LUNA_MUST_USE luna_err luna_spool_check(const luna_spool *spool, const luna_id *id);
 
 //  Reads ready/<id> whole and checks all of it. *out borrows *file, which the caller
-//  frees. Not mapped: a disk that fails under a mapping would end the process. Errors
-//  as luna_spool_check, and LUNA_NO_MEMORY.
+//  frees. Not mapped: a disk that fails under a mapping would end the process. A header
+//  that does not say when the job was accepted gets the time the file was written.
+//  Errors as luna_spool_check, and LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_spool_read(const luna_spool *spool, const luna_id *id,
                                        char **file, luna_payload *out);
 

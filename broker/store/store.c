@@ -8,14 +8,18 @@
 #include "broker/store/batch.h"
 #include "broker/store/lock.h"
 #include "broker/store/recover.h"
+#include "broker/store/upkeep.h"
+#include "common/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BATCH_BYTES ((size_t)64 << 20)
+#define LOG_BYTES   ((size_t)8 << 20)
 
 typedef struct queue {
     luna_store_op *first;
@@ -26,8 +30,9 @@ struct luna_store {
     luna_engine engine;  //  the store thread's, but for health and spool's paths
     size_t batch_ops;
     size_t batch_bytes;
-    int lock;   //  of the state folder
-    int event;  //  readable while `done` may hold something
+    bool paused;  //  as it was at open
+    int lock;     //  of the state folder
+    int event;    //  readable while `done` may hold something
     pthread_t thread;
     pthread_mutex_t mutex;  //  for what follows
     pthread_cond_t changed;
@@ -100,21 +105,55 @@ static void give_back(luna_store *store, luna_store_op *const *ops, size_t count
     pthread_cond_broadcast(&store->changed);
 }
 
+static bool has_work(const luna_store *store)
+{
+    return store->waiting.first || store->stopping;
+}
+
+//  Waits for work at most this long, or without end; returns whether there is some.
+static bool wait_for_work(luna_store *store, int limit_ms)
+{
+    const int64_t due_ns = luna_now_ns() + (int64_t)limit_ms * 1000000;
+    const struct timespec due = {.tv_sec = due_ns / 1000000000,
+                                 .tv_nsec = due_ns % 1000000000};
+    int rc = 0;
+    while (!has_work(store) && rc == 0)
+        rc = limit_ms < 0 ? pthread_cond_wait(&store->changed, &store->mutex)
+                          : pthread_cond_timedwait(&store->changed, &store->mutex, &due);
+    return has_work(store);
+}
+
+//  The mutex is held on entry and on return.
+static void run_upkeep(luna_store *store)
+{
+    pthread_mutex_unlock(&store->mutex);
+    luna_upkeep_run(&store->engine);
+    pthread_mutex_lock(&store->mutex);
+}
+
+static void run_batch(luna_store *store, luna_store_op **ops, size_t count)
+{
+    store->busy = true;
+    pthread_mutex_unlock(&store->mutex);
+    luna_batch_run(&store->engine, ops, count);
+    pthread_mutex_lock(&store->mutex);
+    give_back(store, ops, count);
+}
+
 static void *work(void *argument)
 {
     luna_store *store = argument;
     luna_store_op *ops[LUNA_BATCH_MAX];
     pthread_mutex_lock(&store->mutex);
     for (;;) {
-        while (!store->waiting.first && !store->stopping)
-            pthread_cond_wait(&store->changed, &store->mutex);
+        const int due_ms = luna_upkeep_due_ms(&store->engine);
+        if (due_ms == 0 || !wait_for_work(store, due_ms)) {
+            run_upkeep(store);
+            continue;
+        }
         const size_t count = take_batch(store, ops);
         if (count == 0) break;
-        store->busy = true;
-        pthread_mutex_unlock(&store->mutex);
-        luna_batch_run(&store->engine, ops, count);
-        pthread_mutex_lock(&store->mutex);
-        give_back(store, ops, count);
+        run_batch(store, ops, count);
     }
     pthread_mutex_unlock(&store->mutex);
     return NULL;
@@ -130,14 +169,19 @@ static void sync_parent(const char *dir)
     if (luna_sync_dir(path) != LUNA_OK) return;
 }
 
-static luna_err open_state(luna_store *store, const char *dir)
+static luna_err open_state(luna_store *store, const luna_store_options *options)
 {
     char path[4096];
+    const char *dir = options->state_dir;
+    luna_engine *engine = &store->engine;
+    const size_t log_bytes = options->log_bytes ? options->log_bytes : LOG_BYTES;
+    engine->log_step = engine->log_mark = log_bytes / LUNA_DB_PAGE_BYTES / 4;
     LUNA_TRY(luna_make_dirs(dir, 0700));
     sync_parent(dir);
     LUNA_TRY(luna_lock_take(dir, "luna.lock", &store->lock));
     LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
-    return luna_rows_open(&store->engine.db, path);
+    LUNA_TRY(luna_rows_open(&engine->db, path, log_bytes));
+    return luna_sync_dir(dir);  //  SQLite does not look whether its own has succeeded
 }
 
 static luna_err open_data(luna_store *store, const luna_store_options *options)
@@ -146,7 +190,7 @@ static luna_err open_data(luna_store *store, const luna_store_options *options)
     LUNA_TRY(luna_spool_open(&engine->spool, options->spool_dir, options->reserve_bytes,
                              options->files));
     sync_parent(engine->spool.dir);
-    LUNA_TRY(open_state(store, options->state_dir));
+    LUNA_TRY(open_state(store, options));
     return luna_recover(&engine->spool, &engine->db);
 }
 
@@ -157,11 +201,27 @@ static void close_data(luna_store *store)
     if (store->lock >= 0) close(store->lock);
 }
 
-static luna_err start_thread(luna_store *store)
+static luna_err start_helpers(luna_engine *engine, size_t sync_threads)
 {
-    LUNA_TRY(luna_reaper_start(&store->engine.reaper, &store->engine.spool));
+    LUNA_TRY(luna_reaper_start(&engine->reaper, &engine->spool));
+    const luna_err err =
+        luna_syncer_start(&engine->syncer, engine->spool.files, sync_threads);
+    if (err != LUNA_OK) luna_reaper_stop(&engine->reaper);
+    return err;
+}
+
+static void stop_helpers(luna_engine *engine)
+{
+    luna_syncer_stop(&engine->syncer);
+    luna_reaper_stop(&engine->reaper);
+}
+
+static luna_err start_threads(luna_store *store, const luna_store_options *options)
+{
+    LUNA_TRY(
+        start_helpers(&store->engine, options->sync_in_order ? 0 : LUNA_SYNCER_THREADS));
     if (pthread_create(&store->thread, NULL, work, store) == 0) return LUNA_OK;
-    luna_reaper_stop(&store->engine.reaper);
+    stop_helpers(&store->engine);
     return luna_error(LUNA_NO_MEMORY, "cannot start a thread of the store");
 }
 
@@ -174,6 +234,16 @@ static void free_store(luna_store *store)
     free(store);
 }
 
+//  On the monotonic clock, as luna_now_ns.
+static void init_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
 static luna_store *new_store(const luna_store_options *options)
 {
     const size_t ops = options->batch_ops;
@@ -184,7 +254,7 @@ static luna_store *new_store(const luna_store_options *options)
     store->lock = store->engine.spool.lock = store->engine.spool.ready = -1;
     store->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&store->mutex, NULL);
-    pthread_cond_init(&store->changed, NULL);
+    init_condition(&store->changed);
     luna_health_start(&store->engine.health);
     return store;
 }
@@ -196,7 +266,8 @@ static luna_err start(luna_store *store, const luna_store_options *options,
         return luna_error_errno(LUNA_NO_MEMORY, "cannot make an eventfd");
     LUNA_TRY(open_data(store, options));
     LUNA_TRY(luna_rows_active(&store->engine.db, active));
-    return start_thread(store);
+    LUNA_TRY(luna_rows_paused(&store->engine.db, &store->paused));
+    return start_threads(store, options);
 }
 
 luna_err luna_store_open(const luna_store_options *options, luna_store **out,
@@ -220,8 +291,17 @@ luna_err luna_store_open(const luna_store_options *options, luna_store **out,
 
 void luna_store_submit(luna_store *store, luna_store_op *op)
 {
+    op->next = NULL;
+    luna_store_submit_all(store, op);
+}
+
+void luna_store_submit_all(luna_store *store, luna_store_op *first)
+{
     pthread_mutex_lock(&store->mutex);
-    push(&store->waiting, op);
+    for (luna_store_op *next; first; first = next) {
+        next = first->next;
+        push(&store->waiting, first);
+    }
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->mutex);
 }
@@ -260,6 +340,20 @@ bool luna_store_writable(luna_store *store, char *why, size_t room)
     return false;
 }
 
+bool luna_store_paused(const luna_store *store)
+{
+    return store->paused;
+}
+
+void luna_store_condition(luna_store *store, luna_store_condition_t *out)
+{
+    const luna_spool *spool = &store->engine.spool;
+    *out = (luna_store_condition_t){0};
+    if (spool->files->free_bytes(spool->dir, &out->free_bytes) != 0) out->free_bytes = 0;
+    out->read_only =
+        !luna_health_good(&store->engine.health, out->alarm, sizeof out->alarm);
+}
+
 luna_err luna_store_payload_path(const luna_store *store, const luna_id *id, char *out,
                                  size_t room)
 {
@@ -275,7 +369,7 @@ void luna_store_close(luna_store **store_p)
     pthread_cond_broadcast(&store->changed);
     pthread_mutex_unlock(&store->mutex);
     pthread_join(store->thread, NULL);
-    luna_reaper_stop(&store->engine.reaper);
+    stop_helpers(&store->engine);
     close_data(store);
     free_store(store);
     *store_p = NULL;

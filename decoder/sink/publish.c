@@ -129,7 +129,7 @@ static luna_err open_folders(attempt *a)
 static luna_err set_mark(attempt *a)
 {
     char suffix[LUNA_SUFFIX_BYTES];
-    LUNA_TRY(luna_random_suffix(LUNA_MARK_END + 1, suffix));
+    LUNA_TRY(luna_random_suffix(&LUNA_MARK_END[1], suffix));
     luna_record_name(&a->image->key, suffix, a->mark);
     const bool may = step(a, "create mark");
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;

@@ -8,10 +8,10 @@ silently cut them off.
 import ctypes
 import ctypes.util
 import os
-from ctypes import (POINTER, Structure, byref, c_char, c_char_p, c_double, c_int, c_int32,
+from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_int, c_int32,
                     c_size_t, c_uint32, c_uint64, c_void_p)
 
-API_VERSION = 1
+API_VERSION = 2
 JOB_ID_BYTES = 37
 INPUTS_MAX = 5
 DIMS_MAX = 5
@@ -56,6 +56,9 @@ class Options(Structure):
         ("warm_bytes", c_uint64),
         ("receipt_timeout_ms", c_int32),
         ("receipt_timeout_max_ms", c_int32),
+        ("outbox_dir", c_char_p),
+        ("outbox_bytes", c_uint64),
+        ("outbox_after_ms", c_int32),
     ]
 
 
@@ -83,6 +86,7 @@ class Submission(Structure):
     _fields_ = [
         ("job_id", c_char_p),
         ("priority", c_uint32),
+        ("deadline_ms", c_uint64),
         ("vae", c_char_p),
         ("output_dir", c_char_p),
         ("save_path", c_char_p),
@@ -116,6 +120,20 @@ class Receipt(Structure):
     ]
 
 
+class Notice(Structure):
+    _fields_ = [
+        ("kind", c_char_p),
+        ("reason", c_char_p),
+        ("job_id", c_char_p),
+        ("retry_ms", c_uint64),
+        ("jobs", c_uint64),
+        ("bytes", c_uint64),
+        ("kept", c_uint64),
+    ]
+
+
+NoticeCallback = CFUNCTYPE(None, c_void_p, POINTER(Notice))
+
 _SIGNATURES = {
     "luna_rc_name": (c_char_p, [c_int]),
     "luna_last_error": (c_char_p, []),
@@ -130,6 +148,8 @@ _SIGNATURES = {
     "luna_unsettled": (None, [c_void_p, POINTER(c_size_t), POINTER(c_uint64)]),
     "luna_submission_init": (None, [POINTER(Submission)]),
     "luna_submit": (c_int, [c_void_p, POINTER(Submission), c_char_p]),
+    "luna_notices": (c_int, [c_void_p, NoticeCallback, c_void_p]),
+    "luna_wait_kept": (c_int, [c_void_p, c_char_p, c_int32]),
     "luna_wait_receipt": (c_int, [c_void_p, c_char_p, c_int32, POINTER(Receipt)]),
     "luna_wait_job": (c_int, [c_void_p, c_char_p, c_int32, c_void_p, c_void_p]),
 }
@@ -193,16 +213,19 @@ def text(value):
 
 
 class Client:
-    """One connection to the broker, with its queue and thread in the background.
+    """One connection to the broker, with its queue and threads in the background.
 
-    Every method may be called from any thread; close() must be the last call.
+    Every method may be called from any thread; close() must be the last call. `outbox` is
+    a folder for what the broker has not accepted; None leaves it to LUNA_OUTBOX.
     """
 
-    def __init__(self, endpoint=None, name="comfyui", library=None):
+    def __init__(self, endpoint=None, name="comfyui", library=None, outbox=None):
         self._lib = library or load_library()
+        self._callback = NoticeCallback()
         options = Options()
         self._lib.luna_options_init(byref(options))
         options.name = text(name)
+        options.outbox_dir = text(outbox)
         self._handle = c_void_p()
         self._check(self._lib.luna_client_new(text(endpoint), byref(options),
                                               byref(self._handle)))
@@ -229,6 +252,15 @@ class Client:
         self._lib.luna_unsettled(self._handle, byref(jobs), byref(size))
         return jobs.value, size.value
 
+    def notices(self, function):
+        """Calls function(kind, reason, job_id) for each notice, from a thread of the library."""
+        def told(_context, notice):
+            fields = (notice.contents.kind, notice.contents.reason, notice.contents.job_id)
+            function(*[field.decode(errors="replace") for field in fields])
+        former, self._callback = self._callback, NoticeCallback(told)
+        self._check(self._lib.luna_notices(self._handle, self._callback, None))
+        del former  # it may have been running until here
+
     def new_submission(self):
         submission = Submission()
         self._lib.luna_submission_init(byref(submission))
@@ -247,10 +279,14 @@ class Client:
                                                 byref(receipt)))
         return receipt
 
+    def wait_kept(self, job_id, timeout_ms):
+        """Returns when the job is on a disk: in the outbox, or accepted. LunaError: else."""
+        self._check(self._lib.luna_wait_kept(self._handle, text(job_id), timeout_ms))
+
     def wait_job(self, job_id, timeout_ms):
         """Returns when the job is completed. LunaError: it failed, or takes longer."""
         self._check(self._lib.luna_wait_job(self._handle, text(job_id), timeout_ms, None, None))
 
     def close(self, linger_ms):
-        """Waits for receipts at most linger_ms; how many jobs never left this process."""
+        """Waits for receipts at most linger_ms; how many jobs are nowhere but were here."""
         return self._lib.luna_client_destroy(byref(self._handle), linger_ms)

@@ -53,7 +53,12 @@ static void copy_status(copier *to, const luna_msg_status *from, luna_answer *an
                             .oldest_ms = from->oldest_ms,
                             .decoders = from->decoders,
                             .accepting = copy_text(to, from->accepting),
-                            .version = copy_text(to, from->version)};
+                            .version = copy_text(to, from->version),
+                            .paused = from->paused,
+                            .images = from->images,
+                            .free_bytes = from->free_bytes,
+                            .uptime_ms = from->uptime_ms,
+                            .alarm = copy_text(to, from->alarm)};
     answer->status = status;
 }
 
@@ -100,7 +105,9 @@ static void copy_job(copier *to, const luna_msg_job_info *from, luna_job *job)
                       .vae = copy_text(to, from->vae),
                       .decoder = copy_text(to, from->decoder),
                       .error = copy_text(to, from->error),
-                      .detail = copy_text(to, from->detail)};
+                      .detail = copy_text(to, from->detail),
+                      .deadline_ms = from->deadline_ms,
+                      .next = from->next};
     copy_files(to, from, job);
 }
 
@@ -139,7 +146,8 @@ static void copy_decoder(copier *to, const luna_msg_decoder_info *from,
                               .images_done = from->images_done,
                               .jobs_done = from->jobs_done,
                               .jobs_failed = from->jobs_failed,
-                              .seen_ms = from->seen_ms};
+                              .seen_ms = from->seen_ms,
+                              .vae = copy_text(to, from->vae)};
     copy_vaes(to, from, decoder);
 }
 
@@ -162,6 +170,7 @@ luna_err luna_answer_make(const luna_msg_answer *from, luna_answer **out)
     if (from->status) copy_status(&to, from->status, answer);
     copy_jobs(&to, from, answer);
     copy_decoders(&to, from, answer);
+    answer->text = copy_text(&to, from->text);
     if (to.failed) {
         luna_answer_free(&answer);
         return luna_error(LUNA_NO_MEMORY, "out of memory");

@@ -57,7 +57,8 @@ static bool await(luna_client *client, luna_request *request, int64_t deadline_m
     return request->answered;
 }
 
-static luna_err read_answer(luna_packet *packet, luna_answer **out)
+static luna_err read_answer(luna_packet *packet, luna_question *question,
+                            luna_answer **out)
 {
     luna_msg_answer answer;
     char name[40], detail[512];
@@ -71,14 +72,15 @@ static luna_err read_answer(luna_packet *packet, luna_answer **out)
         return luna_error(err == LUNA_OK ? LUNA_PROTOCOL : err, "%s",
                           detail[0] ? detail : name);
     }
+    question->changed = answer.changed;
     return out ? luna_answer_make(&answer, out) : LUNA_OK;
 }
 
-static luna_err open_answer(zmq_msg_t *frame, luna_answer **out)
+static luna_err open_answer(zmq_msg_t *frame, luna_question *question, luna_answer **out)
 {
     luna_packet *packet = NULL;
     luna_err err = luna_packet_open(zmq_msg_data(frame), zmq_msg_size(frame), &packet);
-    if (err == LUNA_OK) err = read_answer(packet, out);
+    if (err == LUNA_OK) err = read_answer(packet, question, out);
     luna_packet_close(&packet);
     zmq_msg_close(frame);
     return err;
@@ -106,7 +108,7 @@ luna_err luna_ask(luna_client *client, luna_question *question, int64_t deadline
     enlist(client, &request);
     const bool answered = await(client, &request, deadline_ms);
     free(data);
-    return answered ? open_answer(&request.frame, out)
+    return answered ? open_answer(&request.frame, question, out)
                     : luna_client_late(client, "no answer");
 }
 
@@ -165,52 +167,8 @@ int luna_query_decoders(luna_client *client, int32_t timeout_ms, luna_answer **o
     return query(client, fields, timeout_ms, out);
 }
 
-static int order(luna_client *client, luna_msg_type type, const luna_id *id,
-                 int64_t deadline_ms)
+int luna_query_metrics(luna_client *client, int32_t timeout_ms, luna_answer **out)
 {
-    luna_question question = {.type = type, .order = {.id = *id}};
-    return luna_ask(client, &question, deadline_ms, NULL);
-}
-
-//  Takes a job that has never been sent out of the queue.
-static bool withdraw(luna_client *client, const luna_id *id, bool *under_way)
-{
-    luna_buffer *body = NULL;
-    pthread_mutex_lock(&client->lock);
-    luna_entry *entry = luna_jobs_find(&client->jobs, id);
-    const bool mine = entry && entry->state != LUNA_ENTRY_SETTLED;
-    const bool unsent = mine && entry->sendings == 0;
-    if (unsent) {
-        body = luna_jobs_settle(&client->jobs, entry, LUNA_CANCELLED,
-                                "cancelled before it was sent");
-        pthread_cond_broadcast(&client->changed);
-    }
-    pthread_mutex_unlock(&client->lock);
-    luna_buffer_release(body);
-    *under_way = mine && !unsent;
-    return unsent;
-}
-
-int luna_cancel(luna_client *client, const char *job_id, int32_t timeout_ms)
-{
-    luna_id id;
-    bool under_way;
-    LUNA_TRY(luna_client_check(client));
-    LUNA_TRY(luna_job_id(job_id, &id));
-    const int64_t deadline_ms = luna_deadline_ms(timeout_ms);
-    if (withdraw(client, &id, &under_way)) {
-        luna_client_ring(client);
-        return LUNA_RC_OK;
-    }
-    //  An order could overtake the job, which comes on another socket.
-    if (under_way) LUNA_TRY(luna_receipt_wait(client, &id, deadline_ms, NULL));
-    return order(client, LUNA_MSG_CANCEL, &id, deadline_ms);
-}
-
-int luna_retry(luna_client *client, const char *job_id, int32_t timeout_ms)
-{
-    luna_id id;
-    LUNA_TRY(luna_client_check(client));
-    LUNA_TRY(luna_job_id(job_id, &id));
-    return order(client, LUNA_MSG_RETRY, &id, luna_deadline_ms(timeout_ms));
+    const luna_msg_query fields = {.what = luna_text_of("metrics")};
+    return query(client, fields, timeout_ms, out);
 }

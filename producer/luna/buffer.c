@@ -138,3 +138,12 @@ void luna_buffer_release(luna_buffer *buffer)
     if (!buffer || atomic_fetch_sub(&buffer->refs, 1) != 1) return;
     if (!pool_keep(buffer->pool, buffer)) buffer_free(buffer);
 }
+
+void luna_buffer_release_chain(luna_buffer *chain)
+{
+    while (chain) {
+        luna_buffer *next = chain->next;
+        luna_buffer_release(chain);
+        chain = next;
+    }
+}

@@ -19,7 +19,7 @@ typedef struct luna_buffer {
     uint8_t *data;
     size_t capacity;  //  bytes at data
     luna_pool *pool;
-    struct luna_buffer *next;  //  in the pool's list
+    struct luna_buffer *next;  //  in the pool's list, or in a chain of its owner's
 } luna_buffer;
 
 //  A pool that keeps at most `keep_bytes` of unused memory; NULL when memory runs out.
@@ -39,5 +39,8 @@ luna_buffer *luna_buffer_hold(luna_buffer *buffer);
 
 //  Gives one reference back; the last one returns the buffer to its pool.
 void luna_buffer_release(luna_buffer *buffer);
+
+//  The same for each of a chain that is linked by `next`.
+void luna_buffer_release_chain(luna_buffer *chain);
 
 #endif

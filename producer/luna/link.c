@@ -1,5 +1,7 @@
 #include "producer/luna/link.h"
 
+#include "common/handover.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +124,7 @@ luna_err luna_link_send(luna_link *link, luna_msg_type type, const void *msg)
 static void release_body(void *data, void *body)
 {
     (void)data;
+    LUNA_TAKE_OVER(body);
     luna_buffer_release(body);
 }
 
@@ -130,6 +133,7 @@ luna_err luna_link_push(luna_link *link, luna_buffer *body, size_t len)
     zmq_msg_t msg;
     if (!link->intake) return luna_error(LUNA_BUSY, "the intake is not connected");
     luna_buffer_hold(body);
+    LUNA_HAND_OVER(body);
     if (zmq_msg_init_data(&msg, body->data, len, release_body, body) != 0) {
         luna_buffer_release(body);
         return luna_error(LUNA_NO_MEMORY, "out of memory");

@@ -1,6 +1,6 @@
 //  The background thread: waits for sockets, the bell and the next deadline; the rest
-//  is in session.c (the conversation), intake.c (jobs), ask.c (questions) and watch.c
-//  (events).
+//  is in session.c (the conversation), intake.c (jobs), ask.c (questions), watch.c
+//  (events) and notice.c (what the application is told).
 
 #include "producer/luna/client.h"
 
@@ -10,15 +10,36 @@
 
 #define WAIT_MAX_MS 60000
 
+//  Whether all that a longer wait could bring is in the outbox already.
+static bool kept(const luna_client *client)
+{
+    return client->session.away &&
+           luna_jobs_kept_count(&client->jobs) == luna_jobs_unsettled(&client->jobs);
+}
+
 //  INT64_MAX while nobody wants the client to end.
 static bool finished(luna_client *client, int64_t now_ms, int64_t *stop_ms)
 {
     pthread_mutex_lock(&client->lock);
     *stop_ms = client->stopping ? client->stop_ms : INT64_MAX;
+    client->keeper.hurry = client->stopping && client->session.away;
     const bool done = client->stopping && (luna_jobs_unsettled(&client->jobs) == 0 ||
-                                           now_ms >= client->stop_ms);
+                                           kept(client) || now_ms >= client->stop_ms);
     pthread_mutex_unlock(&client->lock);
     return done;
+}
+
+static int64_t keeper_tick(luna_client *client, int64_t now_ms)
+{
+    pthread_mutex_lock(&client->lock);
+    const int64_t next_ms = luna_keeper_tick(client, now_ms);
+    pthread_mutex_unlock(&client->lock);
+    return next_ms;
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
 }
 
 //  Does what is due, and returns when the next thing is.
@@ -28,7 +49,9 @@ static int64_t tick(luna_client *client, int64_t now_ms, bool *wants_room)
     luna_ask_tick(client);
     luna_watch_tick(client);
     const int64_t intake_ms = luna_intake_tick(client, now_ms, wants_room);
-    return session_ms < intake_ms ? session_ms : intake_ms;
+    const int64_t keeper_ms = keeper_tick(client, now_ms);
+    luna_notice_tick(client);
+    return earlier(session_ms, earlier(intake_ms, keeper_ms));
 }
 
 static void wait_until(luna_client *client, int64_t next_ms, bool wants_room)
@@ -74,7 +97,7 @@ void *luna_loop_run(void *arg)
     while (!finished(client, luna_now_ms(), &stop_ms)) {
         bool wants_room;
         const int64_t next_ms = tick(client, luna_now_ms(), &wants_room);
-        wait_until(client, next_ms < stop_ms ? next_ms : stop_ms, wants_room);
+        wait_until(client, earlier(next_ms, stop_ms), wants_room);
         receive_all(client);
     }
     luna_watch_tick(client);  //  frees what its watchers have left

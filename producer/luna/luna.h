@@ -26,10 +26,36 @@
 //    for the network. A 4 MiB job takes well under 2 ms.
 //  - One background thread a client sends the job and sends it again, with the same
 //    id and the same bytes, until the broker's receipt says `accepted` (the job is
-//    then on stable storage at the broker) or `refused`. A broker that is away,
-//    busy or restarted is waited for; the job stays in memory meanwhile.
-//  - What is not accepted when the process ends is lost: call luna_wait_receipt, or
-//    luna_client_destroy with time to linger, before leaving.
+//    then on stable storage at the broker) or `refused`. Jobs go out in the order of
+//    their submission. A broker that is away, busy or restarted is waited for; one
+//    that has no room is asked before the next job's bytes are moved. The caller
+//    hears of all that by luna_notices.
+//  - Without an outbox a job stays in memory meanwhile, and what is not accepted when
+//    the process ends is lost: call luna_wait_receipt, or luna_client_destroy with time
+//    to linger, before leaving.
+//
+//  Outbox. With luna_options.outbox_dir, or the environment's LUNA_OUTBOX, a client has a
+//  folder on its own host for what the broker has not accepted:
+//  - A job that has no receipt outbox_after_ms after its submission is written there,
+//    by a thread of its own: luna_submit never waits for the disk. So is every job that
+//    is left at luna_client_destroy. luna_wait_kept tells when a job is on the disk.
+//  - What is in the outbox survives a crash of the process and of the host. Whoever opens
+//    the folder next sends it first, in its old order and byte for byte as it was. A job
+//    that had reached the broker before is known there by its id and not stored twice.
+//  - Not covered: a job that is younger than outbox_after_ms when the process is killed.
+//    An outbox_after_ms of 0 writes each job at once, which costs a disk write a job.
+//  - A file is removed only after the job's receipt. A refused job is moved to the
+//    folder's refused/ with its reason; a file that is damaged, to damaged/. Neither is
+//    sent or removed any more; both are told by a notice. To send a refused job again,
+//    move it back into jobs/ while nobody has the outbox open.
+//  - The memory stays bounded by queue_bytes: messages that are on the disk leave it when
+//    room is needed and are read back in their turn. The disk is bounded by outbox_bytes,
+//    refused/ and damaged/ included. LUNA_RC_BUSY then means that both are full, or that
+//    the disk is slower than the caller. A disk that fails or is full costs durability,
+//    not jobs: they stay in memory, a notice says so, and it is tried again.
+//  - A folder belongs to one client at a time (flock); a child of fork that lives on
+//    without exec holds it too. It has an identity that the broker knows: do not use a
+//    copy beside the original.
 //
 //  Errors. Functions that return int return a luna_rc: LUNA_RC_OK (0) or the reason;
 //  out parameters are set on LUNA_RC_OK only, unless said otherwise. luna_last_error
@@ -64,7 +90,7 @@ extern "C" {
 
 //  Grows when a struct of this header changes. A caller that mirrors the structs
 //  compares it with luna_api_version() before anything else.
-#define LUNA_API_VERSION 1
+#define LUNA_API_VERSION 2
 
 #define LUNA_JOB_ID_BYTES 37  //  36 characters of a UUID and the NUL
 #define LUNA_INPUTS_MAX   5   //  latent batches of one job
@@ -117,19 +143,23 @@ LUNA_API int luna_api_version(void);
 typedef struct luna_client luna_client;  //  opaque
 
 typedef struct luna_options {
-    const char *name;                //  shown to operators; "libluna"
-    uint64_t queue_bytes;            //  bound of all jobs without a receipt; 256 MiB
-    uint64_t pool_bytes;             //  unused buffers kept for the next job; 64 MiB
-    uint64_t warm_bytes;             //  buffer made ready at the start; 8 MiB, 0 for none
-    int32_t receipt_timeout_ms;      //  first wait before a job is sent again; 5000
+    const char *name;            //  shown to operators; "libluna"
+    uint64_t queue_bytes;        //  bound of jobs without a receipt in memory; 256 MiB
+    uint64_t pool_bytes;         //  unused buffers kept for the next job; 64 MiB
+    uint64_t warm_bytes;         //  buffer made ready at the start; 8 MiB, 0 for none
+    int32_t receipt_timeout_ms;  //  first wait before a job is sent again; 5000
     int32_t receipt_timeout_max_ms;  //  it doubles up to this; 30000
+    const char *outbox_dir;          //  NULL: LUNA_OUTBOX, else none; "": none
+    uint64_t outbox_bytes;           //  bound of all its files; 4 GiB
+    int32_t outbox_after_ms;         //  a job without a receipt is written then; 1000
 } luna_options;
 
 //  Fills in the defaults.
 LUNA_API void luna_options_init(luna_options *options);
 
-//  Makes a client and starts its thread. Returns at once: a broker that is not there
-//  is not an error, it is waited for in the background.
+//  Makes a client and starts its threads. Returns at once: a broker that is not there
+//  is not an error, it is waited for in the background. With an outbox its folders are
+//  made and its names read first.
 //
 //  endpoint  the broker's control endpoint ("ipc:///run/luna/control",
 //            "tcp://host:port"); NULL: LUNA_BROKER, else the socket under LUNA_HOME
@@ -138,14 +168,20 @@ LUNA_API void luna_options_init(luna_options *options);
 //  out       the caller's, to be given to luna_client_destroy
 //
 //  LUNA_RC_CONFIG when the endpoint or an option is unusable, LUNA_RC_UNAVAILABLE
-//  when no thread or socket can be had, LUNA_RC_NO_MEMORY.
+//  when no thread or socket can be had, LUNA_RC_NO_MEMORY. For options->outbox_dir also
+//  LUNA_RC_BUSY when another client has it, LUNA_RC_CANT_CREATE, LUNA_RC_IO. A folder
+//  that only LUNA_OUTBOX names is no reason to fail: the client goes without an outbox,
+//  and a notice "outbox_failed" says why.
 LUNA_API int luna_client_new(const char *endpoint, const luna_options *options,
                              luna_client **out);
 
-//  Waits at most linger_ms until every job has its receipt, stops the thread, frees
+//  Waits at most linger_ms until every job has its receipt, stops the threads, frees
 //  the client and nulls the pointer. Returns how many jobs were given up without
 //  having been accepted or refused: they are lost to this process (one that had been
-//  sent may still have reached the broker). NULL and a nulled pointer give 0.
+//  sent may still have reached the broker). With an outbox it does not linger for a
+//  broker that is away, writes what is left to the disk, which takes its time, and
+//  returns how many jobs could not be written: 0, unless the disk or the outbox is full
+//  or fails. NULL and a nulled pointer give 0.
 LUNA_API size_t luna_client_destroy(luna_client **client, int32_t linger_ms);
 
 //  1 while the broker answers, else 0. Never waits: the state is kept up to date in
@@ -192,6 +228,7 @@ typedef struct luna_extra {
 typedef struct luna_submission {
     const char *job_id;           //  a UUID of the caller's; default NULL, a new one
     uint32_t priority;            //  0 to 9, 9 most urgent; default 5
+    uint64_t deadline_ms;         //  from acceptance to completion; default 0, none
     const char *vae;              //  a name, a path or "auto"; default "auto"
     const char *output_dir;       //  absolute; default NULL, the decoder's first root
     const char *save_path;        //  template of the folders below it; default NULL
@@ -223,7 +260,8 @@ LUNA_API void luna_submission_init(luna_submission *submission);
 //  names the input; LUNA_RC_BUSY when the queue's byte bound is reached (the broker
 //  is away or slow: wait for a receipt, then try again); LUNA_RC_TOO_LARGE when the
 //  job alone exceeds the bound or the broker's limit; LUNA_RC_EXISTS when this client
-//  has a job of the given id; LUNA_RC_NO_MEMORY. Nothing is queued on an error.
+//  or its outbox has a job of the given id; LUNA_RC_NO_MEMORY. Nothing is queued on an
+//  error.
 LUNA_API int luna_submit(luna_client *client, const luna_submission *submission,
                          char job_id[LUNA_JOB_ID_BYTES]);
 
@@ -239,10 +277,51 @@ typedef struct luna_receipt {
 //  in receipt->error; final, the bytes are gone). LUNA_RC_UNAVAILABLE or
 //  LUNA_RC_TIMEOUT after timeout_ms: the job is still queued and still being sent.
 //  LUNA_RC_CANCELLED after luna_cancel took it back unsent. LUNA_RC_NOT_FOUND for an
-//  id this client did not submit; receipts of the latest 4096 jobs are kept.
-//  `receipt` may be NULL.
+//  id that this client neither submitted nor found in its outbox; receipts of the latest
+//  4096 jobs are kept. `receipt` may be NULL.
 LUNA_API int luna_wait_receipt(luna_client *client, const char *job_id,
                                int32_t timeout_ms, luna_receipt *receipt);
+
+//  Waits until the job is on stable storage: in the outbox, or accepted by the broker.
+//  Errors as luna_wait_receipt. Without an outbox the same as that.
+LUNA_API int luna_wait_kept(luna_client *client, const char *job_id, int32_t timeout_ms);
+
+//  ---- notices ------------------------------------------------------------------------
+
+//  What keeps jobs from being accepted, told once when it begins and once when it ends:
+//
+//  begins           ends             what
+//  "away"           "back"           no broker answers
+//  "busy"           "clear"          the broker takes no jobs; the reason is its own.
+//  Told
+//                                    again when the reason becomes one of another kind
+//  "outbox"         "delivered"      jobs are kept in the outbox
+//  "outbox_failed"  "outbox_works"   the outbox is full, fails, or cannot be opened
+//
+//  And once each:
+//  "refused"        a job of the outbox was refused, and is in refused/
+//  "lost"           a file of the outbox is damaged or gone: the job is not sent
+//
+//  Further kinds may come.
+typedef struct luna_notice {
+    const char *kind;
+    const char *reason;  //  one sentence, never NULL
+    const char *job_id;  //  "refused" and "lost", else ""
+    uint64_t retry_ms;   //  "busy": the broker asked to be left alone so long
+    uint64_t jobs;       //  without a receipt
+    uint64_t bytes;      //  of these
+    uint64_t kept;       //  how many of them are in the outbox
+} luna_notice;
+
+//  Valid for the time of the call. Runs on a background thread of the client: return
+//  soon, and call no function of the client that waits.
+typedef void luna_notice_callback(void *context, const luna_notice *notice);
+
+//  Sets the notice callback, or removes it with NULL. When this returns, the former one
+//  is not running and will not run again, unless it is the caller. A new one is told
+//  what lasts at present. The last call may come within luna_client_destroy.
+LUNA_API int luna_notices(luna_client *client, luna_notice_callback *callback,
+                          void *context);
 
 //  ---- asking -------------------------------------------------------------------------
 
@@ -257,6 +336,11 @@ typedef struct luna_status {
     uint64_t decoders;      //  ready
     const char *accepting;  //  "yes", or why not
     const char *version;    //  of the broker
+    int32_t paused;         //  1: no attempt is started until luna_resume
+    uint64_t images;        //  saved since the broker's start
+    uint64_t free_bytes;    //  of the disk that jobs wait on
+    uint64_t uptime_ms;     //  of the broker
+    const char *alarm;      //  what needs a person, one sentence; "" for nothing
 } luna_status;
 
 //  One saved picture.
@@ -294,6 +378,8 @@ typedef struct luna_job {
     const char *detail;  //  failed: one sentence, else ""
     const luna_image *files;
     size_t file_count;
+    uint64_t deadline_ms;  //  wall clock: not completed by then, it fails; 0: none
+    int32_t next;          //  pending: 1 goes before all others
 } luna_job;
 
 typedef struct luna_decoder {
@@ -311,6 +397,7 @@ typedef struct luna_decoder {
     uint64_t seen_ms;         //  since its last message
     const char *const *vaes;  //  names it can serve
     size_t vae_count;
+    const char *vae;  //  of the job it was given last
 } luna_decoder;
 
 //  What a question brought back. Everything hangs on it and is freed with it. Texts
@@ -321,6 +408,7 @@ typedef struct luna_answer {
     size_t job_count;
     const luna_decoder *decoders;  //  luna_query_decoders
     size_t decoder_count;
+    const char *text;  //  luna_query_metrics
 } luna_answer;
 
 //  Each sends a question and waits at most timeout_ms; *out is the caller's, to be
@@ -343,13 +431,24 @@ LUNA_API int luna_query_job(luna_client *client, const char *job_id, int32_t tim
 LUNA_API int luna_query_decoders(luna_client *client, int32_t timeout_ms,
                                  luna_answer **out);
 
+//  The broker's counters: out->text, in the text format of Prometheus.
+LUNA_API int luna_query_metrics(luna_client *client, int32_t timeout_ms,
+                                luna_answer **out);
+
 //  Frees an answer and nulls the pointer. NULL and nulled pointers are fine.
 LUNA_API void luna_answer_free(luna_answer **answer);
 
 //  ---- orders -------------------------------------------------------------------------
 
+//  Each sends an order and waits at most timeout_ms for the broker to have done it.
+//  LUNA_RC_UNAVAILABLE and LUNA_RC_TIMEOUT as with questions: the order may have been
+//  carried out all the same, and giving it again does no harm. Else the error of the
+//  broker's answer. `changed`, which may be NULL, is how many jobs or decoders were
+//  changed.
+
 //  Cancels a job. One of this client that has not been sent is taken out of the
-//  queue; one under way is cancelled after its receipt. LUNA_RC_NOT_FOUND,
+//  queue and durably out of the outbox; one under way, or of a former process, is
+//  cancelled after its receipt. LUNA_RC_NOT_FOUND,
 //  LUNA_RC_EXISTS or another error of the broker (a finished job), LUNA_RC_TIMEOUT,
 //  LUNA_RC_UNAVAILABLE.
 LUNA_API int luna_cancel(luna_client *client, const char *job_id, int32_t timeout_ms);
@@ -357,6 +456,36 @@ LUNA_API int luna_cancel(luna_client *client, const char *job_id, int32_t timeou
 //  Puts a failed job back in the queue; a cancelled one has no payload any more. Errors
 //  as luna_cancel.
 LUNA_API int luna_retry(luna_client *client, const char *job_id, int32_t timeout_ms);
+
+//  Puts every failed job back in the queue.
+LUNA_API int luna_retry_failed(luna_client *client, int32_t timeout_ms,
+                               uint64_t *changed);
+
+//  Gives a waiting job another priority, 0 to 9. A job of this client
+//  without a receipt is given it after its receipt, and a refusal is returned.
+//  LUNA_RC_USAGE for another priority; else errors as luna_cancel, for a job that waits
+//  no more, too.
+LUNA_API int luna_prioritise(luna_client *client, const char *job_id, uint32_t priority,
+                             int32_t timeout_ms);
+
+//  Puts a waiting job before all others, whatever its priority. Errors as
+//  luna_prioritise.
+LUNA_API int luna_run_next(luna_client *client, const char *job_id, int32_t timeout_ms);
+
+//  From now on no attempt is started; those that run go on, and jobs are accepted. It
+//  holds until luna_resume, across a restart of the broker, too.
+LUNA_API int luna_pause(luna_client *client, int32_t timeout_ms);
+
+//  Lets one drained decoder take work again; with NULL all of them, and ends a pause.
+//  LUNA_RC_NOT_FOUND for a decoder the broker does not know.
+LUNA_API int luna_resume(luna_client *client, const char *decoder, int32_t timeout_ms,
+                         uint64_t *changed);
+
+//  One decoder, or with NULL all of them, finishes what it holds and is given no more
+//  until luna_resume. It is drained once its luna_decoder.running is 0. Errors as
+//  luna_resume.
+LUNA_API int luna_drain(luna_client *client, const char *decoder, int32_t timeout_ms,
+                        uint64_t *changed);
 
 //  ---- watching -----------------------------------------------------------------------
 

@@ -71,10 +71,25 @@ static int64_t tick_up(luna_client *client, int64_t now_ms)
     return session->next_ping_ms < silent_ms ? session->next_ping_ms : silent_ms;
 }
 
+static void go_away(luna_client *client)
+{
+    char text[LUNA_NOTICE_TEXT_BYTES];
+    client->session.away = true;
+    pthread_mutex_lock(&client->lock);
+    const char *why = client->problem;
+    (void)snprintf(text, sizeof text, "no broker answers at %.700s%s%s%s",
+                   client->endpoint, why[0] ? " (" : "", why, why[0] ? ")" : "");
+    luna_notice_begin(&client->notices, LUNA_TROUBLE_AWAY, LUNA_UNAVAILABLE, text, 0);
+    pthread_mutex_unlock(&client->lock);
+}
+
 int64_t luna_session_tick(luna_client *client, int64_t now_ms)
 {
     if (client->session.up) return tick_up(client, now_ms);
-    if (now_ms >= client->session.give_up_ms) luna_session_call(client, now_ms);
+    if (now_ms >= client->session.give_up_ms) {
+        go_away(client);
+        luna_session_call(client, now_ms);
+    }
     return client->session.give_up_ms;
 }
 
@@ -84,14 +99,11 @@ static luna_err connect_intake(luna_client *client, const luna_msg_welcome *welc
     luna_session *session = &client->session;
     const bool other_broker = luna_id_compare(&session->epoch, &welcome->epoch) != 0;
     const bool other_place = !luna_text_is(welcome->intake, session->intake);
-    if (client->link.intake && !other_broker && !other_place) return LUNA_OK;
-    LUNA_TRY(luna_link_intake(&client->link, welcome->intake));
+    const bool same = client->link.intake && !other_broker && !other_place;
+    if (!same) LUNA_TRY(luna_link_intake(&client->link, welcome->intake));
     luna_text_copy(welcome->intake, session->intake, sizeof session->intake);
     session->epoch = welcome->epoch;
-    session->hold_ms = session->blocked_ms = 0;
-    pthread_mutex_lock(&client->lock);
-    luna_jobs_again_all(&client->jobs);
-    pthread_mutex_unlock(&client->lock);
+    luna_intake_welcome(client, welcome, !same);
     return LUNA_OK;
 }
 
@@ -105,6 +117,7 @@ static void up(luna_client *client, const luna_msg_welcome *welcome, int64_t now
 {
     luna_session *session = &client->session;
     session->up = true;
+    session->away = false;
     session->number++;
     session->backoff_ms = 0;
     session->ping_ms = clamp(welcome->ping_ms, PING_MIN_MS, PING_MAX_MS);
@@ -112,6 +125,7 @@ static void up(luna_client *client, const luna_msg_welcome *welcome, int64_t now
     pthread_mutex_lock(&client->lock);
     client->max_job_bytes = welcome->max_job_bytes;
     client->problem[0] = '\0';
+    luna_notice_end(&client->notices, LUNA_TROUBLE_AWAY);
     atomic_store(&client->available, true);
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->lock);
@@ -144,6 +158,14 @@ static luna_err take_receipt(luna_client *client, luna_packet *packet, int64_t n
     luna_msg_receipt receipt;
     LUNA_TRY(luna_packet_read(packet, &receipt));
     luna_intake_receipt(client, &receipt, now_ms);
+    return LUNA_OK;
+}
+
+static luna_err take_grant(luna_client *client, luna_packet *packet)
+{
+    luna_msg_grant grant;
+    LUNA_TRY(luna_packet_read(packet, &grant));
+    luna_intake_grant(client, &grant);
     return LUNA_OK;
 }
 
@@ -181,6 +203,8 @@ static luna_err take_packet(luna_client *client, luna_packet *packet, zmq_msg_t 
             return take_pong(client, packet, now_ms);
         case LUNA_MSG_RECEIPT:
             return take_receipt(client, packet, now_ms);
+        case LUNA_MSG_GRANT:
+            return take_grant(client, packet);
         case LUNA_MSG_ANSWER:
             return take_answer(client, packet, frame);
         case LUNA_MSG_BYE:

@@ -109,6 +109,7 @@ static luna_err fill_extras(const luna_submission *from, draft *to)
 static void fill_settings(const luna_submission *from, luna_msg_job *job)
 {
     job->priority = from->priority;
+    job->deadline_ms = from->deadline_ms;
     if (from->vae) job->vae = luna_text_of(from->vae);
     job->output_dir = text_or_none(from->output_dir);
     job->save_path = text_or_none(from->save_path);
@@ -144,11 +145,13 @@ static luna_err fill_draft(luna_client *client, const luna_submission *from, dra
     return luna_job_check(&to->job);
 }
 
-//  The client's bound and the broker's limit, before any memory is taken.
+//  The client's bound and the broker's limit, before any memory is taken. What leaves the
+//  memory for this job are messages that the outbox holds; their buffers are used anew.
 static luna_err reserve(luna_client *client, size_t bytes)
 {
     pthread_mutex_lock(&client->lock);
     const uint64_t limit = client->max_job_bytes;
+    luna_buffer *evicted = luna_jobs_evict(&client->jobs, bytes);
     const luna_err err =
         limit && bytes > limit
             ? luna_error(LUNA_TOO_LARGE,
@@ -157,14 +160,8 @@ static luna_err reserve(luna_client *client, size_t bytes)
                          bytes, (unsigned long long)limit)
             : luna_jobs_reserve(&client->jobs, bytes);
     pthread_mutex_unlock(&client->lock);
+    luna_buffer_release_chain(evicted);
     return err;
-}
-
-static void entry_discard(luna_entry *entry)
-{
-    if (!entry) return;
-    luna_buffer_release(entry->body);
-    free(entry);
 }
 
 static luna_err pack(luna_client *client, const luna_msg_job *job, size_t bytes,
@@ -177,11 +174,13 @@ static luna_err pack(luna_client *client, const luna_msg_job *job, size_t bytes,
         return luna_error(LUNA_NO_MEMORY, "no memory for a job of %zu bytes", bytes);
     }
     entry->id = job->id;
+    entry->priority = job->priority;
     entry->timeout_ms = client->options.receipt_timeout_ms;
+    entry->keep_ms = luna_now_ms() + client->options.outbox_after_ms;
     const luna_err err =
         luna_msg_encode(LUNA_MSG_JOB, job, entry->body->data, bytes, &entry->bytes);
     if (err != LUNA_OK) {
-        entry_discard(entry);
+        luna_entry_free(entry);
         return err;
     }
     assert(entry->bytes == bytes);
@@ -198,7 +197,7 @@ static luna_err enqueue(luna_client *client, const luna_msg_job *job, size_t byt
     if (err == LUNA_OK) err = luna_jobs_add(&client->jobs, entry);
     if (err != LUNA_OK) luna_jobs_unreserve(&client->jobs, bytes);
     pthread_mutex_unlock(&client->lock);
-    if (err != LUNA_OK) entry_discard(entry);
+    if (err != LUNA_OK) luna_entry_free(entry);
     return err;
 }
 

@@ -54,6 +54,28 @@ int luna_wait_receipt(luna_client *client, const char *job_id, int32_t timeout_m
     return luna_receipt_wait(client, &id, luna_deadline_ms(timeout_ms), receipt);
 }
 
+static bool is_kept(const luna_entry *entry)
+{
+    return entry->state == LUNA_ENTRY_SETTLED || luna_jobs_kept(entry);
+}
+
+int luna_wait_kept(luna_client *client, const char *job_id, int32_t timeout_ms)
+{
+    luna_id id;
+    luna_entry *entry;
+    bool in_time = true;
+    LUNA_TRY(luna_client_check(client));
+    LUNA_TRY(luna_job_id(job_id, &id));
+    const int64_t deadline_ms = luna_deadline_ms(timeout_ms);
+    pthread_mutex_lock(&client->lock);
+    while ((entry = luna_jobs_find(&client->jobs, &id)) && !is_kept(entry) && in_time)
+        in_time = luna_client_wait(client, deadline_ms);
+    const bool kept = entry && luna_jobs_kept(entry);
+    pthread_mutex_unlock(&client->lock);
+    if (kept) return LUNA_RC_OK;
+    return luna_receipt_wait(client, &id, luna_now_ms(), NULL);
+}
+
 //  What luna_wait_job has reported of a job.
 typedef struct progress {
     luna_job_callback *callback;

@@ -58,6 +58,8 @@ static const luna_flag submit_flags[] = {
     CTL("--save-mode", TEXT, job.save_mode, "daemon|database_store",
         "also record in PostgreSQL; daemon"),
     CTL_U32("--priority", job.priority, 0, 9, "0-9", "9 is most urgent; 5"),
+    CTL("--deadline", MS, job.deadline_ms, "SECONDS",
+        "it fails if it is not completed by then"),
     CTL("--job-id", TEXT, job.job_id, "UUID", "the same id is never stored twice"),
     CTL("--wait", ON, wait, NULL, "until it has ended; print a path for each file"),
 };
@@ -72,26 +74,79 @@ static const luna_flag retry_flags[] = {
     CTL("--failed", ON, failed, NULL, "every failed job"),
 };
 
+static const luna_flag drain_flags[] = {
+    CTL("--wait", ON, wait, NULL, "until they hold nothing"),
+};
+
+static const luna_flag top_flags[] = {
+    CTL("--once", ON, once, NULL, "print one page and end"),
+};
+
 static const char submit_note[] =
     "Prints the job id. The options from --affix to --lossless-webp belong to the\n"
     "--latents before them; given before the first --latents, to all inputs.\n"
     "luna-decoder offers png, daemon and no quality gate; a job that asks for another\n"
     "fails with a sentence.\n";
+static const char jobs_note[] =
+    "AGE is the time in the present state. On a terminal of less than 100 columns only\n"
+    "the end of each id is shown.\n";
+static const char wait_note[] =
+    "Prints a path for each saved file; with --json the job, a line whenever it "
+    "changes.\n"
+    "An ID is a whole id, or 8 characters or more of its beginning or its end, if only\n"
+    "one job has them.\n";
+static const char cancel_note[] =
+    "Pictures that are saved already stay. A cancelled job cannot be retried.\n";
 static const char retry_note[] = "With --failed instead of an ID: every failed job.\n";
+static const char priority_note[] =
+    "N is 0 to 9, 9 the most urgent. The job must be waiting.\n";
+static const char next_note[] =
+    "Before all others, whatever their priority. Of several, the last named goes "
+    "first.\n";
+static const char pause_note[] =
+    "Attempts that run go on, and jobs are accepted. Holds until resume, also over a\n"
+    "restart of the broker.\n";
+static const char resume_note[] =
+    "With a name, that decoder takes work again after a drain; without, all do and a\n"
+    "pause ends.\n";
+static const char drain_note[] =
+    "The decoder, or without a name each of them, finishes what it holds and is given "
+    "no\n"
+    "more until resume.\n";
+static const char metrics_note[] = "In the text format of Prometheus.\n";
+static const char top_note[] =
+    "Refreshes as things happen; q or Ctrl-C leaves. When the output is no terminal, "
+    "one\n"
+    "page is printed. With --json an object a line, until it is ended.\n";
+
+#define ANY_WORDS (LUNA_CTL_WORDS - 1)
 
 const luna_command luna_commands[] = {
     {"submit", "", "Hand latents to Luna", submit_note, 0, 0, luna_ctl_submit,
      submit_flags, COUNT(submit_flags)},
     {"status", "", "What the broker is doing", NULL, 0, 0, luna_ctl_status, NULL, 0},
-    {"jobs", "", "List jobs, newest first", NULL, 0, 0, luna_ctl_jobs, jobs_flags,
+    {"jobs", "", "List jobs, newest first", jobs_note, 0, 0, luna_ctl_jobs, jobs_flags,
      COUNT(jobs_flags)},
     {"show", "ID", "One job with its files", NULL, 1, 1, luna_ctl_show, NULL, 0},
-    {"wait", "ID", "Wait for a job's end; print a path for each file", NULL, 1, 1,
-     luna_ctl_wait, NULL, 0},
-    {"cancel", "ID", "Cancel a job", NULL, 1, 1, luna_ctl_cancel, NULL, 0},
-    {"retry", "ID", "Put a failed job back in the queue", retry_note, 0, 1,
+    {"wait", "ID", "Wait for a job's end", wait_note, 1, 1, luna_ctl_wait, NULL, 0},
+    {"cancel", "ID...", "Cancel jobs", cancel_note, 1, ANY_WORDS, luna_ctl_cancel, NULL,
+     0},
+    {"retry", "ID...", "Put failed jobs back in the queue", retry_note, 0, ANY_WORDS,
      luna_ctl_retry, retry_flags, COUNT(retry_flags)},
+    {"priority", "ID N", "Give a waiting job another priority", priority_note, 2, 2,
+     luna_ctl_priority, NULL, 0},
+    {"next", "ID", "Put a waiting job before all others", next_note, 1, 1, luna_ctl_next,
+     NULL, 0},
     {"decoders", "", "List decoders", NULL, 0, 0, luna_ctl_decoders, NULL, 0},
+    {"pause", "", "Start no more attempts", pause_note, 0, 0, luna_ctl_pause, NULL, 0},
+    {"resume", "[DECODER]", "Go on after pause or drain", resume_note, 0, 1,
+     luna_ctl_resume, NULL, 0},
+    {"drain", "[DECODER]", "Give decoders no more work", drain_note, 0, 1, luna_ctl_drain,
+     drain_flags, COUNT(drain_flags)},
+    {"metrics", "", "Print the broker's counters", metrics_note, 0, 0, luna_ctl_metrics,
+     NULL, 0},
+    {"top", "", "Watch the broker live", top_note, 0, 0, luna_ctl_top, top_flags,
+     COUNT(top_flags)},
 };
 const size_t luna_command_count = COUNT(luna_commands);
 

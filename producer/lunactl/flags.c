@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SECONDS_MOST 1e9
+
 //  "--name=value" and "--name value" are the same; `inline_value` is NULL without '='.
 typedef struct argument {
     const char *text;
@@ -60,6 +62,16 @@ static bool parse_u64(const char *value, uint64_t *out)
     return *end == '\0' && errno == 0;
 }
 
+//  A job that may take longer than this needs no deadline.
+static bool parse_seconds(const char *value, uint64_t *ms)
+{
+    char *end;
+    const double seconds = strtod(value, &end);
+    if (end == value || *end || !(seconds > 0 && seconds <= SECONDS_MOST)) return false;
+    *ms = (uint64_t)ceil(seconds * 1000);
+    return true;
+}
+
 static luna_err write_value(const luna_flag *flag, const char *value, void *at)
 {
     uint64_t number;
@@ -80,6 +92,9 @@ static luna_err write_value(const luna_flag *flag, const char *value, void *at)
         case LUNA_FLAG_REAL:
             *(double *)at = strtod(value, &end);
             if (end == value || *end || !isfinite(*(double *)at)) break;
+            return LUNA_OK;
+        case LUNA_FLAG_MS:
+            if (!parse_seconds(value, at)) break;
             return LUNA_OK;
         case LUNA_FLAG_ON:
         case LUNA_FLAG_OFF:
@@ -177,44 +192,4 @@ luna_err luna_flags_read(luna_ctl *ctl, int argc, char **argv,
     }
     if (*command && !ctl->help && !ctl->version) return check_words(ctl, *command);
     return LUNA_OK;
-}
-
-static void print_flags(const luna_flag *flags, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        char left[80];
-        snprintf(left, sizeof left, "%s%s%s", flags[i].name, flags[i].value ? " " : "",
-                 flags[i].value ? flags[i].value : "");
-        printf("  %-28s%s%*s%s\n", left, strlen(left) < 28 ? "" : "\n",
-               strlen(left) < 28 ? 0 : 30, "", flags[i].help);
-    }
-}
-
-static void print_program_help(void)
-{
-    printf(
-        "usage: lunactl [--broker ENDPOINT] [--json] COMMAND ...\n\n"
-        "Talks to a luna-broker: submits latents, shows and steers jobs.\n\nCommands:\n");
-    for (size_t i = 0; i < luna_command_count; i++) {
-        char left[80];
-        snprintf(left, sizeof left, "%s %s", luna_commands[i].name,
-                 luna_commands[i].words);
-        printf("  %-28s%s\n", left, luna_commands[i].help);
-    }
-}
-
-void luna_flags_help(const luna_command *command)
-{
-    if (command) {
-        printf("usage: lunactl %s%s%s%s\n\n%s.\n", command->name,
-               command->flag_count ? " [OPTIONS]" : "", *command->words ? " " : "",
-               command->words, command->help);
-        if (command->note) printf("%s", command->note);
-        if (command->flag_count) printf("\nOptions:\n");
-        print_flags(command->flags, command->flag_count);
-    } else {
-        print_program_help();
-    }
-    printf("\nEvery command:\n");
-    print_flags(luna_common_flags, luna_common_flag_count);
 }

@@ -15,6 +15,7 @@ typedef enum luna_flag_kind {
     LUNA_FLAG_U32,     //  uint32_t, least to most
     LUNA_FLAG_U64,     //  uint64_t
     LUNA_FLAG_REAL,    //  double
+    LUNA_FLAG_MS,      //  uint64_t; given in seconds, more than 0
     LUNA_FLAG_ON,      //  int32_t: 1; takes no value
     LUNA_FLAG_OFF,     //  int32_t: 0; takes no value
     LUNA_FLAG_LATENTS  //  another input; no field

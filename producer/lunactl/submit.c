@@ -15,11 +15,15 @@ static luna_err send_job(luna_ctl *ctl, char id[LUNA_JOB_ID_BYTES], luna_receipt
     return luna_error((luna_err)rc, "refused: %s", luna_last_error());
 }
 
-static luna_err print_receipt(const char *id, const luna_receipt *receipt)
+static luna_err print_receipt(luna_ctl *ctl, const char *id, const luna_receipt *receipt)
 {
-    return luna_ctl_print_json(json_pack(
-        "{s:s, s:I, s:I, s:b}", "job_id", id, "images", (json_int_t)receipt->images,
-        "position", (json_int_t)receipt->position, "duplicate", receipt->duplicate));
+    json_t *value =
+        json_pack("{s:s, s:s, s:I, s:I, s:b}", "id", id, "status", "accepted", "position",
+                  (json_int_t)receipt->position, "images", (json_int_t)receipt->images,
+                  "duplicate", receipt->duplicate);
+    if (!ctl->wait) return luna_ctl_print_json(value);
+    json_object_set_new(value, "kind", json_string("receipt"));
+    return luna_ctl_print_json_line(value);
 }
 
 static luna_err submit(luna_ctl *ctl, luna_ctl_inputs *inputs)
@@ -29,8 +33,9 @@ static luna_err submit(luna_ctl *ctl, luna_ctl_inputs *inputs)
     LUNA_TRY(luna_ctl_inputs_open(ctl, inputs));
     LUNA_TRY(luna_ctl_connect(ctl));
     LUNA_TRY(send_job(ctl, id, &receipt));
-    if (ctl->json && !ctl->wait) return print_receipt(id, &receipt);
-    if (!ctl->json) {
+    if (ctl->json) {
+        LUNA_TRY(print_receipt(ctl, id, &receipt));
+    } else {
         printf("%s\n", id);
         fflush(stdout);
     }

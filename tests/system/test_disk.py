@@ -52,7 +52,7 @@ def test_full_spool_disk(home):
     """Not stored: `busy`, never `accepted`; and accepted when there is room again."""
     state = home.home / "state"
     with small_disk(state, "16m"):
-        home.start_broker(LUNA_STORE_RESERVE="1MiB")
+        home.start_broker(LUNA_STORE_RESERVE="1MiB", LUNA_STORE_BALLAST="1MiB")
         watcher = wire.Subscriber(home.client, "status")
         assert watcher.next()[1]["status"]["accepting"] == "yes"
         filler = fill_up(state)

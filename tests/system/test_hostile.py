@@ -1,10 +1,12 @@
 """Peers and programs that break the rules: the broker answers and goes on."""
 
+import os
 import resource
 import sqlite3
 
 import msgpack
 import numpy
+import pytest
 import wire
 import zmq
 from luna import wait_for
@@ -27,7 +29,7 @@ def test_a_locked_database_delays_an_end_and_loses_none(home):
         database = sqlite3.connect(home.home / "state" / "luna.db", isolation_level=None)
         database.execute("BEGIN IMMEDIATE")
         decoder.report("failed", work, error="bad_latent", detail="as the test wants it")
-        wait_for(lambda: "database is locked" in home.broker.text(), "the end was not stored")
+        wait_for(lambda: "store_failed" in home.broker.text(), "the end was not stored")
         assert home.job(job)["state"] == "in_progress"
         database.execute("ROLLBACK")
         database.close()
@@ -67,6 +69,7 @@ def test_every_hello_is_welcome(home):
     assert len(slots) == 300
 
 
+@pytest.mark.skipif("LUNA_SANITIZED" in os.environ, reason="sanitizers keep freed memory")
 def test_large_messages_of_one_peer_do_not_pile_up(home):
     """What the broker has not read yet waits at the sender, not in the broker."""
     home.start_broker()

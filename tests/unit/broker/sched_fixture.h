@@ -90,6 +90,7 @@ static inline luna_rules test_rules(void)
                         .adopt_ms = 5000,
                         .grace_ms = 200,
                         .remember_ms = 60000,
+                        .load_ms = 2000,
                         .backoff_ms = 1000,
                         .backoff_max_ms = 4000,
                         .lost_limit = 5,

@@ -70,6 +70,28 @@ static void images_of_several_inputs_are_told_apart(void **state)
     expect_end(f, 1, LUNA_JOB_COMPLETED, "");
 }
 
+//  A picture of another place is no picture of the job: it cannot complete it.
+static void a_picture_outside_the_batches_counts_for_nothing(void **state)
+{
+    fixture *f = *state;
+    luna_entry entry = entry_of(1);
+    entry.images = 3;
+    entry.batches[0] = 1;
+    entry.batches[1] = 2;
+    add_entry(f, &entry);
+    const uint32_t d = decoder(f, 1, 1);
+    run(f);
+    const luna_job_key key = key_of(1, 1);
+    const luna_msg_image images[] = {{.input = 0, .index = 0},
+                                     {.input = 0, .index = 1},
+                                     {.input = 0, .index = 2},
+                                     {.input = 2, .index = 0},
+                                     {.input = 1, .index = 1}};
+    assert_int_equal(luna_scheduler_images(f->scheduler, d, &key, images, 5), 2);
+    luna_scheduler_done(f->scheduler, d, &key, f->now_ms);
+    assert_string_equal(last(f, 'g')->error, "protocol");
+}
+
 static void a_disconnect_gives_back_after_the_grace(void **state)
 {
     fixture *f = *state;
@@ -248,19 +270,71 @@ static void a_job_does_not_return_to_who_still_has_it(void **state)
     assert_int_equal(job(f, 1)->session, other);
 }
 
+//  A decoder comes, gets the job and dies with it.
+static void lose_once(fixture *f, uint32_t number)
+{
+    const uint32_t d = decoder(f, number, 1);
+    run(f);
+    assert_int_equal(job(f, 1)->session, d);
+    luna_scheduler_disconnected(f->scheduler, d, f->now_ms);
+    tick(f, 200);
+}
+
+static void expect_wait(fixture *f, int64_t least_ms)
+{
+    assert_int_equal(job(f, 1)->place, LUNA_PLACE_DEFERRED);
+    assert_true(job(f, 1)->wake_ms >= f->now_ms + least_ms);
+    assert_true(job(f, 1)->wake_ms <= f->now_ms + least_ms * 5 / 4);
+    tick(f, least_ms - 1);
+    assert_int_equal(job(f, 1)->place, LUNA_PLACE_DEFERRED);
+    tick(f, least_ms / 4 + 1);
+    assert_int_equal(job(f, 1)->place, LUNA_PLACE_WAITING);
+}
+
 static void lost_attempts_have_a_limit(void **state)
 {
     fixture *f = *state;
     add(f, 1);
     for (uint32_t i = 1; i <= 5; i++) {
-        const uint32_t d = decoder(f, i, 1);
-        run(f);
-        assert_int_equal(last(f, 's')->attempt, i);
-        luna_scheduler_disconnected(f->scheduler, d, f->now_ms);
-        tick(f, 200);
+        lose_once(f, i);
+        tick(f, 5000);
     }
+    assert_int_equal(count_of(f, 's'), 5);
     assert_int_equal(count_of(f, 'g'), 4);
     expect_end(f, 1, LUNA_JOB_FAILED, "lost");
+}
+
+static void losses_in_a_row_back_off(void **state)
+{
+    fixture *f = *state;
+    add(f, 1);
+    lose_once(f, 1);
+    assert_int_equal(job(f, 1)->place, LUNA_PLACE_WAITING);
+    lose_once(f, 2);
+    expect_wait(f, 1000);
+    lose_once(f, 3);
+    expect_wait(f, 2000);
+    //  An answer, even a bad one, shows that the job does not kill.
+    const uint32_t d = decoder(f, 4, 1);
+    run(f);
+    const luna_job_key key = key_of(1, 4);
+    failed(f, d, &key, "io");
+    luna_scheduler_bye(f->scheduler, d, f->now_ms);
+    tick(f, 5000);
+    lose_once(f, 5);
+    assert_int_equal(job(f, 1)->lost, 4);
+    assert_int_equal(job(f, 1)->place, LUNA_PLACE_WAITING);
+}
+
+static void a_job_that_was_lost_before_a_restart_waits_too(void **state)
+{
+    fixture *f = *state;
+    luna_entry entry = entry_of(1);
+    entry.lost = 1;
+    entry.attempts = 1;
+    add_entry(f, &entry);
+    lose_once(f, 1);
+    expect_wait(f, 1000);
 }
 
 static void refused_attempts_back_off_and_have_a_limit(void **state)
@@ -292,10 +366,8 @@ static void loss_and_refusal_are_counted_apart(void **state)
     fixture *f = *state;
     add(f, 1);
     for (uint32_t i = 0; i < 4; i++) {
-        const uint32_t d = decoder(f, i, 1);
-        run(f);
-        luna_scheduler_disconnected(f->scheduler, d, f->now_ms);
-        tick(f, 200);
+        lose_once(f, i);
+        tick(f, 5000);
     }
     const uint32_t d = decoder(f, 9, 1);
     for (uint32_t i = 0; i < 2; i++) {
@@ -635,6 +707,7 @@ int main(void)
         TEST(done_completes),
         TEST(done_without_every_image_is_refused),
         TEST(images_of_several_inputs_are_told_apart),
+        TEST(a_picture_outside_the_batches_counts_for_nothing),
         TEST(a_disconnect_gives_back_after_the_grace),
         TEST(a_done_within_the_grace_counts),
         TEST(what_was_not_sent_is_not_counted),
@@ -646,6 +719,8 @@ int main(void)
         TEST(a_hung_decoder_gets_no_further_job),
         TEST(a_job_does_not_return_to_who_still_has_it),
         TEST(lost_attempts_have_a_limit),
+        TEST(losses_in_a_row_back_off),
+        TEST(a_job_that_was_lost_before_a_restart_waits_too),
         TEST(refused_attempts_back_off_and_have_a_limit),
         TEST(loss_and_refusal_are_counted_apart),
         TEST(what_cannot_get_better_fails_at_once),

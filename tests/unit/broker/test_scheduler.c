@@ -110,6 +110,72 @@ static void the_same_job_is_known(void **state)
     assert_int_equal(luna_scheduler_depth(f->scheduler).bytes, 100);
 }
 
+static void a_job_that_contradicts_itself_is_refused(void **state)
+{
+    fixture *f = *state;
+    luna_entry entry = entry_of(1);
+    entry.images = 3;
+    entry.batches[0] = 4;
+    assert_int_equal(luna_scheduler_add(f->scheduler, &entry, f->now_ms),
+                     LUNA_BAD_REQUEST);
+    entry.batches[0] = 3;
+    entry.priority = 10;
+    assert_int_equal(luna_scheduler_add(f->scheduler, &entry, f->now_ms),
+                     LUNA_BAD_REQUEST);
+    entry = entry_of(1);
+    entry.images = UINT64_MAX;
+    assert_int_equal(luna_scheduler_add(f->scheduler, &entry, f->now_ms),
+                     LUNA_BAD_REQUEST);
+    assert_null(job(f, 1));
+    assert_int_equal(luna_scheduler_client(f->scheduler, &entry.client).jobs, 0);
+}
+
+static luna_usage usage(const fixture *f, uint32_t client)
+{
+    const luna_id id = id_of(client);
+    return luna_scheduler_client(f->scheduler, &id);
+}
+
+//  From being stored to the durable end.
+static void clients_are_counted(void **state)
+{
+    fixture *f = *state;
+    for (uint32_t i = 1; i <= 9; i++) {
+        luna_entry entry = entry_of(i);
+        entry.client = id_of(i % 2);
+        entry.place = i < 9 ? LUNA_PLACE_WAITING : LUNA_PLACE_STORING;
+        add_entry(f, &entry);
+    }
+    const luna_id nine = id_of(9);
+    assert_int_equal(usage(f, 1).jobs, 5);
+    assert_int_equal(usage(f, 1).bytes, 500);
+    assert_int_equal(usage(f, 0).jobs, 4);
+    assert_int_equal(usage(f, 2).jobs, 0);
+    luna_scheduler_stored(f->scheduler, &nine, false);
+    assert_int_equal(usage(f, 1).jobs, 4);
+    const uint32_t d = decoder(f, 1, 9);
+    run(f);
+    for (uint32_t i = 1; i <= 8; i++) done(f, d, i, 1);
+    assert_int_equal(usage(f, 1).jobs, 4);
+    for (uint32_t i = 1; i <= 8; i++) {
+        const luna_id id = id_of(i);
+        luna_scheduler_ended(f->scheduler, &id);
+    }
+    assert_int_equal(usage(f, 1).jobs + usage(f, 0).jobs, 0);
+    assert_int_equal(usage(f, 1).bytes + usage(f, 0).bytes, 0);
+}
+
+static void an_absent_vae_is_one_vae(void **state)
+{
+    fixture *f = *state;
+    for (uint32_t i = 1; i <= 2000; i++) {
+        luna_entry entry = entry_of(i);
+        entry.vae = (luna_text){0};
+        add_entry(f, &entry);
+    }
+    assert_string_equal(luna_job_vae(job(f, 7)), "");
+}
+
 static void credit_counts_jobs(void **state)
 {
     fixture *f = *state;
@@ -309,6 +375,9 @@ int main(void)
         cmocka_unit_test(waiting_is_worth_a_priority),
         TEST(a_job_that_is_being_stored_does_not_start),
         TEST(the_same_job_is_known),
+        TEST(a_job_that_contradicts_itself_is_refused),
+        TEST(clients_are_counted),
+        TEST(an_absent_vae_is_one_vae),
         TEST(credit_counts_jobs),
         TEST(credit_counts_bytes),
         TEST(a_job_beyond_the_credit_goes_to_an_idle_decoder),

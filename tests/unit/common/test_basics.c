@@ -89,6 +89,11 @@ static void test_files(void **state)
     assert_int_equal(luna_file_read("a/b/c/f", 4, &data, &len), LUNA_TOO_LARGE);
     assert_int_equal(luna_file_read("a/none", 4, &data, &len), LUNA_NOT_FOUND);
     assert_int_equal(luna_map_open("a/b", &map), LUNA_IO);
+    //  A pipe nobody writes to is no file, and nothing to wait for.
+    assert_int_equal(mkfifo("a/pipe", 0600), 0);
+    assert_int_equal(luna_map_open("a/pipe", &map), LUNA_IO);
+    assert_int_equal(luna_file_read("a/pipe", 4, &data, &len), LUNA_IO);
+    unlink("a/pipe");
     assert_int_equal(luna_make_dirs("a/b/c/f/d", 0700), LUNA_CANT_CREATE);
     unlink("a/b/c/f");
     rmdir("a/b/c");

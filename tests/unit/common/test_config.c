@@ -38,7 +38,7 @@ static const luna_setting table[] = {
     ROW(http, events, FLAG, "yes"),
 };
 
-static char named_seen[256];
+static char named_seen[512];
 
 static luna_err take_named(void *context, const char *section, const char *name,
                            const char *key, const char *value)
@@ -139,6 +139,59 @@ static void test_errors_name_file_and_line(void **state)
     assert_non_null(strstr(luna_error_text(), "LUNA_LEASE_LEASE_MS"));
 }
 
+//  The first wrong line is the one that is named, whatever follows it.
+static void test_the_first_error_counts(void **state)
+{
+    (void)state;
+    refused("[limits]\nattempts = many\n[http]\nevents = on\n",
+            "luna.conf:2: [limits] attempts: 'many'");
+    refused("[limits]\nattempts = many\nx = 1\n",
+            "luna.conf:2: [limits] attempts: 'many'");
+    refused("[http] x\nevents = on\n", "luna.conf:1: something after");
+    refused("[http]\nevents\n", "luna.conf:2: not a 'key = value' line");
+}
+
+//  Names and values of any length come whole or are refused.
+static void test_long_lines_are_whole(void **state)
+{
+    (void)state;
+    static char text[9000], deep[4000], name[100];
+    settings s;
+    memset(deep, 'd', sizeof deep - 1);
+    memset(name, 'n', sizeof name - 1);
+    deep[0] = '/';
+    snprintf(text, sizeof text, "[output]\nroots = %s\n[vae %s]\npath = x\n", deep, name);
+    write_file("luna.conf", text);
+    assert_int_equal(luna_config_load(&config, "luna.conf", &s), LUNA_OK);
+    assert_string_equal(s.roots, deep);
+    snprintf(text, sizeof text, "vae/%s/path=x", name);
+    assert_string_equal(named_seen, text);
+    snprintf(text, sizeof text, "[output]\nroots = %s%s\n", deep, deep);
+    refused(text, "luna.conf:2: ");
+    unlink("luna.conf");
+}
+
+static void test_blanks_comments_and_line_ends(void **state)
+{
+    (void)state;
+    settings s;
+    write_file("luna.conf",
+               "\xef\xbb\xbf; first\r\n[limits] ; here\r\n  # indented\r\n"
+               "\tattempts : 8 ; eight\r\n\r\n[output]\nroots = /a;b:/c ;d\n"
+               "[broker]\ncontrol =; none");
+    assert_int_equal(luna_config_load(&config, "luna.conf", &s), LUNA_OK);
+    assert_int_equal(s.attempts, 8);
+    assert_string_equal(s.roots, "/a;b:/c");
+    assert_string_equal(s.control, "");
+    FILE *file = fopen("luna.conf", "w");
+    assert_non_null(file);
+    fwrite("[http]\0\nevents = on\n", 1, 20, file);
+    fclose(file);
+    assert_int_equal(luna_config_load(&config, "luna.conf", &s), LUNA_CONFIG);
+    assert_non_null(strstr(luna_error_text(), "NUL"));
+    unlink("luna.conf");
+}
+
 static void test_printed_settings_load_the_same(void **state)
 {
     (void)state;
@@ -203,6 +256,9 @@ int main(void)
         cmocka_unit_test_setup(test_file_then_folder_then_environment_then_flag,
                                clean_environment),
         cmocka_unit_test_setup(test_errors_name_file_and_line, clean_environment),
+        cmocka_unit_test_setup(test_the_first_error_counts, clean_environment),
+        cmocka_unit_test_setup(test_long_lines_are_whole, clean_environment),
+        cmocka_unit_test_setup(test_blanks_comments_and_line_ends, clean_environment),
         cmocka_unit_test_setup(test_printed_settings_load_the_same, clean_environment),
         cmocka_unit_test_setup(test_paths, clean_environment),
         cmocka_unit_test_setup(test_home_by_environment, clean_environment),

@@ -206,6 +206,8 @@ static void hostile_grammar(void **state)
     expect_refused("{\"__metadata__\":{\"a\":1}}", 0, "no text");
     expect_refused("{\"__metadata__\":{\"a\":\"b\"},\"__metadata__\":{\"a\":\"b\"}}", 0,
                    "given twice");
+    expect_refused("{\"__metadata__\":{},\"__metadata__\":{\"a\":\"b\"}}", 0,
+                   "given twice");
 }
 
 static void hostile_texts(void **state)

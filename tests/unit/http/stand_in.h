@@ -151,6 +151,7 @@ static inline void stand_in_answer(stand_in *s, zframe_t *to, const luna_msg_que
                                     .accepting = luna_text_of("yes")};
     luna_msg_answer answer = {.re = query->re};
     if (luna_text_is(query->what, "status")) answer.status = &status;
+    if (luna_text_is(query->what, "metrics")) answer.text = luna_text_of("luna_x 1\n");
     if (luna_text_is(query->what, "decoders")) {
         answer.decoders.items = &decoder;
         answer.decoders.count = 1;

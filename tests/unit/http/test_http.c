@@ -106,6 +106,10 @@ static void health_ready_version(void **state)
     assert_member(json, "version", "9.8.7");
     json_decref(json);
     free(r.body);
+    r = client_get(p.at, "/metrics");
+    assert_int_equal(r.status, 200);
+    assert_string_equal(r.body, "luna_x 1\n");
+    free(r.body);
     r = client_get(p.at, "/readyz");
     assert_int_equal(r.status, 200);
     free(r.body);

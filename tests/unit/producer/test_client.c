@@ -8,13 +8,6 @@
 
 static uint8_t latent[65536];
 
-static void assert_same_id(const char *text, const luna_id *id)
-{
-    char other[LUNA_ID_TEXT_BYTES];
-    luna_id_text(id, other);
-    assert_string_equal(text, other);
-}
-
 static void a_job_arrives_whole_and_is_accepted(void **state)
 {
     (void)state;
@@ -29,6 +22,7 @@ static void a_job_arrives_whole_and_is_accepted(void **state)
     luna_submission job = submission_of(latent, sizeof latent);
     for (size_t i = 0; i < sizeof latent; i++) latent[i] = (uint8_t)(i * 7);
     job.vae = "flux";
+    job.deadline_ms = 90000;
     job.prompt = "{\"seed\": 18446744073709551615}";
     job.extras = &extra;
     job.extra_count = 1;
@@ -43,6 +37,7 @@ static void a_job_arrives_whole_and_is_accepted(void **state)
     assert_memory_equal(&got.client, &broker.client, sizeof got.client);
     assert_true(luna_text_is(got.vae, "flux"));
     assert_int_equal(got.priority, 5);
+    assert_int_equal(got.deadline_ms, 90000);
     assert_true(got.embed_workflow);
     assert_null(got.output_dir.data);
     assert_int_equal(got.prompt.len, strlen(job.prompt));
@@ -68,7 +63,7 @@ static void a_job_arrives_whole_and_is_accepted(void **state)
     stand_in_close(&broker);
 }
 
-//  Two jobs: the broker is busy for the first, and still gets both in their order.
+//  Two jobs: the broker is busy for both, and still gets both in their order.
 static void a_busy_broker_gets_the_job_again(void **state)
 {
     (void)state;
@@ -85,6 +80,8 @@ static void a_busy_broker_gets_the_job_again(void **state)
     assert_same_id(first, &id);
     id = answer_job(&broker, "busy", "busy");
     assert_same_id(second, &id);
+    id = answer_offer(&broker, "send", NULL);
+    assert_same_id(first, &id);
     for (int i = 0; i < 2; i++) {
         id = answer_job(&broker, "accepted", NULL);
         assert_same_id(i == 0 ? first : second, &id);

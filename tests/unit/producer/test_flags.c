@@ -8,6 +8,8 @@
 
 #include "producer/lunactl/commands.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define LINE(...) ((const char *[]){"lunactl", __VA_ARGS__, NULL})
@@ -34,12 +36,12 @@ static void assert_wrong(const char **argv, const char *word)
 static void flags_fill_the_job(void **state)
 {
     (void)state;
-    const char **line =
-        LINE("--json", "submit", "--latents", "a.latent:x", "--vae", "flux",
-             "--output-dir=/o", "--save-path", "p", "--filename", "f", "--model-name",
-             "m", "--filename-index", "18446744073709551615", "--quality-gate", "both",
-             "--min-quality", "0.5", "--save-mode", "database_store", "--priority", "9",
-             "--job-id", "u", "--no-embed", "--wait", "--broker", "ipc://x");
+    const char **line = LINE(
+        "--json", "submit", "--latents", "a.latent:x", "--vae", "flux", "--output-dir=/o",
+        "--save-path", "p", "--filename", "f", "--model-name", "m", "--filename-index",
+        "18446744073709551615", "--quality-gate", "both", "--min-quality", "0.5",
+        "--save-mode", "database_store", "--priority", "9", "--job-id", "u", "--no-embed",
+        "--wait", "--broker", "ipc://x", "--deadline", "0.0015");
     assert_int_equal(read_line(line), LUNA_OK);
     assert_string_equal(command->name, "submit");
     assert_true(ctl.json && ctl.wait);
@@ -57,6 +59,7 @@ static void flags_fill_the_job(void **state)
     assert_int_equal(ctl.job.priority, 9);
     assert_string_equal(ctl.job.job_id, "u");
     assert_int_equal(ctl.job.embed_workflow, 0);
+    assert_int_equal(ctl.job.deadline_ms, 2);
 }
 
 //  Before the first --latents: of all inputs; after one: of that one.
@@ -105,10 +108,84 @@ static void wrong_lines_name_what_is_wrong(void **state)
     assert_wrong(LINE("submit", "--min-quality", "much"), "--min-quality");
     assert_wrong(LINE("submit", "--min-quality", "nan"), "--min-quality");
     assert_wrong(LINE("submit", "--wait=yes"), "--wait");
+    assert_wrong(LINE("submit", "--deadline", "0"), "SECONDS");
+    assert_wrong(LINE("submit", "--deadline", "-1"), "SECONDS");
+    assert_wrong(LINE("submit", "--deadline", "nan"), "SECONDS");
+    assert_wrong(LINE("submit", "--deadline", "1e300"), "SECONDS");
+    assert_wrong(LINE("submit", "--deadline", "5m"), "SECONDS");
     assert_wrong(LINE("submit", "--latents", "1", "--latents", "2", "--latents", "3",
                       "--latents", "4", "--latents", "5", "--latents", "6"),
                  "at most 5");
-    assert_wrong(LINE("show", "1", "2", "3", "4", "5", "6", "7", "8"), "too many");
+    assert_wrong(LINE("cancel"), "cancel ID...");
+    assert_wrong(LINE("priority", "a"), "priority ID N");
+    assert_wrong(LINE("next", "a", "b"), "next ID");
+    assert_wrong(LINE("pause", "a"), "pause");
+    assert_wrong(LINE("resume", "a", "b"), "resume [DECODER]");
+    assert_wrong(LINE("drain", "a", "b"), "drain [DECODER]");
+    assert_wrong(LINE("resume", "--wait"), "--wait");
+    assert_wrong(LINE("status", "--once"), "--once");
+}
+
+//  xargs gives a command as many ids as fit into a line.
+static void commands_take_thousands_of_words(void **state)
+{
+    (void)state;
+    static const char *line[LUNA_CTL_WORDS + 3];
+    line[0] = "lunactl";
+    line[1] = "cancel";
+    for (size_t i = 2; i <= LUNA_CTL_WORDS; i++) line[i] = "a";
+    assert_int_equal(read_line(line), LUNA_OK);
+    assert_int_equal(ctl.word_count, LUNA_CTL_WORDS);
+    line[LUNA_CTL_WORDS + 1] = "b";
+    assert_wrong(line, "too many");
+}
+
+//  The whole of a file beside the test data; the caller frees it.
+static char *read_source(const char *path)
+{
+    char name[4096], *text = calloc(1, 1 << 20);
+    const char *data = getenv("LUNA_TEST_DATA");
+    assert_non_null(data);
+    assert_non_null(text);
+    snprintf(name, sizeof name, "%s/../../%s", data, path);
+    FILE *file = fopen(name, "r");
+    if (!file) fail_msg("cannot open %s", name);
+    assert_true(fread(text, 1, (1 << 20) - 1, file) > 0);
+    fclose(file);
+    return text;
+}
+
+static void assert_holds(const char *text, const char *file, const char *format,
+                         const char *word)
+{
+    char wanted[100];
+    snprintf(wanted, sizeof wanted, format, word);
+    if (!strstr(text, wanted)) fail_msg("%s has no '%s'", file, wanted);
+}
+
+static void assert_flags_hold(const luna_flag *flags, size_t count, const char *page,
+                              const char *completion)
+{
+    for (size_t i = 0; i < count; i++) {
+        assert_holds(page, "lunactl.1", "Fl %s", flags[i].name + 1);
+        assert_holds(completion, "lunactl.bash", "%s", flags[i].name);
+    }
+}
+
+static void every_command_and_flag_is_documented(void **state)
+{
+    (void)state;
+    char *page = read_source("producer/man/lunactl.1");
+    char *completion = read_source("producer/lunactl/lunactl.bash");
+    assert_flags_hold(luna_common_flags, luna_common_flag_count, page, completion);
+    for (size_t i = 0; i < luna_command_count; i++) {
+        const luna_command *one = &luna_commands[i];
+        assert_holds(page, "lunactl.1", ".It Cm %s", one->name);
+        assert_holds(completion, "lunactl.bash", "%s", one->name);
+        assert_flags_hold(one->flags, one->flag_count, page, completion);
+    }
+    free(page);
+    free(completion);
 }
 
 static void no_command_and_help_are_told_apart(void **state)
@@ -129,6 +206,8 @@ int main(void)
         cmocka_unit_test(flags_fill_the_job),
         cmocka_unit_test(flags_of_inputs_have_a_place),
         cmocka_unit_test(wrong_lines_name_what_is_wrong),
+        cmocka_unit_test(commands_take_thousands_of_words),
+        cmocka_unit_test(every_command_and_flag_is_documented),
         cmocka_unit_test(no_command_and_help_are_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,71 +1,6 @@
-//  Whole lunactl commands in a child process, against a stand-in broker.
-//
-//  The child is made while this process has one thread, before the stand-in is opened;
-//  lunactl waits for it.
+//  lunactl: submitting, waiting, and command lines that are wrong.
 
-#include "producer/stand_in.h"
-
-#include "producer/lunactl/lunactl.h"
-
-#include <sys/wait.h>
-
-#define LINE(...) ((const char *[]){"lunactl", __VA_ARGS__, NULL})
-
-static const char some_id[] = "0192f1c2-a5b0-7c3d-8e4f-5061728394a5";
-
-typedef struct running {
-    pid_t pid;
-    FILE *out, *err;
-    int code;
-    char out_text[4096], err_text[1024];
-} running;
-
-static running begin(stand_in *broker, const char **line)
-{
-    running child = {.out = tmpfile(), .err = tmpfile()};
-    int argc = 0;
-    while (line[argc]) argc++;
-    fflush(NULL);
-    child.pid = fork();
-    if (child.pid == 0) {
-        dup2(fileno(child.out), STDOUT_FILENO);
-        dup2(fileno(child.err), STDERR_FILENO);
-        if (broker) setenv("LUNA_BROKER", broker->control_at, 1);
-        const int code = luna_ctl_main(argc, (char **)(uintptr_t)line);
-        fflush(NULL);
-        _exit(code);
-    }
-    return child;
-}
-
-static void read_text(FILE *file, char *text, size_t room)
-{
-    rewind(file);
-    text[fread(text, 1, room - 1, file)] = '\0';
-    fclose(file);
-}
-
-static void end(running *child)
-{
-    int status;
-    assert_int_equal(waitpid(child->pid, &status, 0), child->pid);
-    assert_true(WIFEXITED(status));
-    child->code = WEXITSTATUS(status);
-    read_text(child->out, child->out_text, sizeof child->out_text);
-    read_text(child->err, child->err_text, sizeof child->err_text);
-}
-
-static void assert_error(const char **line, int code, const char *words)
-{
-    running child = begin(NULL, line);
-    end(&child);
-    assert_int_equal(child.code, code);
-    assert_string_equal(child.out_text, "");
-    assert_memory_equal(child.err_text, "lunactl: ", 9);
-    assert_ptr_equal(strchr(child.err_text, '\n'), strrchr(child.err_text, '\n'));
-    if (!strstr(child.err_text, words))
-        fail_msg("'%s' does not say '%s'", child.err_text, words);
-}
+#include "producer/ctl.h"
 
 //  A safetensors file with ComfyUI's metadata and one float32 tensor [1, 4, 1, 2].
 static void write_latents(const char *path)
@@ -162,29 +97,6 @@ static void named_files_win_and_stay_as_they_are(void **state)
     assert_non_null(strstr(child.err_text, "the reason"));
 }
 
-static void answer_query(stand_in *broker, const char *what, luna_msg_answer answer)
-{
-    taken message;
-    luna_msg_query query;
-    take_control(broker, LUNA_MSG_QUERY, &message);
-    assert_int_equal(luna_packet_read(message.packet, &query), LUNA_OK);
-    assert_true(luna_text_is(query.what, what));
-    answer.re = query.re;
-    release(&message);
-    send_control(broker, LUNA_MSG_ANSWER, &answer);
-}
-
-static luna_msg_job_info job_in(const char *job_state, const luna_msg_image *files,
-                                size_t count)
-{
-    luna_msg_job_info job = {.state = luna_text_of(job_state),
-                             .images = 2,
-                             .images_done = count,
-                             .files = {files, count}};
-    assert_int_equal(luna_id_parse(some_id, &job.id), LUNA_OK);
-    return job;
-}
-
 static void wait_prints_paths_and_the_jobs_error(void **state)
 {
     (void)state;
@@ -210,86 +122,106 @@ static void wait_prints_paths_and_the_jobs_error(void **state)
     assert_null(strchr(child.err_text, '\r'));
 }
 
-static json_t *json_of(running *child)
-{
-    end(child);
-    assert_string_equal(child->err_text, "");
-    assert_int_equal(child->code, 0);
-    json_t *value = json_loads(child->out_text, 0, NULL);
-    assert_non_null(value);
-    return value;
-}
-
-static void json_holds_every_field(void **state)
+//  A line for each file and each change; the last one is the whole job.
+static void wait_tells_in_lines_of_json(void **state)
 {
     (void)state;
-    const luna_msg_image file = {
-        .path = luna_text_of("/o/\"0\".png"), .sha256 = luna_text_of("00"), .width = 64};
+    const luna_msg_image files[2] = {
+        {.index = 0, .path = luna_text_of("/o/0.png"), .sha256 = luna_text_of("00")},
+        {.index = 1, .path = luna_text_of("/o/1.png"), .sha256 = luna_text_of("00")}};
     stand_in broker;
-    stand_in_name(&broker);
-    running child = begin(&broker, LINE("show", some_id, "--json"));
-    stand_in_open(&broker);
-    welcome(&broker);
-    const luna_msg_job_info job = job_in("completed", &file, 1);
+    running child = start(&broker, LINE("--json", "wait", some_id));
+    luna_msg_job_info job = job_in("in_progress", files, 1);
     answer_query(&broker, "job", (luna_msg_answer){.jobs = {&job, 1}});
-    json_t *shown = json_of(&child);
-    stand_in_close(&broker);
-    assert_string_equal(json_string_value(json_object_get(shown, "id")), some_id);
-    assert_int_equal(json_integer_value(json_object_get(shown, "images")), 2);
-    const json_t *image = json_array_get(json_object_get(shown, "files"), 0);
-    assert_string_equal(json_string_value(json_object_get(image, "path")),
-                        "/o/\"0\".png");
-    assert_int_equal(json_integer_value(json_object_get(image, "width")), 64);
-    json_decref(shown);
-
-    child = begin(&broker, LINE("decoders", "--json"));
-    stand_in_open(&broker);
-    welcome(&broker);
-    const luna_msg_decoder_info decoder = {
-        .name = luna_text_of("gpu1"), .state = luna_text_of("ready"), .pid = 7};
-    answer_query(&broker, "decoders", (luna_msg_answer){.decoders = {&decoder, 1}});
-    shown = json_of(&child);
-    stand_in_close(&broker);
-    assert_int_equal(json_integer_value(json_object_get(json_array_get(shown, 0), "pid")),
-                     7);
-    json_decref(shown);
-
-    child = begin(&broker, LINE("status", "--json"));
-    stand_in_open(&broker);
-    welcome(&broker);
-    const luna_msg_status status = {.failed = 4, .accepting = luna_text_of("yes")};
-    answer_query(&broker, "status", (luna_msg_answer){.status = &status});
-    shown = json_of(&child);
-    stand_in_close(&broker);
-    assert_int_equal(json_integer_value(json_object_get(shown, "failed")), 4);
-    json_decref(shown);
-}
-
-static void retry_takes_every_failed_job(void **state)
-{
-    (void)state;
-    stand_in broker;
-    stand_in_name(&broker);
-    running child = begin(&broker, LINE("retry", "--failed"));
-    stand_in_open(&broker);
-    welcome(&broker);
-    luna_msg_job_info jobs[2] = {job_in("failed", NULL, 0), job_in("failed", NULL, 0)};
-    jobs[1].id.byte[15] ^= 1;
-    answer_query(&broker, "jobs", (luna_msg_answer){.jobs = {jobs, 2}});
-    for (int i = 0; i < 2; i++) {
-        taken message;
-        luna_msg_order order;
-        take_control(&broker, LUNA_MSG_RETRY, &message);
-        assert_int_equal(luna_packet_read(message.packet, &order), LUNA_OK);
-        assert_int_equal(luna_id_compare(&order.id, &jobs[i].id), 0);
-        release(&message);
-        send_control(&broker, LUNA_MSG_ANSWER, &(luna_msg_answer){.re = order.re});
-    }
+    job = job_in("completed", files, 2);
+    answer_query(&broker, "job", (luna_msg_answer){.jobs = {&job, 1}});
     end(&child);
     stand_in_close(&broker);
     assert_int_equal(child.code, 0);
-    assert_memory_equal(child.out_text, some_id, 36);
-    assert_int_equal(strlen(child.out_text), 2 * 37);
+    static const char *const kinds[] = {"image", "job", "image", "job"};
+    json_t *line = NULL;
+    const char *at = child.out_text;
+    for (size_t i = 0; i < 4; i++) {
+        const size_t len = strcspn(at, "\n");
+        json_decref(line);
+        line = json_loadb(at, len, 0, NULL);
+        assert_non_null(line);
+        assert_string_equal(text_in(line, "kind"), kinds[i]);
+        assert_string_equal(text_in(line, "id"), some_id);
+        if (i == 1) assert_int_equal(json_array_size(json_object_get(line, "files")), 0);
+        if (i == 2)
+            assert_string_equal(text_in(json_object_get(line, "file"), "path"),
+                                "/o/1.png");
+        at += len + 1;
+    }
+    assert_int_equal(*at, '\0');
+    assert_string_equal(text_in(line, "state"), "completed");
+    assert_int_equal(json_array_size(json_object_get(line, "files")), 2);
+    json_decref(line);
+}
+
+static void submit_tells_its_receipt_as_json(void **state)
+{
+    (void)state;
+    stand_in broker;
+    taken message;
+    char id[LUNA_ID_TEXT_BYTES];
+    write_latents("a.latent");
+    running child = start(&broker, LINE("submit", "--json", "--latents", "a.latent",
+                                        "--deadline", "1.5", "--priority", "0"));
+    const luna_msg_job job = take_job(&broker, &message);
+    assert_int_equal(job.deadline_ms, 1500);
+    assert_int_equal(job.priority, 0);
+    luna_id_text(&job.id, id);
+    send_receipt(&broker, &job.id, "accepted", NULL);
+    release(&message);
+    json_t *receipt = json_of(&child);
+    stand_in_close(&broker);
+    unlink("a.latent");
+    assert_string_equal(text_in(receipt, "id"), id);
+    assert_string_equal(text_in(receipt, "status"), "accepted");
+    assert_int_equal(number_in(receipt, "position"), 3);
+    assert_int_equal(number_in(receipt, "images"), 1);
+    json_decref(receipt);
+}
+
+static void errors_are_json_where_the_rest_is(void **state)
+{
+    (void)state;
+    stand_in broker;
+    running child = begin(NULL, LINE("nonsense", "--json"));
+    end(&child);
+    assert_json_error(&child, 64, "usage", "nonsense");
+    child = begin(NULL, LINE("--json", "status", "--broker", "nonsense"));
+    end(&child);
+    assert_json_error(&child, 78, "config", "nonsense");
+    child = start(&broker, LINE("--json", "wait", some_id));
+    luna_msg_job_info job = job_in("failed", NULL, 0);
+    job.error = luna_text_of("timeout");
+    job.detail = luna_text_of("not \"done\" in time");
+    answer_query(&broker, "job", (luna_msg_answer){.jobs = {&job, 1}});
+    end(&child);
+    stand_in_close(&broker);
+    assert_json_error(&child, 75, "timeout", "not \"done\" in time");
+    assert_memory_equal(child.out_text, "{\"kind\":\"job\"", 13);
+}
+
+static void output_that_cannot_be_written_is_an_error(void **state)
+{
+    (void)state;
+    running child = {.err = tmpfile()};
+    fflush(NULL);
+    child.pid = fork();
+    if (child.pid == 0) {
+        if (!freopen("/dev/full", "w", stdout)) _exit(1);
+        dup2(fileno(child.err), STDERR_FILENO);
+        const int code = luna_ctl_main(2, (char **)(uintptr_t)LINE("--help"));
+        fflush(stderr);
+        _exit(code);
+    }
+    child.out = tmpfile();
+    end(&child);
+    assert_failed(&child, 74, "cannot write the output");
 }
 
 static void mistakes_are_one_line_and_an_exit_code(void **state)
@@ -311,6 +243,9 @@ static void mistakes_are_one_line_and_an_exit_code(void **state)
                  "none");
     assert_error(LINE("status", "--broker", "nonsense"), 78, "nonsense");
     assert_error(LINE("retry"), 64, "--failed");
+    assert_error(LINE("retry", "--failed", some_id), 64, "--failed");
+    assert_error(LINE("priority", some_id, "10"), 64, "0 to 9");
+    assert_error(LINE("priority", some_id, ""), 64, "0 to 9");
     unlink("a.latent");
     unlink("p.json");
     unlink("list.json");
@@ -340,8 +275,10 @@ int main(void)
         cmocka_unit_test(submit_prints_the_id),
         cmocka_unit_test(named_files_win_and_stay_as_they_are),
         cmocka_unit_test(wait_prints_paths_and_the_jobs_error),
-        cmocka_unit_test(json_holds_every_field),
-        cmocka_unit_test(retry_takes_every_failed_job),
+        cmocka_unit_test(wait_tells_in_lines_of_json),
+        cmocka_unit_test(submit_tells_its_receipt_as_json),
+        cmocka_unit_test(errors_are_json_where_the_rest_is),
+        cmocka_unit_test(output_that_cannot_be_written_is_an_error),
         cmocka_unit_test(mistakes_are_one_line_and_an_exit_code),
         cmocka_unit_test(help_needs_no_broker),
     };

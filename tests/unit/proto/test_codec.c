@@ -1,5 +1,7 @@
 //  The codec on what a hostile or careless peer may send.
 
+#define _GNU_SOURCE  //  memmem
+
 #include "common/arena.h"
 #include "proto/codec.h"
 #include "proto/job.h"
@@ -12,6 +14,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <endian.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -188,6 +192,93 @@ static void test_limits_and_required_fields(void **state)
                      LUNA_TOO_LARGE);
 }
 
+//  What a reader would refuse is refused before it leaves, by the same limits.
+static void test_nothing_unreadable_leaves(void **state)
+{
+    (void)state;
+    luna_msg_job job = sample_job(1);
+    inputs[0].shape.at[1] = (1 << 20) + 1;
+    assert_int_equal(luna_msg_size(LUNA_MSG_JOB, &job), 0);
+    assert_non_null(strstr(luna_error_text(), "'shape'"));
+    job = sample_job(1);
+    inputs[0].shape.count = LUNA_MAX_DIMS + 1;
+    assert_int_equal(luna_msg_size(LUNA_MSG_JOB, &job), 0);
+    static const luna_text bad_keys[] = {{"caf\xe9", 4}, {"a\0b", 3}, {0}};
+    for (size_t i = 0; i < sizeof bad_keys / sizeof bad_keys[0]; i++) {
+        const luna_pair extra = {bad_keys[i], {"{}", 2}};
+        job = sample_job(1);
+        job.extra.items = &extra;
+        job.extra.count = 1;
+        assert_int_equal(luna_msg_size(LUNA_MSG_JOB, &job), 0);
+        assert_non_null(strstr(luna_error_text(), "'extra'"));
+    }
+    const double not_finite[] = {(double)NAN, -(double)INFINITY};
+    for (size_t i = 0; i < 2; i++) {
+        job = sample_job(1);
+        job.min_quality = not_finite[i];
+        assert_int_equal(luna_msg_size(LUNA_MSG_JOB, &job), 0);
+        assert_non_null(strstr(luna_error_text(), "'min_quality'"));
+    }
+}
+
+static luna_err read_message(const char *fields, size_t len, const char *named)
+{
+    luna_packet *packet;
+    union {
+        luna_msg_grant grant;
+        luna_msg_progress progress;
+        luna_msg_order order;
+    } out;
+    char message[128] = "\x83\xa4luna\x01\xa4type";
+    const size_t head = strlen(message);
+    memcpy(message + head, fields, len);
+    assert_int_equal(luna_packet_open(message, head + len, &packet), LUNA_OK);
+    const luna_err err = luna_packet_read(packet, &out);
+    if (err != LUNA_OK) assert_non_null(strstr(luna_error_text(), named));
+    luna_packet_close(&packet);
+    return err;
+}
+
+//  What could not be sent on is not taken in: an id of zeros is none, and NaN no number.
+static void test_nothing_unsendable_comes_in(void **state)
+{
+    (void)state;
+#define READ(fields, named) read_message(fields, sizeof fields - 1, named)
+#define ZEROS               "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    assert_int_equal(READ("\xa5grant\xa1x\x01", ""), LUNA_OK);
+    assert_int_equal(READ("\xa8progress\xa2id\xc4\x10\0" ZEROS, "'id'"),
+                     LUNA_BAD_REQUEST);
+    assert_int_equal(READ("\xa6"
+                          "cancel\xa2id\xc4\x10\0" ZEROS,
+                          "'id'"),
+                     LUNA_OK);
+}
+
+static void test_floats_are_finite(void **state)
+{
+    (void)state;
+    luna_msg_job job = sample_job(1), out;
+    job.min_quality = 0.5;
+    size_t len;
+    char *data = packed(&job, &len);
+    char *at = memmem(data, len, "min_quality\xcb", 12);
+    assert_non_null(at);
+    const double values[] = {-0.0, 1e300, (double)NAN, (double)INFINITY};
+    for (size_t i = 0; i < 4; i++) {
+        luna_packet *packet;
+        uint64_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        bits = htobe64(bits);
+        memcpy(at + 12, &bits, sizeof bits);
+        assert_int_equal(luna_packet_open(data, len, &packet), LUNA_OK);
+        assert_int_equal(luna_packet_read(packet, &out),
+                         i < 2 ? LUNA_OK : LUNA_BAD_REQUEST);
+        if (i >= 2) assert_non_null(strstr(luna_error_text(), "'min_quality'"));
+        luna_packet_close(&packet);
+    }
+    free(data);
+}
+
 static void test_wrong_kind_names_the_field(void **state)
 {
     (void)state;
@@ -282,16 +373,55 @@ static void test_job_check(void **state)
     }
 }
 
+//  Who sends a job and when does not make it another one; anything else does.
+static void test_job_content(void **state)
+{
+    (void)state;
+    static uint8_t values[200000];
+    luna_msg_input input = luna_msg_input_default();
+    input.dtype = luna_text_of("float16");
+    input.shape = (luna_dims){.at = {1, 4, 250, 100}, .count = 4};
+    input.latent = (luna_blob){values, sizeof values};
+    luna_msg_job job = luna_msg_job_default();
+    job.id = luna_id_new();
+    job.client = luna_id_new();
+    job.inputs.items = &input;
+    job.inputs.count = 1;
+    const uint64_t content = luna_job_content(&job);
+    assert_true(content != 0);
+    job.client = luna_id_new();
+    job.created_ms = 77;
+    job.utc_offset_min = 60;
+    assert_true(luna_job_content(&job) == content);
+    job.prompt = (luna_blob){"{}", 2};
+    assert_true(luna_job_content(&job) != content);
+    job.prompt = (luna_blob){0};
+    const size_t changed[] = {0, sizeof values / 2, sizeof values - 1};
+    for (size_t i = 0; i < 3; i++) {
+        values[changed[i]] ^= 1;
+        assert_true(luna_job_content(&job) != content);
+        values[changed[i]] ^= 1;
+    }
+    input.format = luna_text_of("webp");
+    assert_true(luna_job_content(&job) != content);
+}
+
 static void test_payload_header(void **state)
 {
     (void)state;
     uint8_t file[LUNA_PAYLOAD_HEADER_BYTES + 5];
     memcpy(file + LUNA_PAYLOAD_HEADER_BYTES, "hello", 5);
-    const luna_id id = luna_id_new();
-    luna_payload_header(&id, (luna_blob){file + LUNA_PAYLOAD_HEADER_BYTES, 5}, file);
+    const luna_blob body = {file + LUNA_PAYLOAD_HEADER_BYTES, 5};
+    const luna_payload written = {.id = luna_id_new(),
+                                  .accepted_ms = 1234567890123,
+                                  .body = body,
+                                  .hash = luna_payload_hash(body)};
+    luna_payload_header(&written, file);
     luna_payload payload;
     assert_int_equal(luna_payload_open(file, sizeof file, &payload), LUNA_OK);
-    assert_int_equal(luna_id_compare(&payload.id, &id), 0);
+    assert_int_equal(luna_id_compare(&payload.id, &written.id), 0);
+    assert_int_equal(payload.accepted_ms, written.accepted_ms);
+    assert_int_equal(payload.hash, written.hash);
     assert_int_equal(luna_payload_verify(&payload), LUNA_OK);
     assert_int_equal(luna_payload_open(file, sizeof file - 1, &payload), LUNA_IO);
     for (size_t i = 0; i < sizeof file; i++) {
@@ -301,6 +431,25 @@ static void test_payload_header(void **state)
         if (err != LUNA_IO) fail_msg("a changed byte %zu went unnoticed", i);
         file[i] ^= 1;
     }
+}
+
+static void test_payload_hash_of_pieces(void **state)
+{
+    (void)state;
+    uint8_t body[5000];
+    for (size_t i = 0; i < sizeof body; i++) body[i] = (uint8_t)(i * 7);
+    luna_payload_sum *sum = luna_payload_sum_new();
+    assert_non_null(sum);
+    for (size_t piece = 1; piece < sizeof body; piece += 613) {
+        luna_payload_sum_start(sum);
+        for (size_t at = 0; at < sizeof body; at += piece)
+            luna_payload_sum_add(sum, body + at,
+                                 piece < sizeof body - at ? piece : sizeof body - at);
+        assert_int_equal(luna_payload_sum_end(sum),
+                         luna_payload_hash((luna_blob){body, sizeof body}));
+    }
+    luna_payload_sum_free(&sum);
+    assert_null(sum);
 }
 
 static void test_arena(void **state)
@@ -326,9 +475,14 @@ int main(void)
         cmocka_unit_test(test_claims_beyond_the_bytes),
         cmocka_unit_test(test_envelope),
         cmocka_unit_test(test_limits_and_required_fields),
+        cmocka_unit_test(test_nothing_unreadable_leaves),
+        cmocka_unit_test(test_nothing_unsendable_comes_in),
+        cmocka_unit_test(test_floats_are_finite),
         cmocka_unit_test(test_wrong_kind_names_the_field),
         cmocka_unit_test(test_job_check),
+        cmocka_unit_test(test_job_content),
         cmocka_unit_test(test_payload_header),
+        cmocka_unit_test(test_payload_hash_of_pieces),
         cmocka_unit_test(test_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,9 @@
 //  faults.h - counts every step to the disk, and makes the N-th fail or end the process
 //
 //  The spool's steps come through its function table. SQLite's come through its
-//  system-call table (writes) and through fsync and fdatasync, which this program
-//  defines in place of the C library's. A process may die here, but the power stays on:
-//  a sync that succeeds is counted and otherwise left out.
+//  system-call table and through fsync and fdatasync, which this program defines in
+//  place of the C library's. A sync that succeeds is counted, noted in the record of
+//  what a power loss would take (power.h, when that was started), and left out.
 
 #ifndef LUNA_TESTS_STORE_FAULTS_H
 #define LUNA_TESTS_STORE_FAULTS_H
@@ -15,16 +15,21 @@
 #include <stdatomic.h>
 
 #include "kit.h"
+#include "power.h"
 
 //  The letter stands for the step in the log.
 #define STEP_TABLE(X) \
     X(ALLOCATE, 'a')  \
     X(WRITE, 'w')     \
+    X(SETTLE, 'e')    \
     X(SYNC_DATA, 's') \
     X(RENAME, 'r')    \
     X(SYNC_DIR, 'd')  \
     X(UNLINK, 'u')    \
     X(DB_WRITE, 'W')  \
+    X(DB_SIZE, 'T')   \
+    X(DB_CREATE, 'C') \
+    X(DB_UNLINK, 'U') \
     X(DB_SYNC, 'S')
 
 typedef enum step {
@@ -90,34 +95,54 @@ static int faulty_allocate(int fd, off_t bytes)
         sem_post(&faults.there);
         sem_wait(&faults.open);
     }
-    return faults_hit(STEP_ALLOCATE) ? -1 : luna_files_system.allocate(fd, bytes);
+    if (faults_hit(STEP_ALLOCATE)) return -1;
+    power_will_size(fd, bytes);
+    return luna_files_system.allocate(fd, bytes);
 }
 
 static ssize_t faulty_write(int fd, const void *data, size_t len)
 {
-    return faults_hit(STEP_WRITE) ? -1 : luna_files_system.write(fd, data, len);
+    if (faults_hit(STEP_WRITE)) return -1;
+    power_will_write(fd, lseek(fd, 0, SEEK_CUR), len);
+    return luna_files_system.write(fd, data, len);
+}
+
+static int faulty_settle(int fd)
+{
+    (void)fd;
+    return faults_hit(STEP_SETTLE) ? -1 : 0;
+}
+
+static int faulty_sync(step kind, int fd)
+{
+    const bool fails = faults_hit(kind);
+    power_synced(fd, !fails);
+    return fails ? -1 : 0;
 }
 
 static int faulty_sync_data(int fd)
 {
-    (void)fd;
-    return faults_hit(STEP_SYNC_DATA) ? -1 : 0;
+    return faulty_sync(STEP_SYNC_DATA, fd);
 }
 
 static int faulty_sync_dir(int fd)
 {
-    (void)fd;
-    return faults_hit(STEP_SYNC_DIR) ? -1 : 0;
+    return faulty_sync(STEP_SYNC_DIR, fd);
 }
 
 static int faulty_rename(const char *from, const char *to)
 {
-    return faults_hit(STEP_RENAME) ? -1 : luna_files_system.rename(from, to);
+    if (faults_hit(STEP_RENAME)) return -1;
+    const int rc = luna_files_system.rename(from, to);
+    if (rc == 0) power_renamed(from, to);
+    return rc;
 }
 
 static int faulty_unlink(const char *path)
 {
-    return faults_hit(STEP_UNLINK) ? -1 : luna_files_system.unlink(path);
+    if (faults_hit(STEP_UNLINK)) return -1;
+    power_will_unlink(path);
+    return luna_files_system.unlink(path);
 }
 
 static int faulty_free_bytes(const char *path, uint64_t *out)
@@ -128,6 +153,7 @@ static int faulty_free_bytes(const char *path, uint64_t *out)
 static const luna_files faulty_files = {
     .allocate = faulty_allocate,
     .write = faulty_write,
+    .settle = faulty_settle,
     .sync_data = faulty_sync_data,
     .sync_dir = faulty_sync_dir,
     .rename = faulty_rename,
@@ -144,19 +170,59 @@ IN_PLACE_OF_LIBC int fdatasync(int fd);
 
 int fsync(int fd)
 {
-    (void)fd;
-    return faults_hit(STEP_DB_SYNC) ? -1 : 0;
+    const int code = errno;
+    const int rc = faulty_sync(STEP_DB_SYNC, fd);
+    if (rc == 0) errno = code;
+    return rc;
 }
 
 int fdatasync(int fd)
 {
-    (void)fd;
-    return faults_hit(STEP_DB_SYNC) ? -1 : 0;
+    return fsync(fd);
 }
 
 static ssize_t faulty_pwrite(int fd, const void *data, size_t len, off_t at)
 {
-    return faults_hit(STEP_DB_WRITE) ? -1 : pwrite(fd, data, len, at);
+    if (faults_hit(STEP_DB_WRITE)) return -1;
+    power_will_write(fd, at, len);
+    return pwrite(fd, data, len, at);
+}
+
+static int faulty_ftruncate(int fd, off_t size)
+{
+    if (faults_hit(STEP_DB_SIZE)) return -1;
+    power_will_size(fd, size);
+    return ftruncate(fd, size);
+}
+
+static bool is_shared_memory(const char *path)
+{
+    const size_t len = strlen(path);
+    return len > 4 && strcmp(path + len - 4, "-shm") == 0;
+}
+
+static int faulty_open(const char *path, int flags, int mode)
+{
+    const bool makes =
+        flags & O_CREAT && !is_shared_memory(path) && access(path, F_OK) != 0;
+    if (makes && faults_hit(STEP_DB_CREATE)) return -1;
+    const int fd = open(path, flags, mode);
+    if (fd >= 0 && makes) power_created(path);
+    return fd;
+}
+
+static int faulty_db_unlink(const char *path)
+{
+    if (is_shared_memory(path)) return unlink(path);
+    if (faults_hit(STEP_DB_UNLINK)) return -1;
+    power_will_unlink(path);
+    return unlink(path);
+}
+
+static inline void faults_replace(const char *name, sqlite3_syscall_ptr call)
+{
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    (void)vfs->xSetSystemCall(vfs, name, call);
 }
 
 //  Once at the start of main.
@@ -165,10 +231,11 @@ static inline void faults_start(void)
     sem_init(&faults.there, 0, 0);
     sem_init(&faults.open, 0, 0);
     sqlite3_initialize();
-    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
-    const sqlite3_syscall_ptr call = (sqlite3_syscall_ptr)faulty_pwrite;
-    (void)vfs->xSetSystemCall(vfs, "pwrite", call);
-    (void)vfs->xSetSystemCall(vfs, "pwrite64", call);
+    faults_replace("pwrite", (sqlite3_syscall_ptr)faulty_pwrite);
+    faults_replace("pwrite64", (sqlite3_syscall_ptr)faulty_pwrite);
+    faults_replace("ftruncate", (sqlite3_syscall_ptr)faulty_ftruncate);
+    faults_replace("open", (sqlite3_syscall_ptr)faulty_open);
+    faults_replace("unlink", (sqlite3_syscall_ptr)faulty_db_unlink);
 }
 
 //  ---- batches -------------------------------------------------------------------------

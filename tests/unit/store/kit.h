@@ -34,7 +34,13 @@ typedef struct kit_job {
     size_t len;
 } kit_job;
 
-//  Different for every `number`; [1, 4, side, side] float16.
+#define KIT_BATCH 2
+
+#ifndef KIT_LOG_BYTES
+#define KIT_LOG_BYTES (1 << 20)
+#endif
+
+//  Different for every `number`; [2, 4, side, side] float16.
 static inline luna_id kit_id(unsigned number)
 {
     luna_id id = {{0x01, 0x93, 0xf1, 0xc2, 0, 0, 0x70, 0, 0x80}};
@@ -46,12 +52,12 @@ static inline luna_id kit_id(unsigned number)
 static inline luna_msg_job kit_message(const kit_job *job, luna_msg_input *input,
                                        uint8_t *latent, size_t side)
 {
-    const size_t bytes = 4 * side * side * 2;
+    const size_t bytes = (size_t)KIT_BATCH * 4 * side * side * 2;
     for (size_t i = 0; i < bytes; i++) latent[i] = (uint8_t)(i * 31 + job->id.byte[15]);
     *input = luna_msg_input_default();
     input->affix = luna_text_of("");
     input->dtype = luna_text_of("float16");
-    input->shape = (luna_dims){.at = {1, 4, side, side}, .count = 4};
+    input->shape = (luna_dims){.at = {KIT_BATCH, 4, side, side}, .count = 4};
     input->latent = (luna_blob){.data = latent, .len = bytes};
     luna_msg_job message = luna_msg_job_default();
     message.id = job->id;
@@ -73,7 +79,7 @@ static inline kit_job kit_job_sized(unsigned number, size_t side)
                    .accepted_ms = 1000 + number,
                    .vae = "flux"};
     luna_msg_input input;
-    uint8_t *latent = malloc(4 * side * side * 2);
+    uint8_t *latent = malloc((size_t)KIT_BATCH * 4 * side * side * 2);
     const luna_msg_job message = kit_message(&job, &input, latent, side);
     if (luna_msg_pack(LUNA_MSG_JOB, &message, &job.body, &job.len) != LUNA_OK) {
         fprintf(stderr, "kit: %s\n", luna_error_text());
@@ -88,13 +94,28 @@ static inline kit_job kit_job_new(unsigned number)
     return kit_job_sized(number, 8);
 }
 
+static inline uint64_t kit_content(const kit_job *job)
+{
+    luna_packet *packet = NULL;
+    luna_msg_job message;
+    uint64_t content = 0;
+    if (luna_packet_open(job->body, job->len, &packet) == LUNA_OK &&
+        luna_packet_read(packet, &message) == LUNA_OK)
+        content = luna_job_content(&message);
+    luna_packet_close(&packet);
+    return content;
+}
+
+//  As luna_store_job_new makes it of the message.
 static inline luna_store_job kit_row(const kit_job *job)
 {
     return (luna_store_job){.client = kit_id(999),
                             .prompt_id = luna_text_of("prompt-7"),
+                            .batches = {KIT_BATCH},
+                            .content = kit_content(job),
                             .info = {.id = job->id,
                                      .priority = job->priority,
-                                     .images = 1,
+                                     .images = KIT_BATCH,
                                      .bytes = job->len,
                                      .created_ms = job->accepted_ms - 1,
                                      .accepted_ms = job->accepted_ms,
@@ -195,8 +216,11 @@ static inline luna_err kit_do(luna_store *store, luna_store_op op)
 
 static inline luna_store_options kit_options(const luna_files *files)
 {
-    return (luna_store_options){
-        .state_dir = "state", .spool_dir = "spool", .files = files};
+    return (luna_store_options){.state_dir = "state",
+                                .log_bytes = KIT_LOG_BYTES,
+                                .spool_dir = "spool",
+                                .files = files,
+                                .sync_in_order = files != NULL};
 }
 
 static inline luna_store *kit_open_with(const luna_files *files, luna_store_jobs *active)
@@ -286,6 +310,20 @@ static inline void kit_empty(const char *path)
     }
     closedir(dir);
     rmdir(path);
+}
+
+//  Moves to a new folder in memory, where there is one, for tests that leave out syncs
+//  and make thousands of files; to be left with kit_leave.
+static inline void kit_enter_memory(char folder[64])
+{
+    snprintf(folder, 64, "%s", "/dev/shm/luna-test-XXXXXX");
+    if (!mkdtemp(folder) || chdir(folder) != 0) folder[0] = '\0';
+}
+
+static inline void kit_leave(const char *folder)
+{
+    if (!*folder) return;
+    if (chdir("/") != 0 || rmdir(folder) != 0) fprintf(stderr, "%s stays\n", folder);
 }
 
 //  Leaves the working folder as it was; a teardown of every test.

@@ -59,13 +59,37 @@ static void each_step_of_a_put_may_fail(void **state)
     static const struct {
         step kind;
         bool io_is_final;  //  EIO here makes the store read-only
-    } rows[] = {{STEP_ALLOCATE, false}, {STEP_WRITE, false},   {STEP_SYNC_DATA, true},
-                {STEP_RENAME, false},   {STEP_SYNC_DIR, true}, {STEP_DB_WRITE, true}};
+    } rows[] = {{STEP_ALLOCATE, false}, {STEP_WRITE, false},    {STEP_RENAME, false},
+                {STEP_SETTLE, true},    {STEP_SYNC_DATA, true}, {STEP_SYNC_DIR, true},
+                {STEP_DB_WRITE, true}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         put_fails_with(rows[i].kind, EIO, LUNA_IO, !rows[i].io_is_final);
         put_fails_with(rows[i].kind, ENOSPC, LUNA_NO_SPACE, true);
     }
-    put_fails_with(STEP_DB_SYNC, EIO, LUNA_IO, false);
+}
+
+//  The sync of a later operation fails: it has not happened, and no job is taken in.
+static void failed_sync_of_the_rows_is_final(void **state)
+{
+    (void)state;
+    kit_job first, job = kit_job_new(1);
+    luna_store_condition_t condition;
+    luna_store *store = with_one_job(&first);
+    faults_set(STEP_DB_SYNC, 1, EIO, false);
+    assert_int_equal(kit_do(store, kit_attempt(first.id, 1)), LUNA_IO);
+    luna_store_op op = kit_of(LUNA_STORE_GET, first.id);
+    assert_int_equal(kit_run(store, &op), LUNA_OK);
+    assert_int_equal(op.state, LUNA_JOB_PENDING);
+    luna_store_op_clear(&op);
+    assert_int_equal(kit_do(store, kit_put(&job)), LUNA_IO);
+    assert_false(luna_store_writable(store, NULL, 0));
+    luna_store_condition(store, &condition);
+    assert_true(condition.read_only);
+    assert_true(strlen(condition.alarm) > 10);
+    assert_int_equal(kit_do(store, kit_attempt(first.id, 1)), LUNA_OK);
+    luna_store_close(&store);
+    free(first.body);
+    free(job.body);
 }
 
 static void refusal_for_room_says_how_much(void **state)
@@ -194,11 +218,9 @@ static void forget_needs_a_durable_removal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(each_step_of_a_put_may_fail),
-        TEST(refusal_for_room_says_how_much),
-        TEST(reserve_is_kept),
-        TEST(full_disk_loses_nothing),
-        TEST(failed_removal_brings_no_job_back),
+        TEST(each_step_of_a_put_may_fail),    TEST(failed_sync_of_the_rows_is_final),
+        TEST(refusal_for_room_says_how_much), TEST(reserve_is_kept),
+        TEST(full_disk_loses_nothing),        TEST(failed_removal_brings_no_job_back),
         TEST(forget_needs_a_durable_removal),
     };
     faults_start();

@@ -115,12 +115,13 @@ static void lost_database_is_rebuilt_from_the_spool(void **state)
     assert_int_equal(active.count, 2);
     for (int i = 0; i < 2; i++) {
         const luna_store_job *row = &active.items[i];
-        assert_memory_equal(&row->info.id, &jobs[3 - i].id, 16);  //  by priority
+        assert_memory_equal(&row->info.id, &jobs[2 + i].id, 16);  //  oldest first
         assert_int_equal(row->state, LUNA_JOB_PENDING);
-        assert_int_equal(row->info.bytes, jobs[3 - i].len);
-        assert_int_equal(row->info.images, 1);
-        assert_int_equal(row->info.created_ms, jobs[3 - i].accepted_ms - 1);
-        assert_true(row->info.accepted_ms > 0);
+        assert_int_equal(row->info.bytes, jobs[2 + i].len);
+        assert_int_equal(row->info.images, KIT_BATCH);
+        assert_int_equal(row->batches[0], KIT_BATCH);
+        assert_int_equal(row->info.created_ms, jobs[2 + i].accepted_ms - 1);
+        assert_int_equal(row->info.accepted_ms, jobs[2 + i].accepted_ms);
         assert_true(luna_text_is(row->info.vae, "flux"));
         assert_true(luna_text_is(row->prompt_id, "prompt-7"));
         assert_int_equal(row->client.byte[15], (uint8_t)999);
@@ -143,7 +144,9 @@ static void put_file(luna_id id, const void *body, size_t len)
 {
     char path[256];
     uint8_t *file = malloc(LUNA_PAYLOAD_HEADER_BYTES + len);
-    luna_payload_header(&id, (luna_blob){.data = body, .len = len}, file);
+    const luna_blob blob = {.data = body, .len = len};
+    luna_payload_header(
+        &(luna_payload){.id = id, .body = blob, .hash = luna_payload_hash(blob)}, file);
     memcpy(file + LUNA_PAYLOAD_HEADER_BYTES, body, len);
     kit_path(path, "ready", id);
     write_file(path, file, LUNA_PAYLOAD_HEADER_BYTES + len);
@@ -213,10 +216,10 @@ static void strange_databases_are_refused_and_left_alone(void **state)
     (void)state;
     kit_job jobs[1];
     prepare(jobs, 1);
-    run_sql("PRAGMA user_version = 2");
+    run_sql("PRAGMA user_version = 3");
     assert_int_equal(open_again(), LUNA_UNSUPPORTED);
-    assert_non_null(strstr(luna_error_text(), "schema version 2"));
-    run_sql("PRAGMA user_version = 1");
+    assert_non_null(strstr(luna_error_text(), "schema version 3"));
+    run_sql("PRAGMA user_version = 2");
     assert_int_equal(open_again(), LUNA_OK);
     run_sql("PRAGMA application_id = 7");
     assert_int_equal(open_again(), LUNA_UNSUPPORTED);

@@ -11,7 +11,7 @@ static void put_survives_reopen(void **state)
 {
     (void)state;
     luna_store_jobs active;
-    kit_job job = kit_job_sized(1, 600);  //  2.9 MB: several pieces
+    kit_job job = kit_job_sized(1, 424);  //  2.9 MB: several pieces
     luna_store *store = kit_open();
     assert_int_equal(kit_do(store, kit_put(&job)), LUNA_OK);
     assert_true(kit_payload_is(&job));
@@ -31,7 +31,9 @@ static void put_survives_reopen(void **state)
     assert_true(text_is(row->info.vae, "flux"));
     assert_null(row->info.decoder.data);
     assert_int_equal(row->info.priority, 1);
-    assert_int_equal(row->info.images, 1);
+    assert_int_equal(row->info.images, KIT_BATCH);
+    assert_int_equal(row->batches[0], KIT_BATCH);
+    assert_int_equal(row->batches[1], 0);
     assert_int_equal(row->info.bytes, job.len);
     assert_int_equal(row->info.created_ms, 1000);
     assert_int_equal(row->info.accepted_ms, 1001);
@@ -49,13 +51,23 @@ static void repetition_is_told_and_writes_nothing(void **state)
     luna_store *store = kit_open();
     assert_int_equal(kit_do(store, kit_put(&job)), LUNA_OK);
 
-    luna_store_op again = kit_put(&other);
+    luna_store_op again = kit_put(&job);
     assert_int_equal(kit_run(store, &again), LUNA_EXISTS);
     assert_int_equal(again.state, LUNA_JOB_PENDING);
     assert_int_equal(again.found.count, 1);
     assert_int_equal(again.found.items[0].info.bytes, job.len);
     assert_non_null(strstr(again.detail, "pending"));
     luna_store_op_clear(&again);
+    again = kit_put(&other);
+    assert_int_equal(kit_run(store, &again), LUNA_BAD_REQUEST);
+    assert_int_equal(again.state, LUNA_JOB_PENDING);
+    assert_int_equal(again.found.count, 0);
+    assert_non_null(strstr(again.detail, "another job has this id"));
+    luna_store_op_clear(&again);
+    assert_true(kit_payload_is(&job));
+    ((uint8_t *)job.body)[job.len / 2] ^= 1;  //  the same length, another latent
+    assert_int_equal(kit_do(store, kit_put(&job)), LUNA_BAD_REQUEST);
+    ((uint8_t *)job.body)[job.len / 2] ^= 1;
     assert_true(kit_payload_is(&job));
 
     assert_int_equal(kit_do(store, kit_finish(job.id, LUNA_JOB_COMPLETED)), LUNA_OK);
@@ -185,14 +197,14 @@ static void requeue_keeps_the_place(void **state)
 
     store = kit_open_with(NULL, &active);
     assert_int_equal(active.count, 3);
-    assert_memory_equal(&active.items[0].info.id, &urgent.id, 16);
-    assert_memory_equal(&active.items[1].info.id, &first.id, 16);
-    assert_memory_equal(&active.items[2].info.id, &second.id, 16);
-    assert_int_equal(active.items[1].state, LUNA_JOB_PENDING);
-    assert_int_equal(active.items[1].info.attempts, 1);
-    assert_int_equal(active.items[1].info.lost, 1);
-    assert_int_equal(active.items[1].info.refused, 2);
-    assert_true(text_is(active.items[1].info.error, "lost"));
+    assert_memory_equal(&active.items[0].info.id, &first.id, 16);
+    assert_memory_equal(&active.items[1].info.id, &second.id, 16);
+    assert_memory_equal(&active.items[2].info.id, &urgent.id, 16);
+    assert_int_equal(active.items[0].state, LUNA_JOB_PENDING);
+    assert_int_equal(active.items[0].info.attempts, 1);
+    assert_int_equal(active.items[0].info.lost, 1);
+    assert_int_equal(active.items[0].info.refused, 2);
+    assert_true(text_is(active.items[0].info.error, "lost"));
     luna_store_jobs_free(&active);
     luna_store_close(&store);
     free(first.body);

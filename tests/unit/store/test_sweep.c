@@ -1,7 +1,10 @@
 //  The same life of four jobs, with the process killed at its N-th step to the disk, or
-//  that step failing, for every N there is. Whatever was reported done must hold after
-//  the next open.
+//  that step failing, for every N there is, and with the power staying on or going off
+//  in several ways. Whatever was reported done must hold after the next open, and what
+//  that has shown after another loss of power.
 
+//  So short that its checkpoints are part of the life.
+#define KIT_LOG_BYTES 32768
 #include "faults.h"
 
 #include "common/log.h"
@@ -10,6 +13,12 @@
 
 #define JOBS          4
 #define STEPS_OF_LIFE 14
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOW 1
+#else
+#define SLOW 0
+#endif
 
 //  What a job looks like after a step of its life.
 typedef struct look {
@@ -160,7 +169,11 @@ static void assert_kept(const look *seen, int job, const bool *done, bool exact)
         if (done[i]) found = false;
         found |= same(seen, &life[i].after, exact);
     }
-    assert_true(found);
+    if (!found)
+        fail_msg("job %d is %s, %llu attempts, %llu lost, %llu images", job,
+                 seen->there ? luna_job_state_name(seen->state) : "away",
+                 (unsigned long long)seen->attempts, (unsigned long long)seen->lost,
+                 (unsigned long long)seen->images);
 }
 
 static void assert_payload(const look *seen, int job)
@@ -173,28 +186,48 @@ static void assert_payload(const look *seen, int job)
         assert_false(kit_has("ready", jobs[job].id));
 }
 
-static void assert_holds(const bool *done, bool exact)
+//  Only what was never reported stored may be damaged.
+static void assert_quarantine(const bool *done)
 {
-    look seen[JOBS];
-    luna_store *store = kit_open();
+    for (int i = 0; i < STEPS_OF_LIFE; i++)
+        if (done[i] && life[i].after.there)
+            assert_false(kit_has("quarantine", jobs[life[i].job].id));
+}
+
+static void look_at_all(luna_store *store, look seen[JOBS])
+{
     for (int j = 0; j < JOBS; j++) {
         seen[j] = look_at(store, j);
-        assert_kept(&seen[j], j, done, exact);
         assert_payload(&seen[j], j);
     }
+}
+
+//  What the first open has told is kept over a second loss of power.
+static void assert_holds(const bool *done, bool exact, power_loss loss)
+{
+    look seen[JOBS], now[JOBS];
+    power_recording = true;
+    luna_store *store = kit_open_with(&faulty_files, NULL);
+    assert_non_null(store);
+    look_at_all(store, seen);
+    for (int j = 0; j < JOBS; j++) assert_kept(&seen[j], j, done, exact);
     assert_int_equal(kit_files_in("spool/tmp"), 0);
-    assert_int_equal(kit_files_in("spool/quarantine"), 0);
+    assert_quarantine(done);
+    luna_store_close(&store);
+    power_lose(loss);
+
+    store = kit_open();
+    look_at_all(store, now);
+    for (int j = 0; j < JOBS; j++) assert_true(same(&now[j], &seen[j], true));
     for (int j = 0; j < JOBS; j++)  //  the producers send again
         assert_int_equal(kit_do(store, kit_put(&jobs[j])),
                          seen[j].there ? LUNA_EXISTS : LUNA_OK);
     luna_store_close(&store);
 
     store = kit_open();
-    for (int j = 0; j < JOBS; j++) {
-        const look now = look_at(store, j);
-        if (seen[j].there) assert_true(same(&now, &seen[j], true));
-        assert_payload(&now, j);
-    }
+    look_at_all(store, now);
+    for (int j = 0; j < JOBS; j++)
+        if (seen[j].there) assert_true(same(&now[j], &seen[j], true));
     luna_store_close(&store);
 }
 
@@ -204,6 +237,7 @@ typedef struct sweep {
     int code;  //  0: the process dies
     bool from;
     bool together;
+    power_loss loss;  //  after it
 } sweep;
 
 static bool one_life(const sweep *how, int at, bool done[STEPS_OF_LIFE])
@@ -212,12 +246,14 @@ static bool one_life(const sweep *how, int at, bool done[STEPS_OF_LIFE])
     uint8_t number;
     memset(done, 0, STEPS_OF_LIFE * sizeof *done);
     assert_int_equal(pipe(ends), 0);
+    power_recording = true;
     const bool hit = how->code == 0
                          ? die_at(at, how->together, ends[1])
                          : fail_at(at, how->code, how->from, how->together, ends[1]);
     close(ends[1]);
     while (read(ends[0], &number, 1) == 1) done[number] = true;
     close(ends[0]);
+    power_lose(how->loss);
     return hit;
 }
 
@@ -227,7 +263,7 @@ static void run_sweep(sweep how)
     int at = 0;
     while (hit) {
         hit = one_life(&how, ++at, done);
-        assert_holds(done, how.code == 0);
+        assert_holds(done, how.code == 0, how.loss);
         kit_clean(NULL);
     }
     for (int i = 0; i < STEPS_OF_LIFE; i++) assert_true(done[i]);  //  the last one
@@ -235,34 +271,86 @@ static void run_sweep(sweep how)
     printf("%d steps\n", at - 1);
 }
 
+//  With every kind of loss after the kill; after a failure, and with the sanitizers,
+//  which are slow, with none and the worst.
+static void run_sweeps(sweep how)
+{
+    const power_loss last = how.code || SLOW ? POWER_ALL : POWER_ODD;
+    for (how.loss = POWER_KEPT; how.loss <= last; how.loss++) run_sweep(how);
+}
+
+//  The recovery from a kill and a loss is killed in turn, with the same loss again.
+static bool die_opening_at(int at)
+{
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        luna_store_jobs active;
+        luna_store *store;
+        faults_set(STEPS, at, 0, false);
+        store = kit_open_with(&faulty_files, &active);
+        if (!store) _exit(1);
+        luna_store_close(&store);
+        _exit(0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFEXITED(status)) assert_int_equal(WEXITSTATUS(status), 0);
+    return WIFSIGNALED(status);
+}
+
+static void run_recoveries(int life_at, power_loss loss)
+{
+    const sweep how = {.loss = loss};
+    bool done[STEPS_OF_LIFE], hit = true;
+    for (int at = 1; hit; at++) {
+        assert_true(one_life(&how, life_at, done));
+        power_recording = true;
+        hit = die_opening_at(at);
+        power_lose(loss);
+        assert_holds(done, true, loss);
+        kit_clean(NULL);
+    }
+}
+
+static void recovery_killed_at_every_step(void **state)
+{
+    (void)state;
+    for (int life_at = 60; life_at < 200; life_at += SLOW ? 40 : 13) {
+        run_recoveries(life_at, POWER_KEPT);
+        run_recoveries(life_at, POWER_ALL);
+        if (!SLOW) run_recoveries(life_at, POWER_ODD);
+    }
+}
+
 static void killed_at_every_step_one_by_one(void **state)
 {
     (void)state;
-    run_sweep((sweep){.code = 0});
+    run_sweeps((sweep){.code = 0});
 }
 
 static void killed_at_every_step_in_groups(void **state)
 {
     (void)state;
-    run_sweep((sweep){.code = 0, .together = true});
+    run_sweeps((sweep){.code = 0, .together = true});
 }
 
 static void every_step_fails_once(void **state)
 {
     (void)state;
-    run_sweep((sweep){.code = EIO});
+    run_sweeps((sweep){.code = EIO});
 }
 
 static void every_step_fails_once_in_groups(void **state)
 {
     (void)state;
-    run_sweep((sweep){.code = EIO, .together = true});
+    run_sweeps((sweep){.code = EIO, .together = true});
 }
 
 static void disk_full_from_every_step_on(void **state)
 {
     (void)state;
-    run_sweep((sweep){.code = ENOSPC, .from = true});
+    run_sweeps((sweep){.code = ENOSPC, .from = true});
 }
 
 static int make_jobs(void **state)
@@ -287,9 +375,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(killed_at_every_step_one_by_one), TEST(killed_at_every_step_in_groups),
         TEST(every_step_fails_once),           TEST(every_step_fails_once_in_groups),
-        TEST(disk_full_from_every_step_on),
+        TEST(disk_full_from_every_step_on),    TEST(recovery_killed_at_every_step),
     };
+    char memory[64];
     luna_log_start("sweep", LUNA_LOG_ERROR);
     faults_start();
-    return cmocka_run_group_tests(tests, make_jobs, free_jobs);
+    power_start();
+    kit_enter_memory(memory);
+    const int failed = cmocka_run_group_tests(tests, make_jobs, free_jobs);
+    kit_leave(memory);
+    return failed;
 }

@@ -56,7 +56,10 @@ static inline void *payload_of(const luna_msg_job *job, size_t *len)
     assert_int_equal(luna_msg_pack(LUNA_MSG_JOB, job, &body, &body_len), LUNA_OK);
     uint8_t *file = malloc(LUNA_PAYLOAD_HEADER_BYTES + body_len);
     assert_non_null(file);
-    luna_payload_header(&job->id, (luna_blob){body, body_len}, file);
+    const luna_blob blob = {body, body_len};
+    luna_payload_header(
+        &(luna_payload){.id = job->id, .body = blob, .hash = luna_payload_hash(blob)},
+        file);
     memcpy(file + LUNA_PAYLOAD_HEADER_BYTES, body, body_len);
     free(body);
     *len = LUNA_PAYLOAD_HEADER_BYTES + body_len;
