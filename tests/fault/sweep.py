@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import multiprocessing
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -62,6 +63,17 @@ PLANS = {
 }
 
 
+#  What is known to go wrong, and is counted apart: (plan, step, what breaks): why.
+KNOWN = {
+    ("badread", r"map ready/", "broker exits"):
+        "a payload that cannot be read under its mapping ends the broker with SIGBUS",
+    ("eio", r"open state/luna\.db$", "hangs"):
+        "SQLite opens read-only what it cannot open to write, and the broker serves all the same",
+    ("eio|badread", r"(open|read) ready/", "half files"):
+        "a payload that cannot be read at the start counts as damaged and is set aside",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Point:
     subject: str
@@ -81,6 +93,14 @@ class Result:
     text: str = ""
     accepted: int = 0
     seconds: float = 0.0
+
+    def known(self):
+        """Why it broke, when that is known."""
+        for (plan, step, kind), why in KNOWN.items():
+            if (re.fullmatch(plan, self.point.plan) and re.search(step, self.struck) and
+                    kind == self.kind):
+                return why
+        return None
 
 
 def subject_of(name):
@@ -146,16 +166,19 @@ class Totals:
 
     def add(self, result):
         self.results.append(result)
-        if result.kind:
+        if result.known():
+            print(f"{result.point} struck {result.struck}: known: {result.known()}", flush=True)
+        elif result.kind:
             print(f"\n{result.point} struck {result.struck or 'nothing'}\n{result.text}\n"
                   f"again: sweep.py {result.point.subject} --point {result.point}", flush=True)
 
     def failed(self):
-        return [result for result in self.results if result.kind]
+        return [result for result in self.results if result.kind and not result.known()]
 
     def table(self):
         kinds = ["accepted jobs lost", "undone", "images doubled", "half files"]
         kinds += sorted({r.kind for r in self.failed()} - set(kinds))
+        kinds += ["known"] if any(r.known() for r in self.results) else []
         head = f"{'plan':17}{'points':>7}" + "".join(f"{kind:>20}" for kind in kinds)
         lines = [head]
         for plan in [p for p in PLANS if any(r.point.plan == p for r in self.results)]:
@@ -166,7 +189,8 @@ class Totals:
 
     @staticmethod
     def _line(name, results, kinds):
-        counts = [sum(r.kind == kind for r in results) for kind in kinds]
+        found = collections.Counter("known" if r.known() else r.kind for r in results)
+        counts = [found[kind] for kind in kinds]
         struck = sum(bool(r.struck) for r in results)
         return f"{name:17}{struck:7}" + "".join(f"{count:20}" for count in counts)
 
