@@ -444,17 +444,17 @@ def run(folder, part, plan, at, result):
             life.broker.kill()
 
 
-def count_steps(plan):
-    """How many steps each part has under a plan that changes nothing."""
-    counts = {}
+def list_steps(plan):
+    """The steps of each part, (call, file), under a plan that changes nothing."""
+    found = {}
     for part in ("first", "second", "again"):
         folder = tempfile.mkdtemp(prefix="luna", dir="/tmp")
         life = Life(folder)
         try:
             live(life, part, plan)
-            counts[part] = len(life.world.steps())
+            found[part] = [step[:2] for step in life.world.steps()]
             life.inspect()
         finally:
             life.broker.kill()
             shutil.rmtree(folder)
-    return counts
+    return found

@@ -9,6 +9,7 @@ and how to repeat each point that failed; ends with 1 when one did.
 import argparse
 import collections
 import dataclasses
+import itertools
 import multiprocessing
 import random
 import re
@@ -22,6 +23,7 @@ from faultfs import World  # noqa: F401  (finds the other modules' folder)
 from ledger import Broken
 
 WORKERS = 2
+RUN_EDGE = 4  # steps at each end of a long run of equal ones
 PROGRESS = 500  # points between two lines that tell how far it is
 
 
@@ -128,13 +130,28 @@ def run_point(point):
 
 
 def all_points(subject, plans):
-    """Every step of each part under each plan; a few more, for lives that are longer."""
+    """Every step of each part under each plan. `again` is about what a death has left: only
+    deaths follow."""
     points = []
     for kind in {counted(plan) for plan in plans}:
-        for part, steps in subject_of(subject).count_steps(kind).items():
-            points += [Point(subject, part, plan, at) for plan in plans
-                       if counted(plan) == kind for at in range(1, steps + steps // 20)]
+        for part, steps in subject_of(subject).list_steps(kind).items():
+            for plan in plans:
+                if counted(plan) == kind and (PLANS[plan].deadly or part != "again"):
+                    points += [Point(subject, part, plan, at) for at in places(steps)]
     return points
+
+
+def places(steps):
+    """The numbers of all steps but the inner ones of a long run of equal ones, such as the
+    filling of a file with zeros; and a few more, for lives that are longer."""
+    numbers, at = [], 0
+    for _, run in itertools.groupby(steps):
+        count = len(list(run))
+        edge = RUN_EDGE if count > 4 * RUN_EDGE else count
+        numbers += range(at + 1, at + edge + 1)
+        numbers += range(at + max(edge, count - edge) + 1, at + count + 1)
+        at += count
+    return numbers + list(range(at + 1, at + 1 + at // 20))
 
 
 def counted(plan):
