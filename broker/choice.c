@@ -8,10 +8,10 @@
 //  What a decoder would mean for a job; less is better, from the first difference on.
 typedef struct luna_bid {
     bool refused;     //  it refused the job last
+    int64_t wait_ms;  //  until the job would begin
     bool robs;        //  it would leave its own work for a swap
     bool cold;        //  the VAE must be loaded
     bool displaces;   //  and another one may have to go for it
-    int64_t wait_ms;  //  until the job would begin
     size_t holds;
     uint32_t session;
 } luna_bid;
@@ -34,8 +34,8 @@ static luna_bid bid_of(const luna_scheduler *s, const luna_job *job, size_t plac
 static bool is_better(const luna_bid *a, const luna_bid *b)
 {
     if (a->refused != b->refused) return b->refused;
-    if (a->robs != b->robs) return b->robs;
     if (a->wait_ms != b->wait_ms) return a->wait_ms < b->wait_ms;
+    if (a->robs != b->robs) return b->robs;
     if (a->cold != b->cold) return b->cold;
     if (a->displaces != b->displaces) return b->displaces;
     if (a->holds != b->holds) return a->holds < b->holds;

@@ -5,15 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-//  Ids are chosen by producers; their random half decides and the multiplication
-//  spreads what is left.
+static uint64_t mix(uint64_t x)
+{
+    x ^= x >> 32;
+    x *= 0xd6e8feb86659fd93u;
+    x ^= x >> 32;
+    x *= 0x9e3779b97f4a7c15u;
+    return x ^ x >> 32;
+}
+
+//  Ids are chosen by peers: every bit counts, and the seed is not theirs to know.
 static size_t home_of(const luna_id_table *table, const luna_id *id)
 {
     uint64_t high, low;
     memcpy(&high, id->byte, 8);
     memcpy(&low, id->byte + 8, 8);
-    const uint64_t mixed = (low ^ (high * 0x9e3779b97f4a7c15u)) * 0xd6e8feb86659fd93u;
-    return (size_t)(mixed >> 32) & (table->room - 1);
+    return (size_t)mix(mix(low ^ table->seed) ^ high) & (table->room - 1);
 }
 
 static const luna_id *id_of(const void *thing)
@@ -34,7 +41,9 @@ luna_err luna_id_table_reserve(luna_id_table *table)
     const size_t room = table->room ? table->room * 2 : 64;
     void **slots = calloc(room, sizeof *slots);
     if (!slots) return luna_error(LUNA_NO_MEMORY, "no memory for %zu ids", room / 2);
-    luna_id_table grown = {.slots = slots, .room = room, .count = table->count};
+    luna_id_table grown = *table;
+    grown.slots = slots;
+    grown.room = room;
     for (size_t i = 0; i < table->room; i++)
         if (table->slots[i]) place(&grown, table->slots[i]);
     free(table->slots);

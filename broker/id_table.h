@@ -15,6 +15,7 @@ typedef struct luna_id_table {
     void **slots;  //  power of two, at most half full
     size_t room;
     size_t count;
+    uint64_t seed;  //  of the hash; set before the first is added, then constant
 } luna_id_table;
 
 //  Makes room for one more. LUNA_NO_MEMORY leaves the table as it was.

@@ -27,6 +27,8 @@ luna_err luna_scheduler_new(const luna_rules *rules, const luna_calls *calls,
     scheduler->deadlines.kind = LUNA_HEAP_DEADLINE;
     scheduler->pace = luna_pace_start();
     scheduler->random = rules->seed | 1;
+    scheduler->jobs.seed = rules->seed;
+    scheduler->clients.seed = rules->seed;
     *out = scheduler;
     return LUNA_OK;
 }

@@ -20,20 +20,19 @@
 //  one that must wait for its decoder holds up nobody else.
 //
 //  The fair time is when the job would have its turn if each client were served at the
-//  same pace. For the jobs of one client, by priority:
+//  same pace. In the order in which jobs come:
 //
-//      fair time of a job = the later of  where a newcomer comes in
-//                                         the end of its client's turns
-//      end of turns       = the latest fair time + cost of the client's jobs of this
-//                           or a higher priority that wait or have been started
-//      cost               = bytes * pace (pace.h) / working decoders, at least 1 ms
-//      where a newcomer   = with jobs of this priority waiting for the same VAE: the
-//      comes in             fair time of the furthest of them that was started, so
-//                           right behind what has its turn now;
-//                           else its acceptance (or, if later, as far as the other
-//                           VAEs' waiting jobs of this priority were served);
-//                           never earlier than the latest acceptance less a window of
-//                           half of ageing_ms, 10 minutes at most
+//      fair time  = the later of entry and the end of the client's turns
+//      turns' end = the latest fair time + cost of its jobs of this or a higher priority
+//                   that wait or have been started
+//      cost       = bytes * pace (pace.h) / decoders at work, at least 1 ms
+//      entry      = while jobs of this priority wait for the same VAE: the fair time of
+//                   the furthest of them that was started, so right behind what has its
+//                   turn now;
+//                   else the job's acceptance, or how far the other VAEs' waiting jobs
+//                   of this priority were served, whichever is later;
+//                   but never before the latest acceptance of this priority less a
+//                   window of half of ageing_ms, 10 minutes at most
 //
 //  It follows that
 //  -  with one client alone jobs of a priority go first come, first served;
@@ -46,7 +45,7 @@
 //  -  nothing starves: what is accepted from now on has a fair time of at least its
 //     acceptance less the window, so every rank becomes the least one in time;
 //  -  re-adding the jobs in the order of acceptance after a restart gives the same
-//     order, for it depends on nothing else. What was served before is forgotten, as
+//     order while fleet and pace are the same. What was served before is forgotten, as
 //     it is for a client without active jobs.
 //
 //  ---- choice --------------------------------------------------------------------
@@ -55,8 +54,9 @@
 //  bytes. If decoders that are connected or were a while ago list the job's VAE, only
 //  they are asked. The one that refused the job last goes last. Among the others the
 //  one goes first where the job would begin first: predicted service of what it holds,
-//  and the load of the VAE if another one was given to it last (it is "cold"). A cold
-//  decoder with waiting work for the VAE it has goes after those without.
+//  and the load of the VAE if another one was given to it last (it is "cold"). Of equal
+//  ones those are better that have no waiting work for the VAE they have, then those
+//  that have none to lose, then those that hold fewer jobs.
 //
 //  A swap must be worth its load. The first job of a queue that finds only cold
 //  decoders is held back

@@ -48,6 +48,12 @@ size_t luna_msg_size(luna_msg_type type, const void *msg);
 LUNA_MUST_USE luna_err luna_msg_encode(luna_msg_type type, const void *msg, void *buf,
                                        size_t room, size_t *used);
 
+//  A number of 64 bits that tells whether two messages say the same, whatever bytes
+//  they came in: XXH3 of the encoded message, where a run of 64 KiB or more counts by
+//  its length and 16 KiB each of its beginning, middle and end. 0: it cannot be encoded,
+//  or memory is short. Costs microseconds, whatever the size.
+uint64_t luna_msg_sum(luna_msg_type type, const void *msg);
+
 //  Sizes, allocates and encodes; the caller frees *out.
 LUNA_MUST_USE luna_err luna_msg_pack(luna_msg_type type, const void *msg, void **out,
                                      size_t *len);

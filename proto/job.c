@@ -1,5 +1,7 @@
 #include "proto/job.h"
 
+#include "proto/codec.h"
+
 #include <string.h>
 
 //  Bytes of one element; 0 for a word the wire does not have.
@@ -96,6 +98,15 @@ luna_err luna_job_check(const luna_msg_job *job)
     for (size_t i = 0; i < job->inputs.count; i++)
         LUNA_TRY(check_input(&job->inputs.items[i], i));
     return LUNA_OK;
+}
+
+uint64_t luna_job_content(const luna_msg_job *job)
+{
+    luna_msg_job same = *job;
+    same.client = job->id;
+    same.created_ms = 0;
+    same.utc_offset_min = 0;
+    return luna_msg_sum(LUNA_MSG_JOB, &same);
 }
 
 uint64_t luna_job_images(const luna_msg_job *job)

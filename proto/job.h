@@ -14,6 +14,10 @@
 //  or LUNA_UNSUPPORTED (more than one frame) with a sentence naming the input.
 LUNA_MUST_USE luna_err luna_job_check(const luna_msg_job *job);
 
+//  Tells whether two jobs of one id are the same job: luna_msg_sum of all but who sends
+//  it and when, so that a job sent again by another process is known. 0: not to be told.
+uint64_t luna_job_content(const luna_msg_job *job);
+
 //  Images over all inputs of a checked job.
 uint64_t luna_job_images(const luna_msg_job *job);
 

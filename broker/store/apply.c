@@ -6,10 +6,10 @@
 
 #include <stdlib.h>
 
-static bool same_message(const luna_store_job *stored, luna_blob body)
+//  Rows of an older schema do not tell.
+static bool same_content(const luna_store_job *stored, const luna_store_job *job)
 {
-    if (stored->info.bytes != body.len) return false;
-    return stored->body_hash == 0 || stored->body_hash == luna_payload_hash(body);
+    return stored->content == 0 || stored->content == job->content;
 }
 
 static luna_err known(luna_engine *engine, luna_store_op *op)
@@ -19,7 +19,7 @@ static luna_err known(luna_engine *engine, luna_store_op *op)
     const luna_store_job *stored = &op->found.items[0];
     op->state = stored->state;
     luna_id_text(&op->id, text);
-    if (same_message(stored, op->in.put.body))
+    if (same_content(stored, &op->in.put.job))
         return luna_error(LUNA_EXISTS, "job %s is known already: %s", text,
                           luna_job_state_name(op->state));
     luna_store_jobs_free(&op->found);

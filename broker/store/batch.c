@@ -54,7 +54,6 @@ static luna_err write_payload(luna_engine *engine, luna_batch_slot *slot)
                             .accepted_ms = op->in.put.job.info.accepted_ms,
                             .body = op->in.put.body};
     LUNA_TRY(luna_spool_write(&engine->spool, &payload, &slot->fd));
-    op->in.put.job.body_hash = payload.hash;
     slot->stage = LUNA_PUT_WRITTEN;
     return luna_spool_publish(&engine->spool, &op->id);
 }
@@ -213,16 +212,26 @@ static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
     return err;
 }
 
+static luna_err foreign_lock(const luna_engine *engine)
+{
+    return luna_error(LUNA_BUSY, "%s: another program holds its lock", engine->db.path);
+}
+
 //  One operation that fails, or needs more room than there is, must not fail its
-//  neighbours: each gets a transaction of its own.
+//  neighbours: each gets a transaction of its own. A foreign lock that was waited for
+//  once is not waited for again by each of them.
 static void store_rows(luna_engine *engine)
 {
-    if (engine->count > 1 && run_together(engine) == LUNA_OK) return;
-    for (size_t i = 0; i < engine->count; i++) {
+    const luna_err together = engine->count > 1 ? run_together(engine) : LUNA_NOT_FOUND;
+    const bool locked = together == LUNA_BUSY;
+    for (size_t i = 0; together != LUNA_OK && i < engine->count; i++) {
         luna_batch_slot *slot = &engine->slots[i];
         if (slot->stage == LUNA_PUT_REFUSED) continue;
         reset_result(slot->op);
-        set_result(slot->op, run_alone(engine, slot));
+        if (locked && promise_of(slot->op) != LUNA_DB_READ)
+            set_result(slot->op, foreign_lock(engine));
+        else
+            set_result(slot->op, run_alone(engine, slot));
     }
 }
 

@@ -6,7 +6,7 @@
 #include <xxhash.h>
 
 //  What another program (a backup, an sqlite3 shell) may hold the lock for.
-#define LOCK_WAIT_MS 5000
+#define LOCK_WAIT_MS 1000
 
 //  ---- errors ----------------------------------------------------------------------
 

@@ -125,9 +125,9 @@ luna_err luna_db_checkpoint(luna_db *db)
     const int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_PASSIVE,
                                              &in_log, &moved);
     if ((rc & 0xff) == SQLITE_BUSY) return LUNA_OK;
-    const luna_err err =
-        rc == SQLITE_OK ? LUNA_OK
-                        : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
+    const luna_err err = rc == SQLITE_OK
+                             ? LUNA_OK
+                             : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     if (err == LUNA_IO) db->torn = true;  //  it begins with a sync of the log
     if (err == LUNA_OK && moved == in_log) db->log_pages = 0;
     return err;

@@ -98,9 +98,8 @@ static luna_err rebuild(const recovery *r, const luna_id *id, bool *sound)
     luna_err err = orphan_open(r, id, &o);
     *sound = err == LUNA_OK;
     if (err == LUNA_OK) {
-        luna_store_job job =
+        const luna_store_job job =
             luna_store_job_new(&o.message, o.payload.body.len, o.payload.accepted_ms);
-        job.body_hash = o.payload.hash;
         err = luna_spool_sync_file(r->spool, id);
         if (err == LUNA_OK) err = luna_rows_insert(r->db, &job);
     } else if (err != LUNA_NO_MEMORY) {

@@ -52,7 +52,7 @@ luna_err luna_rows_insert(luna_db *db, const luna_store_job *job)
     luna_query_uint(&query, info->accepted_ms);
     luna_query_text(&query, info->vae);
     luna_query_text(&query, write_batches(job->batches, batches));
-    luna_query_uint(&query, job->body_hash);
+    luna_query_uint(&query, job->content);
     luna_query_uint(&query, info->deadline_ms);
     luna_query_uint(&query, job->next_ms);
     luna_query_uint(&query, info->attempts);

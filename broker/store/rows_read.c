@@ -43,7 +43,7 @@ enum {
     AT_ERROR,
     AT_DETAIL,
     AT_BATCHES,
-    AT_BODY_HASH,
+    AT_CONTENT,
     AT_DEADLINE,
     AT_NEXT,
     AT_SOUND,
@@ -123,7 +123,7 @@ static luna_err read_values(const luna_query *query, luna_store_job *out)
         return damaged(&info->id, "its batches are impossible");
     info->state = luna_text_of(luna_job_state_name(out->state));
     out->client = luna_query_as_id(query, AT_CLIENT);
-    out->body_hash = luna_query_as_uint(query, AT_BODY_HASH);
+    out->content = luna_query_as_uint(query, AT_CONTENT);
     out->next_ms = luna_query_as_uint(query, AT_NEXT);
     info->next = out->next_ms != 0;
     info->deadline_ms = luna_query_as_uint(query, AT_DEADLINE);

@@ -25,7 +25,7 @@ static const char create[] =
     "  started_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL,"
     "  vae TEXT, decoder TEXT, error TEXT, detail TEXT,"
     "  batches TEXT,"  //  images of each input, as "4 1"
-    "  body_hash INTEGER NOT NULL DEFAULT 0,"
+    "  content INTEGER NOT NULL DEFAULT 0,"
     "  deadline_ms INTEGER NOT NULL DEFAULT 0,"
     "  next_ms INTEGER NOT NULL DEFAULT 0,"
     "  sum INTEGER NOT NULL DEFAULT 0"
@@ -49,7 +49,7 @@ static const char create[] =
 
 static const char *const upgrades[SCHEMA_VERSION - 1] = {
     "ALTER TABLE job ADD COLUMN batches TEXT;"
-    "ALTER TABLE job ADD COLUMN body_hash INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE job ADD COLUMN content INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE job ADD COLUMN deadline_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE job ADD COLUMN next_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE job ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;"
@@ -62,7 +62,7 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
 #define JOB_VALUES                                                              \
     "id, state, client, prompt_id, priority, images, bytes, attempts, lost, "   \
     "refused, created_ms, accepted_ms, started_ms, finished_ms, vae, decoder, " \
-    "error, detail, batches, body_hash, deadline_ms, next_ms"
+    "error, detail, batches, content, deadline_ms, next_ms"
 
 #define JOB_SOUND "(sum = 0 OR sum = luna_sum(" JOB_VALUES "))"
 
@@ -95,7 +95,7 @@ static const char *const sql[LUNA_SQL_COUNT] = {
         " AND finished_ms < ?1 ORDER BY finished_ms LIMIT ?2",
     [LUNA_SQL_INSERT] =
         "INSERT INTO job (id, client, prompt_id, priority, images, bytes,"
-        " created_ms, accepted_ms, vae, batches, body_hash, deadline_ms, next_ms,"
+        " created_ms, accepted_ms, vae, batches, content, deadline_ms, next_ms,"
         " attempts, state, lost, refused, started_ms, finished_ms) VALUES"
         " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,"
         " 'pending', 0, 0, 0, 0)",

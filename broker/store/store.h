@@ -69,7 +69,7 @@ typedef struct luna_store_job {
     luna_text prompt_id;  //  ComfyUI's; absent when there is none
     uint32_t batches[LUNA_MAX_INPUTS];  //  images of each input, 0 where there is none;
                                         //  all 0 when not known
-    uint64_t body_hash;                 //  XXH3-64 of the message; 0 when not known
+    uint64_t content;                   //  luna_job_content; 0 when not known
     uint64_t next_ms;                   //  wall clock of the order "run next"; 0: none
     luna_msg_job_info info;  //  all but `position`, which is 0; info.state is the
                              //  state's name; info.bytes counts the message, the
@@ -96,13 +96,13 @@ luna_store_job luna_store_job_new(const luna_msg_job *job, size_t body_bytes,
 
 //  Every operation names what it needs in `in`, and its errors. All may also answer
 //  LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY and LUNA_BUSY (another program holds the
-//  database's lock for more than 5 s). NOT_FOUND: no job of this id.
+//  database's lock for more than a second). NOT_FOUND: no job of this id.
 typedef enum luna_store_kind {
     //  A new job. `in.put.job` as from luna_store_job_new (`id` of the
-    //  operation rules, body_hash is the store's), `in.put.body` its message.
+    //  operation rules), `in.put.body` its message.
     //  LUNA_EXISTS: the id is known (also when finished and not yet forgotten) and
-    //  the message is the same; nothing is written, `found` holds the stored job and
-    //  `state` its state. LUNA_BAD_REQUEST: the id is known and the message is another;
+    //  the content is the same; nothing is written, `found` holds the stored job and
+    //  `state` its state. LUNA_BAD_REQUEST: the id is known and the content is another;
     //  nothing is written, `state` is the stored job's.
     //  LUNA_NO_SPACE: bytes needed and free are in `detail`. LUNA_IO: read-only.
     LUNA_STORE_PUT,

@@ -71,7 +71,9 @@ static luna_err payload_bytes(luna_work *work, luna_blob *out)
     luna_text_copy(fields->payload_path, path, sizeof path);
     if (path[0] != '/')
         return luna_error(LUNA_PROTOCOL, "the work has neither payload nor its path");
-    LUNA_TRY(luna_map_open(path, &work->map));
+    const luna_err err = luna_map_open(path, &work->map);
+    if (err != LUNA_OK)
+        return luna_error(LUNA_IO, "%s; is the spool mounted here?", luna_error_text());
     *out = (luna_blob){work->map.data, work->map.len};
     return LUNA_OK;
 }

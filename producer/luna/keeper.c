@@ -348,14 +348,15 @@ static void note_kept(luna_client *client)
     const char *dir = luna_keeper_dir(client);
     if (notices->trouble[LUNA_TROUBLE_BUSY].on)
         (void)snprintf(text, sizeof text,
-                       "the broker takes no jobs (%.400s): they are kept in %.500s",
+                       "the broker takes no jobs now (%.400s): jobs are kept in %.500s",
                        notices->trouble[LUNA_TROUBLE_BUSY].text, dir);
+    else if (client->session.away)
+        (void)snprintf(text, sizeof text,
+                       "no broker answers at %.400s: jobs are kept in %.500s",
+                       client->endpoint, dir);
     else
         (void)snprintf(text, sizeof text,
-                       "%s at %.300s: jobs are kept in %.500s and sent later",
-                       client->session.up ? "the broker has not accepted all jobs yet"
-                                          : "no broker answers",
-                       client->endpoint, dir);
+                       "jobs are kept in %.900s until the broker has accepted them", dir);
     luna_notice_begin(notices, LUNA_TROUBLE_OUTBOX, LUNA_UNAVAILABLE, text, 0);
 }
 

@@ -21,6 +21,7 @@ from faultfs import World  # noqa: F401  (finds the other modules' folder)
 from ledger import Broken
 
 WORKERS = 2
+PROGRESS = 500  # points between two lines that tell how far it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,8 +173,10 @@ class Totals:
 
 def sweep(points):
     totals, began = Totals(), time.monotonic()
-    for result in run_all(points):
+    for number, result in enumerate(run_all(points), 1):
         totals.add(result)
+        if number % PROGRESS == 0:
+            print(f"{number} of {len(points)}, {len(totals.failed())} failed", flush=True)
     jobs = sum(r.accepted for r in totals.results)
     print(f"\n{totals.table()}\n{len(totals.results)} lives, {jobs} accepted jobs, "
           f"{time.monotonic() - began:.0f} s, the longest {totals.slow():.1f} s", flush=True)

@@ -29,7 +29,7 @@ def test_a_locked_database_delays_an_end_and_loses_none(home):
         database = sqlite3.connect(home.home / "state" / "luna.db", isolation_level=None)
         database.execute("BEGIN IMMEDIATE")
         decoder.report("failed", work, error="bad_latent", detail="as the test wants it")
-        wait_for(lambda: "database is locked" in home.broker.text(), "the end was not stored")
+        wait_for(lambda: "store_failed" in home.broker.text(), "the end was not stored")
         assert home.job(job)["state"] == "in_progress"
         database.execute("ROLLBACK")
         database.close()

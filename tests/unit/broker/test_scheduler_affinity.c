@@ -272,6 +272,8 @@ static void who_refused_it_is_not_waited_for(void **state)
     const luna_job_key key = key_of(1, 1), second = key_of(2, 1);
     add(f, 1);
     run(f);
+    luna_scheduler_stage(f->scheduler, x, &key, luna_text_of("loading"), f->now_ms);
+    f->now_ms += 2000;
     luna_scheduler_stage(f->scheduler, x, &key, luna_text_of("decoding"), f->now_ms);
     failed(f, x, &key, "io");
     add(f, 2);
@@ -365,18 +367,19 @@ static void who_has_nothing_to_lose_swaps(void **state)
     sim_free(s);
 }
 
-//  Better a decoder that is busy than one that would leave its own work.
+//  Two decoders are free at the moment when the wait is over: one has its own work.
 static void who_has_own_work_swaps_last(void **state)
 {
     (void)state;
     sim *s = new_sim(2000);
-    const sim_decoder *y = warm_decoder(s, "y", 2);
-    sim_decoder *z = warm_decoder(s, "z", 2);
-    sim_add(s, 1, "z", 300);
+    const sim_decoder *y = warm_decoder(s, "y", 1);
+    const sim_decoder *z = warm_decoder(s, "z", 1);
+    sim_add(s, 1, "z", 2540);
+    for (int i = 0; i < 30; i++) sim_add(s, 1, "y", 500);
     sim_run_ms(s, 20);
-    sim_add(s, 2, "x", 500);
-    for (int i = 0; i < 8; i++) sim_add(s, 2, "y", 500);
-    sim_run_ms(s, 1000);
+    const uint32_t lone = sim_add(s, 2, "x", 500);
+    sim_run_ms(s, 5000);
+    assert_in_range(waited_ms(s, lone), 2000, 2600);
     assert_string_equal(z->vae, "x");
     assert_string_equal(y->vae, "y");
     sim_free(s);

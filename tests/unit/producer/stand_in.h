@@ -112,19 +112,25 @@ static inline void take_frame(void *socket, taken *message)
     message->type = luna_packet_type(message->packet);
 }
 
-//  The next message of that type on the control socket; others are passed over. What a
-//  client left in a former connection comes under another routing id and is nobody's.
-static inline void take_control(stand_in *broker, luna_msg_type type, taken *message)
+//  The next message on the control socket. False: it came from a connection that the
+//  client has left, under another routing id, and is nobody's.
+static inline bool take_any(stand_in *broker, taken *message)
 {
     uint8_t id[256];
+    const int len = zmq_recv(broker->control, id, sizeof id, 0);
+    assert_true(len > 0);
+    take_frame(broker->control, message);
+    if (len != (int)sizeof broker->client) return false;
+    memcpy(&broker->client, id, sizeof broker->client);
+    return true;
+}
+
+//  The next message of that type; others are passed over.
+static inline void take_control(stand_in *broker, luna_msg_type type, taken *message)
+{
     const int64_t limit_ms = luna_now_ms() + TAKE_MS;
     while (luna_now_ms() < limit_ms) {
-        const int len = zmq_recv(broker->control, id, sizeof id, 0);
-        assert_true(len > 0);
-        take_frame(broker->control, message);
-        const bool known = len == (int)sizeof broker->client;
-        if (known) memcpy(&broker->client, id, sizeof broker->client);
-        if (known && message->type == type) return;
+        if (take_any(broker, message) && message->type == type) return;
         release(message);
     }
     fail_msg("no message of type %d came", (int)type);
@@ -140,16 +146,13 @@ static inline void send_control(stand_in *broker, luna_msg_type type, const void
     free(data);
 }
 
-static inline void welcome(stand_in *broker)
+static inline void answer_hello(stand_in *broker, taken *hello)
 {
-    taken hello;
     luna_msg_hello said;
-    take_control(broker, LUNA_MSG_HELLO, &hello);
-    assert_int_equal(luna_packet_read(hello.packet, &said), LUNA_OK);
+    assert_int_equal(luna_packet_read(hello->packet, &said), LUNA_OK);
     assert_true(luna_text_is(said.role, "producer"));
     assert_memory_equal(&said.instance, &broker->client, sizeof broker->client);
     assert_int_not_equal(broker->client.byte[0], 0);
-    release(&hello);
     const luna_msg_welcome answer = {.epoch = broker->epoch,
                                      .version = luna_text_of("stand-in"),
                                      .intake = luna_text_of(broker->intake_at),
@@ -158,6 +161,34 @@ static inline void welcome(stand_in *broker)
                                      .max_job_bytes = broker->max_job_bytes,
                                      .offer_first = broker->offer_first};
     send_control(broker, LUNA_MSG_WELCOME, &answer);
+}
+
+static inline void welcome(stand_in *broker)
+{
+    taken hello;
+    take_control(broker, LUNA_MSG_HELLO, &hello);
+    answer_hello(broker, &hello);
+    release(&hello);
+}
+
+//  Answers a hello if one comes soon.
+static inline void welcome_any(stand_in *broker)
+{
+    taken message;
+    zmq_pollitem_t item = {.socket = broker->control, .events = ZMQ_POLLIN};
+    if (zmq_poll(&item, 1, 10) <= 0) return;
+    if (take_any(broker, &message) && message.type == LUNA_MSG_HELLO)
+        answer_hello(broker, &message);
+    release(&message);
+}
+
+//  Answers hellos until the client has heard: an answer that crosses the client's next
+//  hello is lost.
+static inline void welcome_up(stand_in *broker, luna_client *client)
+{
+    const int64_t limit_ms = luna_now_ms() + TAKE_MS;
+    while (!luna_available(client) && luna_now_ms() < limit_ms) welcome_any(broker);
+    assert_true(luna_available(client));
 }
 
 //  The next job on the intake: its message and its fields.

@@ -18,8 +18,7 @@ static scene begin(bool offer_first, const luna_options *options)
     s.broker.offer_first = offer_first;
     stand_in_open(&s.broker);
     s.client = client_of(&s.broker, options);
-    welcome(&s.broker);
-    assert_ok(luna_wait_available(s.client, TAKE_MS));
+    welcome_up(&s.broker, s.client);
     return s;
 }
 

@@ -33,7 +33,7 @@ static scene begin(void)
 static void open_broker(scene *s)
 {
     stand_in_open(&s->broker);
-    welcome(&s->broker);
+    welcome_up(&s->broker, s->client);
 }
 
 //  Ends the client, which must have nothing left, and its broker.
@@ -102,7 +102,7 @@ static void a_job_is_the_same_whoever_sends_it(void **state)
     take_job(&s.broker, &first);
     assert_int_equal(luna_client_destroy(&s.client, 0), 0);
     join(&s);
-    welcome(&s.broker);
+    welcome_up(&s.broker, s.client);
     const luna_msg_job job = take_job(&s.broker, &second);
     assert_same_id(id, &job.id);
     assert_memory_equal(&job.client, &s.broker.client, sizeof job.client);
@@ -191,7 +191,7 @@ static void jobs_of_another_identity_wait_for_their_turn(void **state)
     assert_int_equal(luna_client_destroy(&s.client, TAKE_MS), 0);
     assert_int_equal(box_files("jobs", NULL), 1);
     join(&s);
-    welcome(&s.broker);
+    welcome_up(&s.broker, s.client);
     box_accept(&s.broker, 0, ids[0]);
     assert_ok(luna_wait_receipt(s.client, ids[0], TAKE_MS, NULL));
     end(&s);
@@ -275,6 +275,7 @@ static void damaged_files_are_put_aside_and_told(void **state)
     snprintf(other, sizeof other, BOX "/jobs/%s", entries[6]->d_name);
     assert_int_equal(rename(path, other), 0);  //  another job under its name
     for (int i = 0; i < 8; i++) free(entries[i]);
+    free(entries);
     join(&s);
     open_broker(&s);
     box_accept(&s.broker, 5, ids[5]);

@@ -79,7 +79,7 @@ static void live(int fd)
             tell(fd, 'k', i);
     }
     stand_in_open(&broker);
-    welcome(&broker);
+    welcome_up(&broker, client);
     for (uint8_t i = 0; i < 2; i++) answer(&broker, i, fd);
     const size_t lost = luna_client_destroy(&client, 0);
     tell(fd, 'e', lost);
@@ -125,7 +125,7 @@ static void deliver(bool came[JOBS])
     luna_unsettled(client, &jobs, NULL);
     assert_in_range(jobs, 0, JOBS);
     stand_in_open(&broker);
-    welcome(&broker);
+    welcome_up(&broker, client);
     for (size_t i = 0; i < jobs; i++) {
         taken message;
         const luna_msg_job job = take_job(&broker, &message);

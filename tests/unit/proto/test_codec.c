@@ -373,6 +373,39 @@ static void test_job_check(void **state)
     }
 }
 
+//  Who sends a job and when does not make it another one; anything else does.
+static void test_job_content(void **state)
+{
+    (void)state;
+    static uint8_t values[200000];
+    luna_msg_input input = luna_msg_input_default();
+    input.dtype = luna_text_of("float16");
+    input.shape = (luna_dims){.at = {1, 4, 250, 100}, .count = 4};
+    input.latent = (luna_blob){values, sizeof values};
+    luna_msg_job job = luna_msg_job_default();
+    job.id = luna_id_new();
+    job.client = luna_id_new();
+    job.inputs.items = &input;
+    job.inputs.count = 1;
+    const uint64_t content = luna_job_content(&job);
+    assert_true(content != 0);
+    job.client = luna_id_new();
+    job.created_ms = 77;
+    job.utc_offset_min = 60;
+    assert_true(luna_job_content(&job) == content);
+    job.prompt = (luna_blob){"{}", 2};
+    assert_true(luna_job_content(&job) != content);
+    job.prompt = (luna_blob){0};
+    const size_t changed[] = {0, sizeof values / 2, sizeof values - 1};
+    for (size_t i = 0; i < 3; i++) {
+        values[changed[i]] ^= 1;
+        assert_true(luna_job_content(&job) != content);
+        values[changed[i]] ^= 1;
+    }
+    input.format = luna_text_of("webp");
+    assert_true(luna_job_content(&job) != content);
+}
+
 static void test_payload_header(void **state)
 {
     (void)state;
@@ -447,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_floats_are_finite),
         cmocka_unit_test(test_wrong_kind_names_the_field),
         cmocka_unit_test(test_job_check),
+        cmocka_unit_test(test_job_content),
         cmocka_unit_test(test_payload_header),
         cmocka_unit_test(test_payload_hash_of_pieces),
         cmocka_unit_test(test_arena),

@@ -94,12 +94,25 @@ static inline kit_job kit_job_new(unsigned number)
     return kit_job_sized(number, 8);
 }
 
+static inline uint64_t kit_content(const kit_job *job)
+{
+    luna_packet *packet = NULL;
+    luna_msg_job message;
+    uint64_t content = 0;
+    if (luna_packet_open(job->body, job->len, &packet) == LUNA_OK &&
+        luna_packet_read(packet, &message) == LUNA_OK)
+        content = luna_job_content(&message);
+    luna_packet_close(&packet);
+    return content;
+}
+
 //  As luna_store_job_new makes it of the message.
 static inline luna_store_job kit_row(const kit_job *job)
 {
     return (luna_store_job){.client = kit_id(999),
                             .prompt_id = luna_text_of("prompt-7"),
                             .batches = {KIT_BATCH},
+                            .content = kit_content(job),
                             .info = {.id = job->id,
                                      .priority = job->priority,
                                      .images = KIT_BATCH,

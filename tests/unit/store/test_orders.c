@@ -170,7 +170,7 @@ static void deadline_and_batches_survive_reopen(void **state)
         const uint32_t want[LUNA_MAX_INPUTS] = {KIT_BATCH, LUNA_MAX_BATCH, 1};
         assert_true(active.items[i].info.deadline_ms == deadlines[i]);
         assert_memory_equal(active.items[i].batches, want, sizeof want);
-        assert_true(active.items[i].body_hash != 0);
+        assert_true(active.items[i].content != 0);
     }
     luna_store_jobs_free(&active);
     luna_store_close(&store);

@@ -98,7 +98,7 @@ static void version_1_is_brought_up_to_date(void **state)
         assert_int_equal(active.count, 2);
         assert_memory_equal(&active.items[0].info.id, &jobs[1].id, 16);
         assert_int_equal(active.items[0].batches[0], 0);  //  not known
-        assert_int_equal(active.items[0].body_hash, 0);
+        assert_int_equal(active.items[0].content, 0);
         assert_int_equal(active.items[0].info.deadline_ms, 0);
         assert_false(active.items[0].info.next);
         assert_int_equal(active.items[1].state, LUNA_JOB_IN_PROGRESS);
