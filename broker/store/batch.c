@@ -36,8 +36,9 @@ static bool written_before(const luna_engine *engine, const luna_batch_slot *slo
 static luna_err check_writable(luna_engine *engine)
 {
     char why[300];
-    if (luna_health_good(&engine->health, why, sizeof why)) return LUNA_OK;
-    return luna_error(LUNA_IO, "the store is read-only: %s", why);
+    if (!luna_health_good(&engine->health, why, sizeof why))
+        return luna_error(LUNA_IO, "the store is read-only: %s", why);
+    return luna_ballast_restore(&engine->ballast);
 }
 
 //  A known job is answered by luna_batch_apply; here it only must not be written.
@@ -185,12 +186,15 @@ static luna_err commit(luna_engine *engine, luna_db_promise promise)
     return LUNA_OK;
 }
 
-//  All or nothing; the results stand only when this succeeds.
-static luna_err run_together(luna_engine *engine)
+//  All or nothing; the results stand only when this succeeds. *locked: another program
+//  did not let it begin.
+static luna_err run_together(luna_engine *engine, bool *locked)
 {
     const luna_db_promise promise = promise_of_all(engine);
-    LUNA_TRY(luna_db_begin(&engine->db, promise));
-    const luna_err err = apply_all(engine);
+    luna_err err = luna_db_begin(&engine->db, promise);
+    *locked = err == LUNA_BUSY;
+    LUNA_TRY(err);
+    err = apply_all(engine);
     if (err == LUNA_OK) return commit(engine, promise);
     luna_db_rollback(&engine->db);
     return err;
@@ -212,6 +216,16 @@ static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
     return err;
 }
 
+//  What was accepted is finished with the room that was kept for it.
+static luna_err run_somehow(luna_engine *engine, luna_batch_slot *slot)
+{
+    const luna_err err = run_alone(engine, slot);
+    if (err != LUNA_NO_SPACE || slot->op->kind == LUNA_STORE_PUT) return err;
+    if (!luna_ballast_spend(&engine->ballast)) return err;
+    reset_result(slot->op);
+    return run_alone(engine, slot);
+}
+
 static luna_err foreign_lock(const luna_engine *engine)
 {
     return luna_error(LUNA_BUSY, "%s: another program holds its lock", engine->db.path);
@@ -222,16 +236,16 @@ static luna_err foreign_lock(const luna_engine *engine)
 //  once is not waited for again by each of them.
 static void store_rows(luna_engine *engine)
 {
-    const luna_err together = engine->count > 1 ? run_together(engine) : LUNA_NOT_FOUND;
-    const bool locked = together == LUNA_BUSY;
-    for (size_t i = 0; together != LUNA_OK && i < engine->count; i++) {
+    bool locked = false;
+    if (engine->count > 1 && run_together(engine, &locked) == LUNA_OK) return;
+    for (size_t i = 0; i < engine->count; i++) {
         luna_batch_slot *slot = &engine->slots[i];
         if (slot->stage == LUNA_PUT_REFUSED) continue;
         reset_result(slot->op);
         if (locked && promise_of(slot->op) != LUNA_DB_READ)
             set_result(slot->op, foreign_lock(engine));
         else
-            set_result(slot->op, run_alone(engine, slot));
+            set_result(slot->op, run_somehow(engine, slot));
     }
 }
 

@@ -3,6 +3,7 @@
 #ifndef LUNA_BROKER_STORE_BATCH_H
 #define LUNA_BROKER_STORE_BATCH_H
 
+#include "broker/store/ballast.h"
 #include "broker/store/health.h"
 #include "broker/store/reaper.h"
 #include "broker/store/rows.h"
@@ -31,6 +32,7 @@ typedef struct luna_engine {
     luna_reaper reaper;
     luna_syncer syncer;
     luna_health health;
+    luna_ballast ballast;
     luna_batch_slot slots[LUNA_BATCH_MAX];
     size_t count;             //  slots in use
     bool removed;             //  a payload of this batch was taken back

@@ -38,9 +38,7 @@ luna_err luna_db_fail(const luna_db *db, int problem)
     const int kind = problem & 0xff;
     const char *hint = "";
     if (kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB)
-        hint =
-            "; stop the broker, move the file aside and start again: active jobs are "
-            "rebuilt from the spool";
+        hint = "; stop the broker, run luna-broker --recover and start it again";
     if (err == LUNA_BUSY) hint = "; another program holds its lock";
     return luna_error(err, "%s: %s (%d)%s", db->path,
                       db->handle ? sqlite3_errmsg(db->handle) : sqlite3_errstr(problem),
@@ -82,6 +80,14 @@ static luna_err ask_int(luna_db *db, const char *sql, int *out)
     LUNA_TRY(ask(db, sql, text, sizeof text));
     *out = atoi(text);
     return LUNA_OK;
+}
+
+luna_err luna_db_quick_check(luna_db *db)
+{
+    char verdict[256];
+    LUNA_TRY(ask(db, "PRAGMA quick_check(1)", verdict, sizeof verdict));
+    if (strcmp(verdict, "ok") == 0) return LUNA_OK;
+    return luna_error(LUNA_IO, "%s is damaged: %s", db->path, verdict);
 }
 
 //  Before anything is written, so that a foreign file stays as it is.

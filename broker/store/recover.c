@@ -13,6 +13,7 @@ typedef struct recovery {
     luna_spool *spool;
     luna_db *db;
     uint64_t now_ms;
+    uint64_t attempts;  //  of a job that is rebuilt
 } recovery;
 
 static void report(const char *event, const char *name, const char *next)
@@ -98,8 +99,9 @@ static luna_err rebuild(const recovery *r, const luna_id *id, bool *sound)
     luna_err err = orphan_open(r, id, &o);
     *sound = err == LUNA_OK;
     if (err == LUNA_OK) {
-        const luna_store_job job =
+        luna_store_job job =
             luna_store_job_new(&o.message, o.payload.body.len, o.payload.accepted_ms);
+        job.info.attempts = r->attempts;
         err = luna_spool_sync_file(r->spool, id);
         if (err == LUNA_OK) err = luna_rows_insert(r->db, &job);
     } else if (err != LUNA_NO_MEMORY) {
@@ -181,9 +183,12 @@ static luna_err recover(const recovery *r)
     return luna_spool_sync(r->spool);
 }
 
-luna_err luna_recover(luna_spool *spool, luna_db *db)
+luna_err luna_recover(luna_spool *spool, luna_db *db, bool fresh)
 {
-    const recovery r = {.spool = spool, .db = db, .now_ms = (uint64_t)luna_wall_ms()};
+    const recovery r = {.spool = spool,
+                        .db = db,
+                        .now_ms = (uint64_t)luna_wall_ms(),
+                        .attempts = fresh ? LUNA_REBUILT_ATTEMPTS : 0};
     LUNA_TRY(luna_db_begin(db, LUNA_DB_DURABLE));
     const luna_err err = recover(&r);
     if (err == LUNA_OK) return luna_db_commit(db);

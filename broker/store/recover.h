@@ -13,7 +13,12 @@
 //      whole and becomes a pending job; one that is damaged goes to quarantine/;
 //    - payloads of completed and cancelled jobs are removed;
 //    - anything else in ready/ goes to quarantine/.
+//  With a `fresh` database every payload is without a row, and how often a job was tried
+//  is not known: attempts are counted on from LUNA_REBUILT_ATTEMPTS, so that no decoder
+//  sees a number again that it may still hold.
 //  One line in the log each. LUNA_IO, LUNA_NO_SPACE, LUNA_BUSY, LUNA_NO_MEMORY.
-LUNA_MUST_USE luna_err luna_recover(luna_spool *spool, luna_db *db);
+#define LUNA_REBUILT_ATTEMPTS 1000
+
+LUNA_MUST_USE luna_err luna_recover(luna_spool *spool, luna_db *db, bool fresh);
 
 #endif

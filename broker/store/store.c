@@ -8,6 +8,7 @@
 #include "broker/store/batch.h"
 #include "broker/store/lock.h"
 #include "broker/store/recover.h"
+#include "broker/store/rescue.h"
 #include "broker/store/upkeep.h"
 #include "common/clock.h"
 
@@ -18,8 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH_BYTES ((size_t)64 << 20)
-#define LOG_BYTES   ((size_t)8 << 20)
+#define BATCH_BYTES   ((size_t)64 << 20)
+#define LOG_BYTES     ((size_t)8 << 20)
+#define BALLAST_BYTES ((uint64_t)16 << 20)
 
 typedef struct queue {
     luna_store_op *first;
@@ -169,9 +171,22 @@ static void sync_parent(const char *dir)
     if (luna_sync_dir(path) != LUNA_OK) return;
 }
 
-static luna_err open_state(luna_store *store, const luna_store_options *options)
+//  A database that is there and damaged is moved aside when that is wanted. *fresh: the
+//  jobs come from the spool alone.
+static luna_err open_rows(luna_engine *engine, const luna_store_options *options,
+                          size_t log_bytes, bool *fresh)
 {
     char path[4096];
+    LUNA_TRY(luna_path_join(path, sizeof path, options->state_dir, "luna.db"));
+    if (options->recover && !luna_rescue_is_sound(path, log_bytes))
+        LUNA_TRY(luna_rescue_move_aside(options->state_dir, path));
+    *fresh = access(path, F_OK) != 0;
+    return luna_rows_open(&engine->db, path, log_bytes);
+}
+
+static luna_err open_state(luna_store *store, const luna_store_options *options,
+                           bool *fresh)
+{
     const char *dir = options->state_dir;
     luna_engine *engine = &store->engine;
     const size_t log_bytes = options->log_bytes ? options->log_bytes : LOG_BYTES;
@@ -179,8 +194,11 @@ static luna_err open_state(luna_store *store, const luna_store_options *options)
     LUNA_TRY(luna_make_dirs(dir, 0700));
     sync_parent(dir);
     LUNA_TRY(luna_lock_take(dir, "luna.lock", &store->lock));
-    LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
-    LUNA_TRY(luna_rows_open(&engine->db, path, log_bytes));
+    LUNA_TRY(
+        luna_ballast_open(&engine->ballast, dir,
+                          options->ballast_bytes ? options->ballast_bytes : BALLAST_BYTES,
+                          engine->spool.files));
+    LUNA_TRY(open_rows(engine, options, log_bytes, fresh));
     return luna_sync_dir(dir);  //  SQLite does not look whether its own has succeeded
 }
 
@@ -190,13 +208,15 @@ static luna_err open_data(luna_store *store, const luna_store_options *options)
     LUNA_TRY(luna_spool_open(&engine->spool, options->spool_dir, options->reserve_bytes,
                              options->files));
     sync_parent(engine->spool.dir);
-    LUNA_TRY(open_state(store, options));
-    return luna_recover(&engine->spool, &engine->db);
+    bool fresh;
+    LUNA_TRY(open_state(store, options, &fresh));
+    return luna_recover(&engine->spool, &engine->db, fresh);
 }
 
 static void close_data(luna_store *store)
 {
     luna_db_close(&store->engine.db);
+    luna_ballast_close(&store->engine.ballast);
     luna_spool_close(&store->engine.spool);
     if (store->lock >= 0) close(store->lock);
 }
@@ -252,6 +272,7 @@ static luna_store *new_store(const luna_store_options *options)
     store->batch_ops = ops == 0 || ops > LUNA_BATCH_MAX ? LUNA_BATCH_MAX : ops;
     store->batch_bytes = options->batch_bytes ? options->batch_bytes : BATCH_BYTES;
     store->lock = store->engine.spool.lock = store->engine.spool.ready = -1;
+    store->engine.ballast.fd = -1;
     store->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&store->mutex, NULL);
     init_condition(&store->changed);
@@ -332,10 +353,23 @@ void luna_store_drain(luna_store *store)
     pthread_mutex_unlock(&store->mutex);
 }
 
+static luna_err spent_error(const luna_store *store)
+{
+    const luna_ballast *ballast = &store->engine.ballast;
+    if (!luna_ballast_spent(ballast)) return LUNA_OK;
+    return luna_error(
+        LUNA_NO_SPACE,
+        "the disk of %s is full: the ballast of %llu MiB is given up, so that "
+        "accepted jobs can be finished",
+        ballast->dir, (unsigned long long)ballast->bytes >> 20);
+}
+
 bool luna_store_writable(luna_store *store, char *why, size_t room)
 {
     if (!luna_health_good(&store->engine.health, why, room)) return false;
-    if (luna_spool_room(&store->engine.spool, 0) == LUNA_OK) return true;
+    luna_err err = spent_error(store);
+    if (err == LUNA_OK) err = luna_spool_room(&store->engine.spool, 0);
+    if (err == LUNA_OK) return true;
     if (why) snprintf(why, room, "%s", luna_error_text());
     return false;
 }
@@ -352,6 +386,9 @@ void luna_store_condition(luna_store *store, luna_store_condition_t *out)
     if (spool->files->free_bytes(spool->dir, &out->free_bytes) != 0) out->free_bytes = 0;
     out->read_only =
         !luna_health_good(&store->engine.health, out->alarm, sizeof out->alarm);
+    out->ballast_spent = luna_ballast_spent(&store->engine.ballast);
+    if (!out->read_only && spent_error(store) != LUNA_OK)
+        snprintf(out->alarm, sizeof out->alarm, "%s", luna_error_text());
 }
 
 luna_err luna_store_payload_path(const luna_store *store, const luna_id *id, char *out,

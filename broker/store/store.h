@@ -7,6 +7,7 @@
 //
 //      STATE/luna.db            rows (SQLite, write-ahead log)
 //      STATE/luna.lock          held while open
+//      STATE/ballast            room in hand for the ends of jobs (ballast.h)
 //      SPOOL/LOCK               held while open; the owner's process id
 //      SPOOL/tmp/<id>           a payload being written; emptied at open
 //      SPOOL/ready/<id>         the payload of an active or failed job (proto/payload.h)
@@ -48,7 +49,8 @@
 //  full disk makes the store read-only for good (luna_store_writable): what the
 //  kernel has dropped cannot be known, so PUTs answer LUNA_IO until the broker is
 //  started again; every other operation is still tried. A full disk refuses only
-//  the operation that needs the room.
+//  PUTs: for the others there is the ballast, and until it could be taken again no PUT
+//  is accepted.
 //
 //  Threads: every function here is for the one thread that opened the store.
 
@@ -254,7 +256,7 @@ typedef struct luna_store_options {
     const char *spool_dir;   //  the same, 0750; all of it on one local file system
     uint64_t reserve_bytes;  //  a PUT that would leave less free than this is refused
     uint64_t ballast_bytes;  //  0: 16 MiB; kept free for the end of jobs on a full disk
-    bool recover;            //  a damaged database is moved aside and made anew
+    bool recover;            //  a damaged database is moved aside, see luna_store_open
     size_t log_bytes;        //  0: 8 MiB; of the database's log, allocated ahead
     size_t batch_ops;        //  0: 64; one transaction holds at most so many
     size_t batch_bytes;      //  0: 64 MiB; or so many payload bytes (one is always taken)
@@ -271,7 +273,9 @@ typedef struct luna_store_options {
 //  LUNA_BUSY: another broker has the folders (its process id is in the sentence);
 //  LUNA_UNSUPPORTED: written by a newer Luna; LUNA_CANT_CREATE, LUNA_IO,
 //  LUNA_NO_SPACE, LUNA_NO_MEMORY. A damaged database is LUNA_IO with a sentence that
-//  says to move it aside: the active jobs are then rebuilt from the spool.
+//  names luna-broker --recover. With `recover` it is moved aside (luna.db.damaged-TIME)
+//  and every payload in the spool becomes a pending job again, also that of a failed
+//  one, with attempts counted on from 1000; a sound one is kept.
 //  Cost: about 15 us an active job once its header is in the page cache.
 LUNA_MUST_USE luna_err luna_store_open(const luna_store_options *options,
                                        luna_store **out, luna_store_jobs *active);

@@ -3,6 +3,7 @@
 #include "common/log.h"
 
 #define REST_MS            100
+#define RESTORE_MS         1000
 #define UNSYNCED_BYTES_MAX ((uint64_t)256 << 20)
 
 //  A mark that was passed by three steps more has waited for a pause in vain.
@@ -11,7 +12,8 @@ int luna_upkeep_due_ms(const luna_engine *engine)
     const size_t pages = engine->db.log_pages;
     if (pages >= engine->log_mark + 3 * engine->log_step) return 0;
     if (engine->unsynced_bytes >= UNSYNCED_BYTES_MAX) return 0;
-    return engine->unsynced_bytes > 0 || pages >= engine->log_mark ? REST_MS : -1;
+    if (engine->unsynced_bytes > 0 || pages >= engine->log_mark) return REST_MS;
+    return luna_ballast_spent(&engine->ballast) ? RESTORE_MS : -1;
 }
 
 //  When it cannot be moved the log goes on growing, and after some steps it is tried
@@ -30,8 +32,15 @@ static luna_err keep_up(luna_engine *engine)
     return luna_db_log_sync(&engine->db);
 }
 
+//  Until it is there, the reason stands in the store's condition.
+static void restore_ballast(luna_engine *engine)
+{
+    if (luna_ballast_restore(&engine->ballast) != LUNA_OK) return;
+}
+
 void luna_upkeep_run(luna_engine *engine)
 {
+    restore_ballast(engine);
     const luna_err err = luna_health_judge(&engine->health, keep_up(engine));
     engine->unsynced_bytes = 0;
     if (err != LUNA_OK)

@@ -158,16 +158,68 @@ static void full_disk_loses_nothing(void **state)
     assert_int_equal(kit_run(store, &op), LUNA_OK);
     assert_int_equal(op.state, LUNA_JOB_PENDING);
     luna_store_op_clear(&op);
-    assert_true(luna_store_writable(store, NULL, 0));
+    char why[512];
+    assert_false(luna_store_writable(store, why, sizeof why));
+    assert_non_null(strstr(why, "ballast"));
     assert_true(kit_payload_is(&first));
     assert_false(kit_has("ready", job.id));
 
     faults_set(STEPS, 0, 0, false);
+    while (!luna_store_writable(store, NULL, 0)) usleep(10000);
     assert_int_equal(kit_do(store, kit_put(&job)), LUNA_OK);
     assert_int_equal(kit_do(store, kit_finish(first.id, LUNA_JOB_COMPLETED)), LUNA_OK);
     luna_store_close(&store);
     free(first.body);
     free(job.body);
+}
+
+//  The room that was kept is what the end of a job needs, and no job is accepted until
+//  it is there again.
+static void a_full_disk_does_not_keep_jobs_from_ending(void **state)
+{
+    (void)state;
+    luna_store_condition_t condition;
+    kit_job first, job = kit_job_new(1);
+    luna_store *store = with_one_job(&first);
+    luna_store_condition(store, &condition);
+    assert_false(condition.ballast_spent);
+    faults_set(STEP_DB_WRITE, 1, ENOSPC, false);  //  full until room is made
+    assert_int_equal(kit_do(store, kit_finish(first.id, LUNA_JOB_COMPLETED)), LUNA_OK);
+    luna_store_condition(store, &condition);
+    assert_true(condition.ballast_spent);
+    assert_non_null(strstr(condition.alarm, "ballast"));
+    faults_set(STEP_ALLOCATE, 1, ENOSPC, true);
+    luna_store_op op = kit_put(&job);
+    assert_int_equal(kit_run(store, &op), LUNA_NO_SPACE);
+    assert_non_null(strstr(op.detail, "full"));
+    luna_store_op_clear(&op);
+    faults_set(STEPS, 0, 0, false);
+    while (!luna_store_writable(store, NULL, 0)) usleep(10000);
+    assert_int_equal(kit_do(store, kit_put(&job)), LUNA_OK);
+    luna_store_condition(store, &condition);
+    assert_false(condition.ballast_spent);
+    assert_int_equal(strlen(condition.alarm), 0);
+    luna_store_close(&store);
+    free(first.body);
+    free(job.body);
+}
+
+//  A disk that has no room for it at the start: served, not accepted.
+static void a_start_without_room_for_the_ballast(void **state)
+{
+    (void)state;
+    kit_job first;
+    luna_store *store = with_one_job(&first);
+    luna_store_close(&store);
+    faults_set(STEP_ALLOCATE, 1, ENOSPC, true);
+    store = kit_open_with(&faulty_files, NULL);
+    assert_non_null(store);
+    assert_false(luna_store_writable(store, NULL, 0));
+    assert_int_equal(kit_do(store, kit_attempt(first.id, 1)), LUNA_OK);
+    faults_set(STEPS, 0, 0, false);
+    while (!luna_store_writable(store, NULL, 0)) usleep(10000);
+    luna_store_close(&store);
+    free(first.body);
 }
 
 //  Bytes that could not be removed: the job does not come back.
@@ -218,9 +270,14 @@ static void forget_needs_a_durable_removal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(each_step_of_a_put_may_fail),    TEST(failed_sync_of_the_rows_is_final),
-        TEST(refusal_for_room_says_how_much), TEST(reserve_is_kept),
-        TEST(full_disk_loses_nothing),        TEST(failed_removal_brings_no_job_back),
+        TEST(each_step_of_a_put_may_fail),
+        TEST(failed_sync_of_the_rows_is_final),
+        TEST(refusal_for_room_says_how_much),
+        TEST(reserve_is_kept),
+        TEST(full_disk_loses_nothing),
+        TEST(a_full_disk_does_not_keep_jobs_from_ending),
+        TEST(a_start_without_room_for_the_ballast),
+        TEST(failed_removal_brings_no_job_back),
         TEST(forget_needs_a_durable_removal),
     };
     faults_start();

@@ -2,6 +2,7 @@
 
 #include "kit.h"
 
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
 
@@ -231,9 +232,74 @@ static void strange_databases_are_refused_and_left_alone(void **state)
     memset(noise, 'x', sizeof noise);
     write_file("state/luna.db", noise, sizeof noise);
     assert_int_equal(open_again(), LUNA_IO);
-    assert_non_null(strstr(luna_error_text(), "move the file aside"));
+    assert_non_null(strstr(luna_error_text(), "--recover"));
     assert_true(kit_payload_is(&jobs[0]));
     free_jobs(jobs, 1);
+}
+
+static size_t open_to_recover(void)
+{
+    luna_store *store = NULL;
+    luna_store_jobs active = {0};
+    luna_store_options options = kit_options(NULL);
+    options.recover = true;
+    assert_int_equal(luna_store_open(&options, &store, &active), LUNA_OK);
+    for (size_t i = 0; i < active.count; i++)
+        assert_int_equal(active.items[i].state, LUNA_JOB_PENDING);
+    const size_t count = active.count;
+    luna_store_jobs_free(&active);
+    luna_store_close(&store);
+    return count;
+}
+
+static uint64_t attempts_of(const kit_job *job)
+{
+    luna_store *store = kit_open();
+    luna_store_op op = kit_of(LUNA_STORE_GET, job->id);
+    assert_int_equal(kit_run(store, &op), LUNA_OK);
+    const uint64_t attempts = op.found.items[0].info.attempts;
+    luna_store_op_clear(&op);
+    luna_store_close(&store);
+    return attempts;
+}
+
+//  Each page of the database overwritten in turn: with `recover` every payload is a job
+//  again, and the damaged file is kept.
+static void damaged_database_makes_way(void **state)
+{
+    (void)state;
+    kit_job jobs[3];
+    prepare(jobs, 3);
+    struct stat info;
+    assert_int_equal(stat("state/luna.db", &info), 0);
+    char noise[4096];
+    memset(noise, 0xa5, sizeof noise);
+    for (off_t at = 0; at < info.st_size; at += (off_t)sizeof noise) {
+        const int fd = open("state/luna.db", O_RDWR);
+        assert_int_equal(pwrite(fd, noise, sizeof noise, at), sizeof noise);
+        close(fd);
+        unlink("state/luna.db-wal");
+        unlink("state/luna.db-shm");
+        assert_int_equal(open_to_recover(), 3);
+        for (int i = 0; i < 3; i++) assert_true(kit_payload_is(&jobs[i]));
+    }
+    assert_true(attempts_of(&jobs[0]) >= 1000);
+    assert_true(kit_files_in("state") > 4);
+    free_jobs(jobs, 3);
+}
+
+static void sound_database_is_kept(void **state)
+{
+    (void)state;
+    kit_job jobs[2];
+    prepare(jobs, 2);
+    luna_store *store = kit_open();
+    assert_int_equal(kit_do(store, kit_finish(jobs[0].id, LUNA_JOB_COMPLETED)), LUNA_OK);
+    luna_store_close(&store);
+    assert_int_equal(open_to_recover(), 1);
+    assert_int_equal(attempts_of(&jobs[0]), 0);
+    assert_int_equal(attempts_of(&jobs[1]), 0);
+    free_jobs(jobs, 2);
 }
 
 static void folders_that_cannot_be_made_are_named(void **state)
@@ -260,6 +326,8 @@ int main(void)
         TEST(what_is_no_job_is_put_aside),
         TEST(leftovers_of_a_crash_are_removed),
         TEST(strange_databases_are_refused_and_left_alone),
+        TEST(damaged_database_makes_way),
+        TEST(sound_database_is_kept),
         TEST(folders_that_cannot_be_made_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
