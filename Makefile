@@ -197,7 +197,7 @@ FUZZ_ALL  := $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC))
 FUZZ_PICK := $(if $(T),$(foreach f,$(FUZZ_ALL),$(if $(findstring $(T),$f),$f)),$(FUZZ_ALL))
 fuzz:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) OPT=-O1 \
-	    SANITIZE='-fsanitize=fuzzer-no-link$(,)address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer' fuzzers
+	    SANITIZE='-fsanitize=fuzzer-no-link$(,)address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-sign-conversion' fuzzers
 	@FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_S=$(FUZZ_S) PYTHON=$(PYTHON) tests/fuzz/run $(BUILD)/fuzz $(FUZZ_PICK)
 .PHONY: fuzzers
 fuzzers: $(addprefix $(BUILD)/target/,$(FUZZ_PICK))
@@ -208,7 +208,7 @@ $(BUILD)/target/$(1)/%: tests/fuzz/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLA
 	$$(call say,fuzz,$$@)$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
 	    -fsanitize=fuzzer -o $$@ $$< -Wl,--start-group $(call archives,$(ROOMS_$(1))) -Wl,--end-group $$(LIBS_$(1)) -lm
 endef
-$(foreach room,common proto store broker http image sink worker,$(eval $(call fuzz_rule,$(room))))
+$(foreach room,common proto store broker http image sink worker producer,$(eval $(call fuzz_rule,$(room))))
 
 , := ,
 

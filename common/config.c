@@ -97,15 +97,25 @@ static luna_err set_path(const char *text, char *out)
     return luna_path_absolute(expanded, out, LUNA_SETTING_BYTES);
 }
 
+//  Without the blanks around it.
+static size_t trimmed(const char **at, size_t len)
+{
+    while (len > 0 && isspace((unsigned char)(*at)[0])) ++*at, len--;
+    while (len > 0 && isspace((unsigned char)(*at)[len - 1])) len--;
+    return len;
+}
+
 bool luna_paths_at(const char *paths, size_t index, char *out, size_t room)
 {
     for (const char *at = paths;; at++) {
-        const size_t len = strcspn(at, ":");
+        const size_t whole = strcspn(at, ":");
+        const char *one = at;
+        const size_t len = trimmed(&one, whole);
         if (len > 0 && index-- == 0) {
-            snprintf(out, room, "%.*s", (int)len, at);
+            snprintf(out, room, "%.*s", (int)len, one);
             return true;
         }
-        at += len;
+        at += whole;
         if (!*at) return false;
     }
 }

@@ -62,7 +62,8 @@ LUNA_MUST_USE luna_err luna_config_set(const luna_config *config, const char *se
 //  Writes every setting with its value and help, as a file that loads the same.
 void luna_config_print(const luna_config *config, const void *values, FILE *to);
 
-//  The I-th path of a PATHS value copied to `out`; false when there are fewer.
+//  The I-th path of a PATHS value copied to `out`, without blanks around it; false when
+//  there are fewer.
 bool luna_paths_at(const char *paths, size_t index, char *out, size_t room);
 
 #endif

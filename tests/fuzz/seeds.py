@@ -207,9 +207,14 @@ def store(to):
         to.seed("store/open", f"{number:02}", noise(2000 + number, 80))
 
 
+def producer(to):
+    for number in range(20):
+        to.seed("producer/outbox", f"{number:02}", noise(4000 + number, 8 + 8 * number))
+
+
 def main():
     to = Folder(sys.argv[1])
-    for make in (proto, common, http, worker, sink, image, broker, store):
+    for make in (proto, common, http, worker, sink, image, broker, store, producer):
         make(to)
 
 

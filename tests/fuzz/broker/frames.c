@@ -37,6 +37,7 @@ static pthread_t thread;
 static int stop_fd = -1;
 static luna_err result;
 static char why[1024];
+static unsigned starts;
 static atomic_bool stopped;  //  the thread has ended; result and why are set
 static uint64_t inputs;      //  since the program's start
 
@@ -49,9 +50,11 @@ static void *serve(void *argument)
     CHECK(pthread_sigmask(SIG_BLOCK, &all, NULL) == 0);
     stopped = false;
     //  ZeroMQ gives an inproc name back some time after its socket was closed.
-    while ((result = luna_broker_run(&settings, NULL, stop_fd)) == LUNA_BUSY)
-        (void)zmq_poll(NULL, 0, 1);
-    snprintf(why, sizeof why, "%s", luna_error_text());
+    do {
+        starts++;
+        result = luna_broker_run(&settings, NULL, stop_fd);
+        snprintf(why, sizeof why, "%s", luna_error_text());
+    } while (result == LUNA_BUSY && zmq_poll(NULL, 0, 1) == 0);
     stopped = true;
     return NULL;
 }
@@ -60,7 +63,8 @@ static void *serve(void *argument)
 static void check_patience(int64_t end_ms)
 {
     if (luna_now_ms() < end_ms) return;
-    if (stopped) fprintf(stderr, "the broker ended: %d \"%s\"\n", (int)result, why);
+    fprintf(stderr, "the broker: %u starts, %s, latest error %d \"%s\"\n", starts,
+            stopped ? "ended" : "runs", (int)result, why);
     CHECK(!stopped);
     CHECK(luna_now_ms() < end_ms);
 }
@@ -503,9 +507,31 @@ int LLVMFuzzerInitialize(int *count, char ***argument)
     return 0;
 }
 
+//  An inproc name may still lead to the socket that is going; so may the one in the file
+//  system, but that one can be tried again.
+static void wait_until_ready(void)
+{
+    const int64_t end_ms = luna_now_ms() + PATIENCE_MS;
+    const luna_id id = peer_id(98);
+    bool ready = false;
+    while (!ready) {
+        check_patience(end_ms);
+        peer p = {.id = id};
+        heard h;
+        connect_one(&p.control, ZMQ_DEALER, settings.control, &id);
+        say(p.control, LUNA_MSG_PING, &(luna_msg_ping){0});
+        zmq_pollitem_t item = {.socket = zsock_resolve(p.control), .events = ZMQ_POLLIN};
+        (void)zmq_poll(&item, 1, 1000);
+        ready = hear(p.control, &h);
+        if (ready) forget(&h);
+        close_peer(&p);
+    }
+}
+
 static void open_all(void)
 {
     start_broker();
+    wait_until_ready();
     for (uint8_t i = 0; i < PEERS; i++) open_peer(&peers[i], (uint8_t)(i + 1));
     open_peer(&observer, 99);
     check_status();

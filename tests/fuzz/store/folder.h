@@ -92,7 +92,8 @@ static inline folder_file folder_read(const char *path)
 static inline void folder_write(const char *path, const folder_file *file)
 {
     if (!file->data) return;
-    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
+    const int fd =
+        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (fd < 0) return;  //  something else is there
     CHECK(write(fd, file->data, file->len) == (ssize_t)file->len);
     close(fd);

@@ -224,6 +224,10 @@ static void test_paths(void **state)
     assert_string_equal(path, "/b/c");
     assert_false(luna_paths_at(s.roots, 2, path, sizeof path));
     assert_false(luna_paths_at("", 0, path, sizeof path));
+    //  Blanks around a path are none of it, also in the last one of a line.
+    assert_int_equal(luna_config_set(&config, "output", "roots", " /a : : /b c\t", &s),
+                     LUNA_OK);
+    assert_string_equal(s.roots, "/a:/b c");
 }
 
 static void test_home_by_environment(void **state)
