@@ -5,12 +5,14 @@
 
 #include "broker/store/store.h"
 
+#include "broker/store/aside.h"
 #include "broker/store/batch.h"
 #include "broker/store/lock.h"
 #include "broker/store/recover.h"
 #include "broker/store/rescue.h"
 #include "broker/store/upkeep.h"
 #include "common/clock.h"
+#include "common/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,11 +136,22 @@ static void run_upkeep(luna_store *store)
     pthread_mutex_lock(&store->mutex);
 }
 
+//  Jobs that cannot be recorded well are not accepted; those there are served.
+static void judge_database(luna_engine *engine)
+{
+    if (!engine->db.damaged) return;
+    (void)luna_error(LUNA_IO,
+                     "the database is damaged; stop the broker and run luna-broker "
+                     "--recover");
+    luna_health_spoil(&engine->health);
+}
+
 static void run_batch(luna_store *store, luna_store_op **ops, size_t count)
 {
     store->busy = true;
     pthread_mutex_unlock(&store->mutex);
     luna_batch_run(&store->engine, ops, count);
+    judge_database(&store->engine);
     pthread_mutex_lock(&store->mutex);
     give_back(store, ops, count);
 }
@@ -164,6 +177,11 @@ static void *work(void *argument)
 
 //  ---- open -------------------------------------------------------------------------
 
+static size_t log_bytes_of(const luna_store_options *options)
+{
+    return options->log_bytes ? options->log_bytes : LOG_BYTES;
+}
+
 //  The names of new folders; a parent that may not be read is not ours to sync.
 static void sync_parent(const char *dir)
 {
@@ -172,16 +190,38 @@ static void sync_parent(const char *dir)
     if (luna_sync_dir(path) != LUNA_OK) return;
 }
 
+//  Errors of luna_rows_open. Without `recover` a database that is damaged is one, with it
+//  the database is a new one afterwards.
+static luna_err open_database(luna_engine *engine, const char *path, const char *dir,
+                              const luna_store_options *options)
+{
+    const size_t log_bytes = log_bytes_of(options);
+    luna_err err = luna_rows_open(&engine->db, path, log_bytes);
+    if (!options->recover) return err;
+    if (err == LUNA_OK) err = luna_db_check(&engine->db);
+    if (err == LUNA_OK) err = luna_rows_reindex(&engine->db);
+    if (err == LUNA_OK || !engine->db.damaged) return err;
+    luna_log(LUNA_LOG_ERROR, "store.damaged", "error=\"%s\"", luna_error_text());
+    luna_db_close(&engine->db);
+    LUNA_TRY(luna_aside_move(dir, engine->spool.files));
+    return luna_rows_open(&engine->db, path, log_bytes);
+}
+
 //  One sync of our own: SQLite does not look whether that of a new file's name succeeds.
-static luna_err open_rows(luna_engine *engine, const char *dir, size_t log_bytes)
+static luna_err open_rows(luna_engine *engine, const luna_store_options *options,
+                          luna_store_jobs *active)
 {
     char path[4096];
+    luna_recovered found;
+    const char *dir = options->state_dir;
     LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
-    const bool fresh = access(path, F_OK) != 0;
-    LUNA_TRY(luna_rows_open(&engine->db, path, log_bytes));
-    luna_err err = luna_sync_dir(dir);
-    if (err == LUNA_OK) err = luna_recover(&engine->spool, &engine->db, fresh);
-    if (err != LUNA_OK) luna_db_close(&engine->db);
+    luna_err err = open_database(engine, path, dir, options);
+    if (err == LUNA_OK) err = luna_sync_dir(dir);
+    if (err == LUNA_OK)
+        err = luna_recover(&engine->spool, &engine->db, options->recover, active, &found);
+    if (err == LUNA_OK) return LUNA_OK;
+    luna_store_jobs_free(active);
+    luna_db_close(&engine->db);
     return err;
 }
 
@@ -195,45 +235,39 @@ static bool is_full(const luna_engine *engine, const char *dir, luna_err err)
 }
 
 //  A full disk must not keep the jobs there are from coming to their end.
-static luna_err open_rows_somehow(luna_engine *engine, const char *dir, size_t log_bytes)
+static luna_err open_rows_somehow(luna_engine *engine, const luna_store_options *options,
+                                  luna_store_jobs *active)
 {
-    const luna_err err = open_rows(engine, dir, log_bytes);
-    if (!is_full(engine, dir, err) || !luna_ballast_spend(&engine->ballast)) return err;
-    return open_rows(engine, dir, log_bytes);
+    const luna_err err = open_rows(engine, options, active);
+    if (!is_full(engine, options->state_dir, err)) return err;
+    if (!luna_ballast_spend(&engine->ballast)) return err;
+    return open_rows(engine, options, active);
 }
 
-//  A damaged database makes way when that is wanted.
-static luna_err rescue(const char *dir, size_t log_bytes)
-{
-    char path[4096];
-    LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
-    if (luna_rescue_is_sound(path, log_bytes)) return LUNA_OK;
-    return luna_rescue_move_aside(dir, path);
-}
-
-static luna_err open_state(luna_store *store, const luna_store_options *options)
+static luna_err open_state(luna_store *store, const luna_store_options *options,
+                           luna_store_jobs *active)
 {
     const char *dir = options->state_dir;
     luna_engine *engine = &store->engine;
-    const size_t log_bytes = options->log_bytes ? options->log_bytes : LOG_BYTES;
     const uint64_t ballast = options->ballast_bytes;
-    engine->log_step = engine->log_mark = log_bytes / LUNA_DB_PAGE_BYTES / 4;
+    engine->log_step = log_bytes_of(options) / LUNA_DB_PAGE_BYTES / 4;
+    engine->log_mark = engine->log_step;
     LUNA_TRY(luna_make_dirs(dir, 0700));
     sync_parent(dir);
     LUNA_TRY(luna_lock_take(dir, "luna.lock", &store->lock));
     LUNA_TRY(luna_ballast_open(&engine->ballast, dir, ballast ? ballast : BALLAST_BYTES,
                                engine->spool.files));
-    if (options->recover) LUNA_TRY(rescue(dir, log_bytes));
-    return open_rows_somehow(engine, dir, log_bytes);
+    return open_rows_somehow(engine, options, active);
 }
 
-static luna_err open_data(luna_store *store, const luna_store_options *options)
+static luna_err open_data(luna_store *store, const luna_store_options *options,
+                          luna_store_jobs *active)
 {
     luna_engine *engine = &store->engine;
     LUNA_TRY(luna_spool_open(&engine->spool, options->spool_dir, options->reserve_bytes,
                              options->files));
     sync_parent(engine->spool.dir);
-    return open_state(store, options);
+    return open_state(store, options, active);
 }
 
 static void close_data(luna_store *store)
@@ -308,9 +342,8 @@ static luna_err start(luna_store *store, const luna_store_options *options,
 {
     if (store->event < 0)
         return luna_error_errno(LUNA_NO_MEMORY, "cannot make an eventfd");
-    LUNA_TRY(open_data(store, options));
-    LUNA_TRY(luna_rows_active(&store->engine.db, active));
-    LUNA_TRY(luna_rows_paused(&store->engine.db, &store->paused));
+    LUNA_TRY(open_data(store, options, active));
+    LUNA_TRY(luna_rows_setting(&store->engine.db, LUNA_SETTING_PAUSED, &store->paused));
     return start_threads(store, options);
 }
 
