@@ -43,7 +43,6 @@ static luna_err insert(const luna_spool *spool, luna_db *db, const orphan *o,
 {
     luna_store_job job =
         luna_store_job_new(&o->message, o->payload.body.len, o->payload.accepted_ms);
-    job.body_hash = o->payload.hash;
     job.info.attempts = attempts;
     LUNA_TRY(luna_spool_sync_file(spool, &o->payload.id));
     return luna_rows_insert(db, &job);

@@ -113,14 +113,6 @@ static luna_err ask_int(luna_db *db, const char *sql, int *out)
     return LUNA_OK;
 }
 
-luna_err luna_db_quick_check(luna_db *db)
-{
-    char verdict[256];
-    LUNA_TRY(ask(db, "PRAGMA quick_check(1)", verdict, sizeof verdict));
-    if (strcmp(verdict, "ok") == 0) return LUNA_OK;
-    return luna_error(LUNA_IO, "%s is damaged: %s", db->path, verdict);
-}
-
 //  Before anything is written, so that a foreign file stays as it is.
 //  *version is 0 for an empty file.
 static luna_err check_owner(luna_db *db, const luna_db_schema *schema, int *version)

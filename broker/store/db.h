@@ -54,9 +54,6 @@ void luna_db_close(luna_db *db);
 
 #define LUNA_DB_PAGE_BYTES 4096  //  and a few more in the log
 
-//  Reads every page. LUNA_IO when one is damaged.
-LUNA_MUST_USE luna_err luna_db_quick_check(luna_db *db);
-
 //  A transaction. One that writes takes its lock at once and waits for it as long as
 //  another program holds it, at most 5 s. After a failed commit the transaction is
 //  rolled back. A failed sync leaves a log of which parts may be missing on the disk

@@ -83,7 +83,7 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
     " quote(refused) || ', ' || quote(created_ms) || ', ' || quote(accepted_ms) ||"     \
     " ', ' || quote(started_ms) || ', ' || quote(finished_ms) || ', ' || quote(vae) ||" \
     " ', ' || quote(decoder) || ', ' || quote(error) || ', ' || quote(detail) ||"       \
-    " ', ' || quote(batches) || ', ' || quote(body_hash) || ', ' ||"                    \
+    " ', ' || quote(batches) || ', ' || quote(content) || ', ' ||"                      \
     " quote(deadline_ms) || ', ' || quote(next_ms) || ', ' || quote(sum)"
 
 #define IMAGE_VALUES                                                              \

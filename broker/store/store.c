@@ -9,7 +9,6 @@
 #include "broker/store/batch.h"
 #include "broker/store/lock.h"
 #include "broker/store/recover.h"
-#include "broker/store/rescue.h"
 #include "broker/store/upkeep.h"
 #include "common/clock.h"
 #include "common/log.h"
