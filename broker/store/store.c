@@ -310,16 +310,6 @@ static void free_store(luna_store *store)
     free(store);
 }
 
-//  On the monotonic clock, as luna_now_ns.
-static void init_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
 static luna_store *new_store(const luna_store_options *options)
 {
     const size_t ops = options->batch_ops;
@@ -331,7 +321,7 @@ static luna_store *new_store(const luna_store_options *options)
     store->engine.ballast.fd = -1;
     store->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&store->mutex, NULL);
-    init_condition(&store->changed);
+    luna_clock_condition(&store->changed);
     luna_health_start(&store->engine.health);
     return store;
 }
