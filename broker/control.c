@@ -171,8 +171,11 @@ static void note_saved(luna_broker *b, const luna_job_key *key,
     const uint32_t session = session_of(b, &b->current.message->peer);
     const int64_t fresh =
         luna_scheduler_images(b->scheduler, session, key, images, count);
+    //  Of a job that has ended meanwhile the store knows which are new.
+    const bool ended = session && !luna_scheduler_find(b->scheduler, &key->id);
+    if (fresh > 0 || (ended && count > 0))
+        b->current.saved = (luna_store_images){.items = images, .count = count};
     if (fresh <= 0) return;
-    b->current.saved = (luna_store_images){.items = images, .count = count};
     //  A final list repeats what was told before.
     luna_metrics_images(b, images + count - fresh, (size_t)fresh);
 }

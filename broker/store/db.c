@@ -230,6 +230,9 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema, size_t l
     errno = 0;
     const int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
     if (rc != SQLITE_OK) return luna_db_fail(db, rc);
+    //  What cannot be opened for writing SQLite opens for reading all the same.
+    if (sqlite3_db_readonly(db->handle, "main") == 1)
+        return luna_error(LUNA_CANT_CREATE, "%s cannot be opened for writing", db->path);
     sqlite3_extended_result_codes(db->handle, 1);
     sqlite3_busy_timeout(db->handle, LOCK_WAIT_MS);
     int version;

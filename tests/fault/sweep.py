@@ -67,10 +67,6 @@ PLANS = {
 
 #  What is known to go wrong, and is counted apart: (plan, step, what breaks): why.
 KNOWN = {
-    ("badread", r"map ready/", "broker exits"):
-        "a payload that cannot be read under its mapping ends the broker with SIGBUS",
-    ("eio", r"open state/luna\.db$", "hangs"):
-        "SQLite opens read-only what it cannot open to write, and the broker serves all the same",
     ("eio|badread", r"(open|read) ready/", "half files"):
         "a payload that cannot be read at the start counts as damaged and is set aside",
 }
