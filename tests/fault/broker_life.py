@@ -68,7 +68,7 @@ class Life:
         self.producer = self.hand = self.broker = None
         self.instance = wire.new_routing_id()
         self.planned = False  # the broker's end is in the plan
-        self.cut = False  # and takes what was not synced
+        self.told = None  # jobs that were accepted before what was not synced was lost
         self.finished = 0
         kept = {k: v for k, v in os.environ.items() if not k.startswith("LUNA_")}
         self.env = {**kept, **RULES, "LUNA_HOME": str(self.world.disk)}
@@ -368,9 +368,8 @@ class Life:
             raise Broken("payloads", f"the spool holds {sorted(spool.rglob('*'))}, jobs are "
                          f"{[(j, j.seen) for j in self.jobs.values()]}") from None
         # A power cut may leave the name of a job that nobody was told of; it is set aside.
-        accepted = {wire.id_text(job.id) for job in self.jobs.values() if job.accepted}
         aside = [path for path in (spool / "quarantine").iterdir()
-                 if path.name in accepted or not self.cut]
+                 if self.told is None or path.name in self.told]
         if aside:
             raise Broken("half files", f"{aside}")
 
@@ -428,13 +427,13 @@ def live(life, part, plan=None, dies_at=100):
 
 def run(folder, part, plan, at, result):
     life = Life(folder, plan.journal, PATIENCE_S[plan.lasting])
-    life.cut = bool(plan.cut)
     try:
         live(life, part, f"{plan.kind}@{at}", 1 + at * 37 % 215)
         result.struck = life.world.struck() or ""
         if plan.cut == "later":
             life.show_all()
         if plan.cut:
+            life.told = {wire.id_text(job.id) for job in life.jobs.values() if job.accepted}
             life.world.cut(plan.seed(at))
         life.inspect()
         if plan.cut:
