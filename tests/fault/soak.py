@@ -387,6 +387,7 @@ def main():
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--power", action="store_true")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # folders and processes go too
     print(f"seed {given.seed}", flush=True)
     run = soak(given.kills, given.minutes * 60, given.seed, given.power)
     for fault in run.faults:

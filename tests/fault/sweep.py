@@ -9,11 +9,13 @@ and how to repeat each point that failed; ends with 1 when one did.
 import argparse
 import collections
 import dataclasses
+import functools
 import itertools
 import multiprocessing
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -109,10 +111,10 @@ def subject_of(name):
     return subject
 
 
-def run_point(point):
+def run_point(point, within):
     """One life in a folder of its own, and its inspection."""
     result, began = Result(point), time.monotonic()
-    folder = tempfile.mkdtemp(prefix="luna", dir="/tmp")
+    folder = tempfile.mkdtemp(dir=within)
     try:
         subject_of(point.subject).run(folder, point.part, PLANS[point.plan], point.at, result)
     except Broken as broken:
@@ -169,8 +171,10 @@ def sample(points, count, seed):
 def run_all(points):
     """Results as they come. Longest first, so that both workers end together."""
     order = sorted(points, key=lambda p: not PLANS[p.plan].lasting)
-    with multiprocessing.Pool(WORKERS, maxtasksperchild=100) as pool:
-        yield from pool.imap_unordered(run_point, order, chunksize=1)
+    with (tempfile.TemporaryDirectory(prefix="luna", dir="/tmp", ignore_cleanup_errors=True)
+          as folder, multiprocessing.Pool(WORKERS, maxtasksperchild=100) as pool):
+        run = functools.partial(run_point, within=folder)
+        yield from pool.imap_unordered(run, order, chunksize=1)
 
 
 class Totals:
@@ -237,6 +241,7 @@ def main():
     parser.add_argument("--plan", action="append", choices=PLANS)
     parser.add_argument("--point", action="append", metavar="PART:PLAN:N")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # folders and processes go too
     if given.point:
         points = [parse_point(given.subject, text) for text in given.point]
     else:
