@@ -22,7 +22,7 @@ enum {
     ASLEEP_MS = 1000,  //  a longer gap between ticks was no work of ours
     STATUS_MS = 1000,
     FORGET_MS = 60000,
-    TRIM_MS = 5000,  //  without a payload in memory
+    TRIM_MS = 5000,
     FORGET_AT_A_TIME = 200,
     CONTROL_MAX_BYTES = 16 << 20,  //  a done with 20 480 images fits
     CONTROL_UNREAD = 16,           //  messages of one peer: a quarter GiB at most
@@ -233,12 +233,14 @@ static void forget_old(luna_broker *b, int64_t now_ms)
     luna_task_submit(b, task);
 }
 
-//  What malloc kept for the next jobs; see main.c.
+//  What malloc kept for the next payloads (see main.c) is given back, whether more come
+//  or not: small blocks that live long settle between large ones, and memory must not
+//  grow with the queue.
 static void trim_memory(luna_broker *b, int64_t now_ms)
 {
-    if (b->payload_ms == 0 || b->held_bytes > 0 || now_ms - b->payload_ms < TRIM_MS)
-        return;
-    b->payload_ms = 0;
+    if (!b->untrimmed || now_ms < b->trim_due_ms) return;
+    b->trim_due_ms = now_ms + TRIM_MS;
+    b->untrimmed = false;
     malloc_trim(0);
 }
 

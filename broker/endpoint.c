@@ -58,7 +58,9 @@ luna_err luna_endpoint_bind(zsock_t *socket, const char *endpoint)
         return luna_error(LUNA_BUSY,
                           "somebody listens on %s already; is another broker running?",
                           endpoint);
-    if (path) unlink(path);
+    if (path && unlink(path) != 0 && errno != ENOENT)
+        return luna_error_errno(LUNA_CANT_CREATE, "cannot remove %s, which is in the way",
+                                path);
     if (zmq_bind(zsock_resolve(socket), endpoint) == 0) {
         //  Connecting needs write permission; the folder decides who gets that far.
         if (path) chmod(path, 0660);

@@ -108,7 +108,7 @@ static void stored_before(luna_broker *b, const luna_task *task)
 static void stored(luna_broker *b, luna_task *task)
 {
     b->held_bytes -= task->op.in.put.body.len;
-    b->payload_ms = luna_now_ms();
+    b->untrimmed = true;
     if (task->op.err == LUNA_OK) {
         stored_now(b, task);
     } else {

@@ -116,7 +116,6 @@ typedef struct luna_broker {
     luna_store_op *last_op;
     struct luna_task *stalled;  //  waiting to be tried again, oldest first
     uint64_t held_bytes;        //  of jobs on their way to the disk
-    int64_t payload_ms;         //  when one was last in memory; 0: malloc keeps none
     bool intake_paused;
     int64_t accepted_ms;              //  of the latest job: never steps back
     uint64_t seq;                     //  of the latest event
@@ -127,6 +126,8 @@ typedef struct luna_broker {
     int64_t status_due_ms;
     int64_t forget_due_ms;
     int64_t watchdog_due_ms;
+    int64_t trim_due_ms;
+    bool untrimmed;  //  a payload was in memory; malloc may keep its pages
     bool forgetting;
     int64_t tick_ms;  //  of the latest tick
     bool stopping;    //  no more jobs and attempts

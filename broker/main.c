@@ -93,7 +93,7 @@ static void raise_descriptor_limit(void)
 
 //  malloc gives large blocks back to the kernel at once, which then finds and clears each
 //  page anew for the next job: a third of the time that 64 MiB take. Kept, they are used
-//  again; the broker gives back what is left over when it is idle. One arena, because
+//  again; the broker trims what is left over from time to time. One arena, because
 //  only the main one can hold blocks of any size. Before any thread exists.
 static void keep_memory(void)
 {

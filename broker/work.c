@@ -178,9 +178,10 @@ static size_t list_saved(const luna_job *job, luna_msg_image_key **out)
     return count;
 }
 
-//  The path for a decoder that can map it, the bytes for another.
+//  The path for a decoder that can map it, the bytes for another: read, since a disk that
+//  fails under a mapping would end the process. The caller frees *file.
 static luna_err fill_payload(luna_broker *b, const luna_job *job, luna_msg_work *work,
-                             char *path, luna_map *map)
+                             char *path, char **file)
 {
     const luna_decoder *decoder = luna_scheduler_decoder(b->scheduler, job->session);
     LUNA_TRY(luna_store_payload_path(b->store, &job->id, path, LUNA_MAX_PATH_BYTES));
@@ -189,11 +190,12 @@ static luna_err fill_payload(luna_broker *b, const luna_job *job, luna_msg_work 
         work->payload_path = luna_text_of(path);
         return LUNA_OK;
     }
-    b->payload_ms = luna_now_ms();
-    LUNA_TRY(luna_map_open(path, map));
-    work->payload = (luna_blob){.data = map->data, .len = map->len};
+    b->untrimmed = true;
+    size_t len;
+    LUNA_TRY(luna_file_read(path, work->payload_bytes, file, &len));
+    work->payload = (luna_blob){.data = *file, .len = len};
     luna_payload payload;
-    return luna_payload_open(map->data, map->len, &payload);
+    return luna_payload_open(*file, len, &payload);
 }
 
 //  Packs straight into the message that is sent.
@@ -213,7 +215,7 @@ static luna_err encode(const luna_msg_work *work, zmq_msg_t *msg)
 static luna_err pack_work(luna_broker *b, const luna_job *job, zmq_msg_t *msg)
 {
     char path[LUNA_MAX_PATH_BYTES];
-    luna_map map = {0};
+    char *file = NULL;
     luna_msg_image_key *done;
     luna_msg_work work = {.id = job->id,
                           .attempt = job->attempts,
@@ -221,9 +223,9 @@ static luna_err pack_work(luna_broker *b, const luna_job *job, zmq_msg_t *msg)
                           .lease_ms = b->settings->lease_ms};
     work.done.count = list_saved(job, &done);
     work.done.items = done;
-    luna_err err = fill_payload(b, job, &work, path, &map);
+    luna_err err = fill_payload(b, job, &work, path, &file);
     if (err == LUNA_OK) err = encode(&work, msg);
-    luna_map_close(&map);
+    free(file);
     free(done);
     return err;
 }

@@ -19,6 +19,15 @@ int64_t luna_now_ms(void)
     return luna_now_ns() / 1000000;
 }
 
+void luna_clock_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
 int64_t luna_wall_ms(void)
 {
     return read_ns(CLOCK_REALTIME) / 1000000;

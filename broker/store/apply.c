@@ -143,7 +143,7 @@ luna_err luna_batch_apply(luna_engine *engine, luna_batch_slot *slot)
         case LUNA_STORE_PRIORITISE:
             return luna_rows_prioritise(db, &op->id, &op->in.prioritise, &op->state);
         case LUNA_STORE_PAUSE:
-            return luna_rows_pause(db, op->in.pause.paused);
+            return luna_rows_set(db, LUNA_SETTING_PAUSED, op->in.pause.paused);
         case LUNA_STORE_RETRY:
             return apply_retry(engine, op);
         case LUNA_STORE_GET:

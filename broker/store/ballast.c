@@ -4,37 +4,58 @@
 #include "common/file.h"
 #include "common/log.h"
 
+#include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <unistd.h>
 
-enum { TRY_MS = 1000 };
+#define RETRY_MS 1000
 
-static bool take(luna_ballast *ballast)
+static luna_err full(const luna_ballast *ballast)
 {
-    ballast->tried_ms = luna_now_ms();
-    const bool taken = ballast->files->allocate(ballast->fd, (off_t)ballast->bytes) == 0;
-    //  What was allocated in part must not take the room of those who need it.
-    if (!taken && ftruncate(ballast->fd, 0) != 0) return false;
-    atomic_store(&ballast->spent, !taken);
-    return taken;
+    return luna_error(LUNA_NO_SPACE,
+                      "the disk is full: %s was given up so that the jobs there are can "
+                      "end; free some space, jobs are accepted again when its %llu bytes "
+                      "fit",
+                      ballast->path, (unsigned long long)ballast->bytes);
+}
+
+static void report(const luna_ballast *ballast)
+{
+    luna_log(LUNA_LOG_ERROR, "store.full", "err=%s detail=\"%s\"",
+             luna_err_name(full(ballast)), luna_error_text());
+}
+
+static bool set_aside(const luna_ballast *ballast)
+{
+    return ballast->files->allocate(ballast->fd, (off_t)ballast->bytes) == 0;
+}
+
+//  One that was longer under another setting is cut first.
+static void fit(const luna_ballast *ballast)
+{
+    const off_t end = lseek(ballast->fd, 0, SEEK_END);
+    if (end > (off_t)ballast->bytes) (void)ballast->files->cut(ballast->fd);
+}
+
+static luna_err open_file(luna_ballast *ballast)
+{
+    ballast->fd = open(ballast->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (ballast->fd < 0)
+        return luna_error_errno(LUNA_CANT_CREATE, "cannot make %s", ballast->path);
+    return LUNA_OK;
 }
 
 luna_err luna_ballast_open(luna_ballast *ballast, const char *dir, uint64_t bytes,
                            const luna_files *files)
 {
-    char path[4096];
-    ballast->files = files;
-    ballast->bytes = bytes;
-    snprintf(ballast->dir, sizeof ballast->dir, "%s", dir);
-    LUNA_TRY(luna_path_join(path, sizeof path, dir, "ballast"));
-    ballast->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (ballast->fd < 0)
-        return luna_error_errno(LUNA_CANT_CREATE, "cannot make %s", path);
-    if (!take(ballast))
-        luna_log(LUNA_LOG_ERROR, "store.no_ballast",
-                 "path=%s bytes=%llu next=\"no job is accepted until there is room\"",
-                 path, (unsigned long long)bytes);
+    *ballast = (luna_ballast){.files = files, .bytes = bytes, .fd = -1};
+    LUNA_TRY(luna_path_join(ballast->path, sizeof ballast->path, dir, "reserve"));
+    LUNA_TRY(open_file(ballast));
+    fit(ballast);
+    if (set_aside(ballast)) return LUNA_OK;
+    atomic_store(&ballast->spent, true);
+    ballast->due_ms = luna_now_ms() + RETRY_MS;
+    report(ballast);
     return LUNA_OK;
 }
 
@@ -44,33 +65,29 @@ void luna_ballast_close(luna_ballast *ballast)
     ballast->fd = -1;
 }
 
+//  The blocks can be used again when the file system has committed that they are free.
 bool luna_ballast_spend(luna_ballast *ballast)
 {
-    if (atomic_load(&ballast->spent)) return false;
-    if (ftruncate(ballast->fd, 0) != 0) return false;
+    if (ballast->fd < 0 || atomic_load(&ballast->spent)) return false;
+    if (ballast->files->cut(ballast->fd) != 0) return false;
+    (void)ballast->files->sync_data(ballast->fd);
     atomic_store(&ballast->spent, true);
-    ballast->tried_ms = luna_now_ms();
-    luna_log(LUNA_LOG_ERROR, "store.ballast_spent",
-             "folder=%s bytes=%llu next=\"accepted jobs go on, no job is accepted until "
-             "there is room\"",
-             ballast->dir, (unsigned long long)ballast->bytes);
+    ballast->due_ms = luna_now_ms() + RETRY_MS;
+    report(ballast);
     return true;
 }
 
-luna_err luna_ballast_restore(luna_ballast *ballast)
+void luna_ballast_restore(luna_ballast *ballast, int64_t now_ms)
 {
-    if (!atomic_load(&ballast->spent)) return LUNA_OK;
-    if (luna_now_ms() - ballast->tried_ms >= TRY_MS && take(ballast)) {
-        luna_log(LUNA_LOG_INFO, "store.ballast_taken", "folder=%s bytes=%llu",
-                 ballast->dir, (unsigned long long)ballast->bytes);
-        return LUNA_OK;
-    }
-    return luna_error(LUNA_NO_SPACE,
-                      "the disk of %s is full; make room for %llu MiB at least",
-                      ballast->dir, (unsigned long long)(ballast->bytes >> 20) + 1);
+    if (!atomic_load(&ballast->spent) || now_ms < ballast->due_ms) return;
+    ballast->due_ms = now_ms + RETRY_MS;
+    if (!set_aside(ballast)) return;
+    atomic_store(&ballast->spent, false);
+    luna_log(LUNA_LOG_INFO, "store.room", "path=%s bytes=%llu next=\"jobs are accepted\"",
+             ballast->path, (unsigned long long)ballast->bytes);
 }
 
-bool luna_ballast_spent(const luna_ballast *ballast)
+luna_err luna_ballast_check(const luna_ballast *ballast)
 {
-    return atomic_load(&ballast->spent);
+    return atomic_load(&ballast->spent) ? full(ballast) : LUNA_OK;
 }

@@ -1,10 +1,9 @@
-//  ballast.h - disk kept in hand, so that what was accepted can be finished
+//  ballast.h - room that is set aside for the end of jobs
 //
-//      STATE/ballast   a file of a fixed size with nothing in it
-//
-//  Ending a job needs some room for its row. When the disk has none left, the ballast
-//  is given up, which makes room at once, and no job is accepted until it could be taken
-//  again. Used by the store's thread; luna_ballast_spent by any.
+//  A file of allocated bytes in the state folder. When the disk is full and something
+//  that must be recorded finds no room, the ballast is thrown off: what it took is free
+//  then, and is more than the jobs that are there need to come to their end. No job is
+//  accepted until as much could be set aside again.
 
 #ifndef LUNA_BROKER_STORE_BALLAST_H
 #define LUNA_BROKER_STORE_BALLAST_H
@@ -16,26 +15,27 @@
 
 typedef struct luna_ballast {
     const luna_files *files;
-    char dir[4096];
-    int fd;  //  -1: not open
     uint64_t bytes;
-    int64_t tried_ms;  //  when it was tried to take it again
-    atomic_bool spent;
+    int fd;             //  -1: closed
+    atomic_bool spent;  //  read by any thread
+    int64_t due_ms;     //  monotonic: of the next try to set it aside again
+    char path[4096];
 } luna_ballast;
 
-//  Takes `bytes` in the folder. A disk that has not got them is no error: the ballast
-//  counts as spent. LUNA_CANT_CREATE, LUNA_TOO_LARGE (the path).
+//  Opens or makes DIR/reserve, `bytes` long. When there is no room for it, it counts as
+//  spent: that is no error. LUNA_CANT_CREATE, LUNA_IO.
 LUNA_MUST_USE luna_err luna_ballast_open(luna_ballast *ballast, const char *dir,
                                          uint64_t bytes, const luna_files *files);
 void luna_ballast_close(luna_ballast *ballast);
 
-//  Gives it up. False when that has been done before: there is nothing more to give.
+//  Frees its bytes; one line in the log. False when that has been done before, or has
+//  failed.
 bool luna_ballast_spend(luna_ballast *ballast);
 
-//  Tries to take it again, once a second at most. LUNA_OK when it is there, else
-//  LUNA_NO_SPACE with a sentence.
-LUNA_MUST_USE luna_err luna_ballast_restore(luna_ballast *ballast);
+//  Sets it aside again if it was spent and that was not tried within the last second.
+void luna_ballast_restore(luna_ballast *ballast, int64_t now_ms);
 
-bool luna_ballast_spent(const luna_ballast *ballast);
+//  LUNA_NO_SPACE with the sentence for people while it is spent. Any thread.
+LUNA_MUST_USE luna_err luna_ballast_check(const luna_ballast *ballast);
 
 #endif

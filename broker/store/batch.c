@@ -36,9 +36,9 @@ static bool written_before(const luna_engine *engine, const luna_batch_slot *slo
 static luna_err check_writable(luna_engine *engine)
 {
     char why[300];
-    if (!luna_health_good(&engine->health, why, sizeof why))
-        return luna_error(LUNA_IO, "the store is read-only: %s", why);
-    return luna_ballast_restore(&engine->ballast);
+    if (luna_health_good(&engine->health, why, sizeof why))
+        return luna_ballast_check(&engine->ballast);
+    return luna_error(LUNA_IO, "the store is read-only: %s", why);
 }
 
 //  A known job is answered by luna_batch_apply; here it only must not be written.
@@ -206,7 +206,7 @@ static luna_err refuse_put(luna_engine *engine, const luna_batch_slot *slot)
     return slot->stage == LUNA_PUT_READY ? check_writable(engine) : LUNA_OK;
 }
 
-static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
+static luna_err try_alone(luna_engine *engine, luna_batch_slot *slot)
 {
     LUNA_TRY(refuse_put(engine, slot));
     LUNA_TRY(luna_db_begin(&engine->db, promise_of(slot->op)));
@@ -216,14 +216,14 @@ static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
     return err;
 }
 
-//  What was accepted is finished with the room that was kept for it.
-static luna_err run_somehow(luna_engine *engine, luna_batch_slot *slot)
+//  The ballast is for all but new jobs.
+static luna_err run_alone(luna_engine *engine, luna_batch_slot *slot)
 {
-    const luna_err err = run_alone(engine, slot);
+    const luna_err err = try_alone(engine, slot);
     if (err != LUNA_NO_SPACE || slot->op->kind == LUNA_STORE_PUT) return err;
     if (!luna_ballast_spend(&engine->ballast)) return err;
     reset_result(slot->op);
-    return run_alone(engine, slot);
+    return try_alone(engine, slot);
 }
 
 static luna_err foreign_lock(const luna_engine *engine)
@@ -245,7 +245,7 @@ static void store_rows(luna_engine *engine)
         if (locked && promise_of(slot->op) != LUNA_DB_READ)
             set_result(slot->op, foreign_lock(engine));
         else
-            set_result(slot->op, run_somehow(engine, slot));
+            set_result(slot->op, run_alone(engine, slot));
     }
 }
 

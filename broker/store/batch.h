@@ -28,11 +28,11 @@ typedef struct luna_batch_slot {
 //  What the store's thread works with; it alone uses db and the slots.
 typedef struct luna_engine {
     luna_spool spool;
+    luna_ballast ballast;
     luna_db db;
     luna_reaper reaper;
     luna_syncer syncer;
     luna_health health;
-    luna_ballast ballast;
     luna_batch_slot slots[LUNA_BATCH_MAX];
     size_t count;             //  slots in use
     bool removed;             //  a payload of this batch was taken back

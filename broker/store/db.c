@@ -1,5 +1,6 @@
 #include "broker/store/db.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,13 @@
 
 //  What another program (a backup, an sqlite3 shell) may hold the lock for.
 #define LOCK_WAIT_MS 1000
+
+//  Beyond what this program will ever reach: a version that is more is damage.
+#define VERSION_MAX 999
+
+#define RECOVER_HINT                                                                   \
+    "stop the broker and run luna-broker --recover: it makes a new database of every " \
+    "payload that is sound"
 
 //  ---- errors ----------------------------------------------------------------------
 
@@ -32,21 +40,43 @@ static luna_err code_of(int problem)
     }
 }
 
-luna_err luna_db_fail(const luna_db *db, int problem)
+//  A full disk may show in a sync or when a file is made: errno is what it was when
+//  SQLite failed, because those who call it set it to 0 before.
+static bool is_full(int problem)
 {
-    const luna_err err = code_of(problem);
     const int kind = problem & 0xff;
+    if (kind != SQLITE_IOERR && kind != SQLITE_CANTOPEN) return false;
+    return errno == ENOSPC || errno == EDQUOT;
+}
+
+//  A key that was looked for and not found, and then is there when it is to be added, is
+//  damage as well.
+static bool is_damage(int problem)
+{
+    const int kind = problem & 0xff;
+    return kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB ||
+           problem == SQLITE_IOERR_READ || problem == SQLITE_IOERR_SHORT_READ ||
+           problem == SQLITE_CONSTRAINT_PRIMARYKEY;
+}
+
+luna_err luna_db_fail(luna_db *db, int problem)
+{
+    luna_err err = is_full(problem) ? LUNA_NO_SPACE : code_of(problem);
     const char *hint = "";
-    if (kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB)
-        hint = "; stop the broker, run luna-broker --recover and start it again";
+    if (is_damage(problem)) {
+        db->damaged = true;
+        err = LUNA_IO;
+        hint = "; " RECOVER_HINT;
+    }
     if (err == LUNA_BUSY) hint = "; another program holds its lock";
     return luna_error(err, "%s: %s (%d)%s", db->path,
                       db->handle ? sqlite3_errmsg(db->handle) : sqlite3_errstr(problem),
                       problem, hint);
 }
 
-static luna_err run_sql(luna_db *db, const char *sql)
+luna_err luna_db_run(luna_db *db, const char *sql)
 {
+    errno = 0;
     const int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
     return rc == SQLITE_OK ? LUNA_OK
                            : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
@@ -59,6 +89,7 @@ static luna_err run_sql(luna_db *db, const char *sql)
 static luna_err ask(luna_db *db, const char *sql, char *out, size_t room)
 {
     sqlite3_stmt *statement = NULL;
+    errno = 0;
     if (sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL) != SQLITE_OK)
         return luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     snprintf(out, room, "%s", "");
@@ -82,14 +113,6 @@ static luna_err ask_int(luna_db *db, const char *sql, int *out)
     return LUNA_OK;
 }
 
-luna_err luna_db_quick_check(luna_db *db)
-{
-    char verdict[256];
-    LUNA_TRY(ask(db, "PRAGMA quick_check(1)", verdict, sizeof verdict));
-    if (strcmp(verdict, "ok") == 0) return LUNA_OK;
-    return luna_error(LUNA_IO, "%s is damaged: %s", db->path, verdict);
-}
-
 //  Before anything is written, so that a foreign file stays as it is.
 //  *version is 0 for an empty file.
 static luna_err check_owner(luna_db *db, const luna_db_schema *schema, int *version)
@@ -99,11 +122,17 @@ static luna_err check_owner(luna_db *db, const luna_db_schema *schema, int *vers
     LUNA_TRY(ask_int(db, "PRAGMA user_version", version));
     LUNA_TRY(ask_int(db, "SELECT count(*) FROM sqlite_schema", &objects));
     if (application == 0 && *version == 0 && objects == 0) return LUNA_OK;
-    if (application != schema->application_id)
+    db->damaged = application != schema->application_id;
+    if (db->damaged)
         return luna_error(LUNA_UNSUPPORTED,
-                          "%s is the database of another program; choose another folder",
+                          "%s is the database of another program; choose another folder, "
+                          "or move it aside by luna-broker --recover",
                           db->path);
-    if (*version > 0 && *version <= schema->version) return LUNA_OK;
+    db->damaged = *version <= 0 || *version > VERSION_MAX;
+    if (db->damaged)
+        return luna_error(LUNA_IO, "%s is damaged: it has no version; " RECOVER_HINT,
+                          db->path);
+    if (*version <= schema->version) return LUNA_OK;
     return luna_error(LUNA_UNSUPPORTED,
                       "%s has schema version %d, this broker knows %d; use the Luna that "
                       "wrote it or a newer one",
@@ -119,9 +148,10 @@ static luna_err set_modes(luna_db *db)
                           "%s: the file system cannot share memory (journal mode %s); "
                           "put the state folder on a local disk",
                           db->path, mode);
-    return run_sql(db,
-                   "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-                   "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF");
+    return luna_db_run(db,
+                       "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+                       "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;"
+                       "PRAGMA cell_size_check = ON");
 }
 
 //  One transaction from `version` (0: empty) to the schema's.
@@ -130,11 +160,11 @@ static luna_err bring_up(luna_db *db, const luna_db_schema *schema, int version)
     char marks[96];
     snprintf(marks, sizeof marks, "PRAGMA application_id = %d; PRAGMA user_version = %d",
              schema->application_id, schema->version);
-    LUNA_TRY(run_sql(db, "BEGIN IMMEDIATE"));
-    if (version == 0) LUNA_TRY(run_sql(db, schema->create));
+    LUNA_TRY(luna_db_run(db, "BEGIN IMMEDIATE"));
+    if (version == 0) LUNA_TRY(luna_db_run(db, schema->create));
     for (int v = version; v > 0 && v < schema->version; v++)
-        LUNA_TRY(run_sql(db, schema->upgrades[v - 1]));
-    LUNA_TRY(run_sql(db, marks));
+        LUNA_TRY(luna_db_run(db, schema->upgrades[v - 1]));
+    LUNA_TRY(luna_db_run(db, marks));
     return luna_db_commit(db);
 }
 
@@ -171,21 +201,33 @@ static luna_err add_functions(luna_db *db)
 
 //  ---- open and close, continued -------------------------------------------------------
 
+//  A table or column that is not there: the schema is not what it was made.
+static luna_err fail_to_prepare(luna_db *db)
+{
+    const int problem = sqlite3_extended_errcode(db->handle);
+    if ((problem & 0xff) != SQLITE_ERROR) return luna_db_fail(db, problem);
+    db->damaged = true;
+    return luna_error(LUNA_IO, "%s is damaged: %s; " RECOVER_HINT, db->path,
+                      sqlite3_errmsg(db->handle));
+}
+
 static luna_err prepare(luna_db *db, const luna_db_schema *schema)
 {
     db->statements = calloc(schema->count, sizeof *db->statements);
     if (!db->statements) return luna_error(LUNA_NO_MEMORY, "no memory for the store");
     db->count = schema->count;
+    errno = 0;
     for (size_t i = 0; i < schema->count; i++)
         if (sqlite3_prepare_v3(db->handle, schema->sql[i], -1, SQLITE_PREPARE_PERSISTENT,
                                &db->statements[i], NULL) != SQLITE_OK)
-            return luna_db_fail(db, sqlite3_extended_errcode(db->handle));
+            return fail_to_prepare(db);
     return LUNA_OK;
 }
 
-static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
+static luna_err open_checked(luna_db *db, const luna_db_schema *schema, size_t log_bytes)
 {
     const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    errno = 0;
     const int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
     if (rc != SQLITE_OK) return luna_db_fail(db, rc);
     sqlite3_extended_result_codes(db->handle, 1);
@@ -193,6 +235,7 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema)
     int version;
     LUNA_TRY(check_owner(db, schema, &version));
     LUNA_TRY(set_modes(db));
+    LUNA_TRY(luna_db_log_start(db, log_bytes));
     LUNA_TRY(add_functions(db));
     if (version != schema->version) LUNA_TRY(bring_up(db, schema, version));
     return prepare(db, schema);
@@ -205,9 +248,11 @@ luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schem
     if (strlen(path) >= sizeof db->path)
         return luna_error(LUNA_TOO_LARGE, "the path %.60s... is too long", path);
     memcpy(db->path, path, strlen(path) + 1);
-    luna_err err = open_checked(db, schema);
-    if (err == LUNA_OK) err = luna_db_log_start(db, log_bytes);
-    if (err != LUNA_OK) luna_db_close(db);
+    const luna_err err = open_checked(db, schema, log_bytes);
+    const bool damaged = db->damaged;
+    if (err == LUNA_OK) return LUNA_OK;
+    luna_db_close(db);
+    db->damaged = damaged;
     return err;
 }
 
@@ -226,8 +271,8 @@ void luna_db_close(luna_db *db)
 static luna_err set_promise(luna_db *db, luna_db_promise promise)
 {
     if (promise == LUNA_DB_READ || promise == db->promise) return LUNA_OK;
-    LUNA_TRY(run_sql(db, promise == LUNA_DB_WRITE ? "PRAGMA synchronous = NORMAL"
-                                                  : "PRAGMA synchronous = FULL"));
+    LUNA_TRY(luna_db_run(db, promise == LUNA_DB_WRITE ? "PRAGMA synchronous = NORMAL"
+                                                      : "PRAGMA synchronous = FULL"));
     db->promise = promise;
     return LUNA_OK;
 }
@@ -235,7 +280,7 @@ static luna_err set_promise(luna_db *db, luna_db_promise promise)
 luna_err luna_db_begin(luna_db *db, luna_db_promise promise)
 {
     LUNA_TRY(set_promise(db, promise));
-    LUNA_TRY(run_sql(db, promise == LUNA_DB_READ ? "BEGIN" : "BEGIN IMMEDIATE"));
+    LUNA_TRY(luna_db_run(db, promise == LUNA_DB_READ ? "BEGIN" : "BEGIN IMMEDIATE"));
     if (!db->torn || promise != LUNA_DB_DURABLE) return LUNA_OK;
     const luna_err err = luna_db_log_mend(db);
     if (err != LUNA_OK) luna_db_rollback(db);
@@ -244,8 +289,8 @@ luna_err luna_db_begin(luna_db *db, luna_db_promise promise)
 
 luna_err luna_db_commit(luna_db *db)
 {
-    const luna_err err = run_sql(db, "COMMIT");
-    if (err == LUNA_IO) db->torn = true;
+    const luna_err err = luna_db_run(db, "COMMIT");
+    if (err == LUNA_IO || err == LUNA_NO_SPACE) db->torn = true;
     if (err != LUNA_OK) luna_db_rollback(db);
     return err;
 }
@@ -255,6 +300,21 @@ void luna_db_rollback(luna_db *db)
     //  SQLite has rolled back by itself after some errors.
     if (!sqlite3_get_autocommit(db->handle))
         (void)sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
+}
+
+bool luna_db_in_transaction(const luna_db *db)
+{
+    return !sqlite3_get_autocommit(db->handle);
+}
+
+luna_err luna_db_check(luna_db *db)
+{
+    char found[256];
+    static const char of_pages[] = "*** in database";
+    LUNA_TRY(ask(db, "PRAGMA quick_check(1)", found, sizeof found));
+    if (strncmp(found, of_pages, strlen(of_pages)) != 0) return LUNA_OK;
+    db->damaged = true;
+    return luna_error(LUNA_IO, "%s is damaged: %s", db->path, found);
 }
 
 //  ---- queries ------------------------------------------------------------------------
@@ -296,6 +356,7 @@ void luna_query_id(luna_query *query, const luna_id *value)
 luna_err luna_query_step(luna_query *query, bool *row)
 {
     if (query->problem != SQLITE_OK) return luna_db_fail(query->db, query->problem);
+    errno = 0;
     const int rc = sqlite3_step(query->statement);
     *row = rc == SQLITE_ROW;
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? LUNA_OK : luna_db_fail(query->db, rc);

@@ -25,7 +25,8 @@ typedef struct luna_db {
     size_t count;
     luna_db_promise promise;  //  what SQLite is set to
     size_t log_pages;         //  in the log, as of the latest commit or checkpoint
-    bool torn;                //  a sync of the log has failed: see luna_db_begin
+    bool damaged;             //  SQLite has found a page that cannot be right, or read
+    bool torn;                //  a sync of the log may have failed: see luna_db_begin
     char path[4096];
 } luna_db;
 
@@ -41,7 +42,8 @@ typedef struct luna_db_schema {
 //  Opens or makes the database in WAL mode. An older version is upgraded in place, whole
 //  or not at all. SQL may use luna_sum(value, ...), a checksum over its arguments that is
 //  never 0. LUNA_UNSUPPORTED for another application's file or a newer version;
-//  LUNA_CANT_CREATE, LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY.
+//  LUNA_CANT_CREATE, LUNA_IO, LUNA_NO_SPACE, LUNA_NO_MEMORY. On failure only `damaged`
+//  says something: whether a new database would help.
 //  The log is allocated `log_bytes` long where there is room, so that a sync of it has
 //  no size to write. *db must not move until it is closed.
 LUNA_MUST_USE luna_err luna_db_open(luna_db *db, const char *path,
@@ -52,9 +54,6 @@ void luna_db_close(luna_db *db);
 
 #define LUNA_DB_PAGE_BYTES 4096  //  and a few more in the log
 
-//  Reads every page. LUNA_IO when one is damaged.
-LUNA_MUST_USE luna_err luna_db_quick_check(luna_db *db);
-
 //  A transaction. One that writes takes its lock at once and waits for it as long as
 //  another program holds it, at most 5 s. After a failed commit the transaction is
 //  rolled back. A failed sync leaves a log of which parts may be missing on the disk
@@ -64,6 +63,17 @@ LUNA_MUST_USE luna_err luna_db_quick_check(luna_db *db);
 LUNA_MUST_USE luna_err luna_db_begin(luna_db *db, luna_db_promise promise);
 LUNA_MUST_USE luna_err luna_db_commit(luna_db *db);
 void luna_db_rollback(luna_db *db);
+
+//  Whether one is open: SQLite ends it by itself after some errors.
+bool luna_db_in_transaction(const luna_db *db);
+
+//  Reads every page and checks that it can be right (PRAGMA quick_check, which tells of
+//  pages before it tells of values in them: those are not asked about). LUNA_IO with the
+//  first thing that is not; `damaged` is set then.
+LUNA_MUST_USE luna_err luna_db_check(luna_db *db);
+
+//  Runs constant SQL that is needed once.
+LUNA_MUST_USE luna_err luna_db_run(luna_db *db, const char *sql);
 
 //  ---- the log (db_log.c) ----------------------------------------------------------
 
@@ -82,7 +92,7 @@ LUNA_MUST_USE luna_err luna_db_checkpoint(luna_db *db);
 LUNA_MUST_USE luna_err luna_db_log_start(luna_db *db, size_t bytes);
 void luna_db_log_stop(luna_db *db);
 LUNA_MUST_USE luna_err luna_db_log_mend(luna_db *db);
-LUNA_MUST_USE luna_err luna_db_fail(const luna_db *db, int problem);
+LUNA_MUST_USE luna_err luna_db_fail(luna_db *db, int problem);
 
 //  ---- one use of a prepared statement ---------------------------------------------
 

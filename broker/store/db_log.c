@@ -7,6 +7,7 @@
 
 #include "broker/store/db.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,43 +34,11 @@ static sqlite3_file *log_file(luna_db *db)
 
 static luna_err sync_file(luna_db *db, sqlite3_file *file)
 {
+    errno = 0;
     const int rc = file->pMethods->xSync(file, SQLITE_SYNC_NORMAL);
     if (rc == SQLITE_OK) return LUNA_OK;
     db->torn = true;
     return luna_db_fail(db, rc);
-}
-
-//  ---- allocated ahead ---------------------------------------------------------------
-
-//  Zeros are no frames: whoever reads the log stops at them.
-static int fill_with_zeros(sqlite3_file *file, sqlite3_int64 from, sqlite3_int64 to)
-{
-    static const char zeros[PIECE_BYTES];
-    for (sqlite3_int64 at = from; at < to; at += PIECE_BYTES) {
-        const sqlite3_int64 left = to - at;
-        const int n = left < PIECE_BYTES ? (int)left : PIECE_BYTES;
-        const int rc = file->pMethods->xWrite(file, zeros, n, at);
-        if (rc != SQLITE_OK) return rc;
-    }
-    return SQLITE_OK;
-}
-
-luna_err luna_db_log_start(luna_db *db, size_t bytes)
-{
-    sqlite3_int64 size;
-    char sql[64];
-    sqlite3_wal_hook(db->handle, note_pages, db);
-    sqlite3_snprintf(sizeof sql, sql, "PRAGMA journal_size_limit = %lld",
-                     (long long)bytes);
-    const int set = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
-    if (set != SQLITE_OK) return luna_db_fail(db, set);
-    sqlite3_file *file = log_file(db);
-    if (!file) return LUNA_OK;
-    int rc = file->pMethods->xFileSize(file, &size);
-    if (rc == SQLITE_OK && size < (sqlite3_int64)bytes)
-        rc = fill_with_zeros(file, size, (sqlite3_int64)bytes);
-    if (rc == SQLITE_FULL) return LUNA_OK;
-    return rc == SQLITE_OK ? sync_file(db, file) : luna_db_fail(db, rc);
 }
 
 //  ---- made durable --------------------------------------------------------------------
@@ -99,6 +68,7 @@ luna_err luna_db_log_mend(luna_db *db)
     if (!file) return LUNA_OK;
     char *piece = malloc(PIECE_BYTES);
     if (!piece) return luna_error(LUNA_NO_MEMORY, "no memory to mend the log");
+    errno = 0;
     const int rc = rewrite(file, piece);
     free(piece);
     if (rc != SQLITE_OK) return luna_db_fail(db, rc);
@@ -107,10 +77,8 @@ luna_err luna_db_log_mend(luna_db *db)
     return LUNA_OK;
 }
 
-//  ---- moved into the database ------------------------------------------------------
-
-//  A database must not get ahead of a log that may turn out shorter than it was: the
-//  rest of the log would be taken for news.
+//  Needed before a checkpoint: a database must not get ahead of a log that may turn out
+//  shorter than it was, because the rest of the log would be taken for news.
 static luna_err mend_now(luna_db *db)
 {
     LUNA_TRY(luna_db_begin(db, LUNA_DB_DURABLE));
@@ -118,17 +86,56 @@ static luna_err mend_now(luna_db *db)
     return LUNA_OK;
 }
 
+//  ---- allocated ahead ---------------------------------------------------------------
+
+//  Zeros are no frames: whoever reads the log stops at them.
+static int fill_with_zeros(sqlite3_file *file, sqlite3_int64 from, sqlite3_int64 to)
+{
+    static const char zeros[PIECE_BYTES];
+    for (sqlite3_int64 at = from; at < to; at += PIECE_BYTES) {
+        const sqlite3_int64 left = to - at;
+        const int n = left < PIECE_BYTES ? (int)left : PIECE_BYTES;
+        const int rc = file->pMethods->xWrite(file, zeros, n, at);
+        if (rc != SQLITE_OK) return rc;
+    }
+    return SQLITE_OK;
+}
+
+luna_err luna_db_log_start(luna_db *db, size_t bytes)
+{
+    sqlite3_int64 size;
+    char sql[64];
+    sqlite3_wal_hook(db->handle, note_pages, db);
+    sqlite3_snprintf(sizeof sql, sql, "PRAGMA journal_size_limit = %lld",
+                     (long long)bytes);
+    const int set = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
+    if (set != SQLITE_OK) return luna_db_fail(db, set);
+    db->torn = true;  //  it may be what a failed sync has left
+    LUNA_TRY(mend_now(db));
+    sqlite3_file *file = log_file(db);
+    if (!file) return LUNA_OK;
+    errno = 0;
+    int rc = file->pMethods->xFileSize(file, &size);
+    if (rc == SQLITE_OK && size < (sqlite3_int64)bytes)
+        rc = fill_with_zeros(file, size, (sqlite3_int64)bytes);
+    if (rc == SQLITE_FULL) return LUNA_OK;
+    return rc == SQLITE_OK ? sync_file(db, file) : luna_db_fail(db, rc);
+}
+
+//  ---- moved into the database ------------------------------------------------------
+
 luna_err luna_db_checkpoint(luna_db *db)
 {
     int in_log = 0, moved = 0;
     if (db->torn) LUNA_TRY(mend_now(db));
+    errno = 0;
     const int rc = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_PASSIVE,
                                              &in_log, &moved);
     if ((rc & 0xff) == SQLITE_BUSY) return LUNA_OK;
     const luna_err err = rc == SQLITE_OK
                              ? LUNA_OK
                              : luna_db_fail(db, sqlite3_extended_errcode(db->handle));
-    if (err == LUNA_IO) db->torn = true;  //  it begins with a sync of the log
+    if (err != LUNA_OK) db->torn = true;  //  it begins with a sync of the log
     if (err == LUNA_OK && moved == in_log) db->log_pages = 0;
     return err;
 }

@@ -17,6 +17,11 @@ static int allocate(int fd, off_t bytes)
     return code == 0 ? 0 : -1;
 }
 
+static int cut(int fd)
+{
+    return ftruncate(fd, 0);
+}
+
 //  Where the call is not to be had, sync_data does it all.
 static int settle(int fd)
 {
@@ -36,6 +41,7 @@ static int free_bytes(const char *path, uint64_t *out)
 
 const luna_files luna_files_system = {
     .allocate = allocate,
+    .cut = cut,
     .write = write,
     .settle = settle,
     .sync_data = fdatasync,

@@ -13,6 +13,7 @@
 
 typedef struct luna_files {
     int (*allocate)(int fd, off_t bytes);  //  blocks for them, so no write lacks room
+    int (*cut)(int fd);                    //  ftruncate to nothing
     ssize_t (*write)(int fd, const void *data, size_t len);
     int (*settle)(int fd);     //  waits until what was written has reached the disk; its
                                //  blocks and the disk's cache are left to sync_data

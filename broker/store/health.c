@@ -15,9 +15,8 @@ void luna_health_stop(luna_health *health)
     pthread_mutex_destroy(&health->mutex);
 }
 
-luna_err luna_health_judge(luna_health *health, luna_err err)
+void luna_health_spoil(luna_health *health)
 {
-    if (err != LUNA_IO) return err;
     pthread_mutex_lock(&health->mutex);
     const bool first = !health->bad;
     health->bad = true;
@@ -25,9 +24,14 @@ luna_err luna_health_judge(luna_health *health, luna_err err)
     pthread_mutex_unlock(&health->mutex);
     if (first)
         luna_log(LUNA_LOG_ERROR, "store.read_only",
-                 "error=\"%s\" next=\"no job is accepted until the disk is checked and "
-                 "the broker started again\"",
+                 "error=\"%s\" next=\"no job is accepted until that is mended and the "
+                 "broker started again\"",
                  luna_error_text());
+}
+
+luna_err luna_health_judge(luna_health *health, luna_err err)
+{
+    if (err == LUNA_IO) luna_health_spoil(health);
     return err;
 }
 

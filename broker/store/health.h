@@ -25,6 +25,9 @@ void luna_health_stop(luna_health *health);
 //  read-only, with the calling thread's sentence as the reason; logs it once.
 luna_err luna_health_judge(luna_health *health, luna_err err);
 
+//  Makes the store read-only for the calling thread's sentence; the first one stands.
+void luna_health_spoil(luna_health *health);
+
 //  False with the reason in `why` (NULL: not wanted) once the store is read-only.
 bool luna_health_good(luna_health *health, char *why, size_t room);
 

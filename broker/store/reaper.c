@@ -1,8 +1,12 @@
 #include "broker/store/reaper.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 
 #include <stdlib.h>
+#include <time.h>
+
+enum { PUT_OFF_MS = 100, TOGETHER_MAX = 256 };
 
 static void remove_one(const luna_reaper *reaper, const luna_id *id)
 {
@@ -20,6 +24,22 @@ static void remove_all(luna_reaper *reaper, luna_id *ids, size_t count)
     free(ids);
 }
 
+static bool is_due(const luna_reaper *reaper)
+{
+    return reaper->stopping || reaper->hurried || reaper->count >= TOGETHER_MAX;
+}
+
+//  The mutex is held.
+static void put_off(luna_reaper *reaper)
+{
+    const int64_t due_ns = luna_now_ns() + (int64_t)PUT_OFF_MS * 1000000;
+    const struct timespec due = {.tv_sec = due_ns / 1000000000,
+                                 .tv_nsec = due_ns % 1000000000};
+    int rc = 0;
+    while (!is_due(reaper) && rc == 0)
+        rc = pthread_cond_timedwait(&reaper->changed, &reaper->mutex, &due);
+}
+
 static void *reap(void *argument)
 {
     luna_reaper *reaper = argument;
@@ -28,6 +48,7 @@ static void *reap(void *argument)
         while (reaper->count == 0 && !reaper->stopping)
             pthread_cond_wait(&reaper->changed, &reaper->mutex);
         if (reaper->count == 0) break;
+        put_off(reaper);
         luna_id *ids = reaper->ids;
         const size_t count = reaper->count;
         reaper->ids = NULL;
@@ -47,7 +68,7 @@ luna_err luna_reaper_start(luna_reaper *reaper, const luna_spool *spool)
 {
     *reaper = (luna_reaper){.spool = spool};
     pthread_mutex_init(&reaper->mutex, NULL);
-    pthread_cond_init(&reaper->changed, NULL);
+    luna_clock_condition(&reaper->changed);
     if (pthread_create(&reaper->thread, NULL, reap, reaper) == 0) return LUNA_OK;
     pthread_cond_destroy(&reaper->changed);
     pthread_mutex_destroy(&reaper->mutex);
@@ -78,8 +99,11 @@ void luna_reaper_add(luna_reaper *reaper, const luna_id *id)
 void luna_reaper_drain(luna_reaper *reaper)
 {
     pthread_mutex_lock(&reaper->mutex);
+    reaper->hurried = true;
+    pthread_cond_broadcast(&reaper->changed);
     while (reaper->count > 0 || reaper->busy)
         pthread_cond_wait(&reaper->changed, &reaper->mutex);
+    reaper->hurried = false;
     pthread_mutex_unlock(&reaper->mutex);
 }
 

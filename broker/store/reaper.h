@@ -1,6 +1,8 @@
 //  reaper.h - removes payload files in the background
 //
-//  Freeing the blocks of a large file takes up to 200 ms; no operation waits for it.
+//  Freeing the blocks of a large file takes up to 200 ms, and syncs wait for it. So it
+//  is put off for a moment, in which the next operations can have the disk for
+//  themselves; several files then go together.
 //  A file that could not be removed stays until the next start of the broker.
 
 #ifndef LUNA_BROKER_STORE_REAPER_H
@@ -19,6 +21,7 @@ typedef struct luna_reaper {
     size_t count;
     size_t room;
     bool busy;
+    bool hurried;  //  somebody waits for it
     bool stopping;
 } luna_reaper;
 

@@ -211,10 +211,26 @@ luna_err luna_rows_delete(luna_db *db, const luna_id *id)
     return luna_query_run(&query, NULL);
 }
 
-luna_err luna_rows_pause(luna_db *db, bool paused)
+luna_err luna_rows_set_aside(luna_db *db, const luna_id *id, const char *why,
+                             uint64_t now_ms)
+{
+    luna_query query = luna_query_start(db, LUNA_SQL_SET_ASIDE);
+    luna_query_id(&query, id);
+    luna_query_uint(&query, now_ms);
+    luna_query_text(&query, luna_text_of(why));
+    LUNA_TRY(luna_query_run(&query, NULL));
+    return luna_rows_delete(db, id);
+}
+
+luna_err luna_rows_set(luna_db *db, const char *name, bool value)
 {
     luna_query query = luna_query_start(db, LUNA_SQL_SET);
-    luna_query_text(&query, luna_text_of(LUNA_SETTING_PAUSED));
-    luna_query_uint(&query, paused);
+    luna_query_text(&query, luna_text_of(name));
+    luna_query_uint(&query, value);
     return luna_query_run(&query, NULL);
+}
+
+luna_err luna_rows_reindex(luna_db *db)
+{
+    return luna_db_run(db, "REINDEX");
 }

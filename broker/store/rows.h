@@ -38,8 +38,9 @@ LUNA_MUST_USE luna_err luna_rows_get(luna_db *db, const luna_id *id,
 LUNA_MUST_USE luna_err luna_rows_list(luna_db *db, const luna_store_list *want,
                                       luna_store_jobs *out);
 
-//  Active jobs with files: oldest accepted, then id.
-LUNA_MUST_USE luna_err luna_rows_active(luna_db *db, luna_store_jobs *out);
+//  Ids of active jobs, oldest accepted, then id; items[].info.id is all that is set.
+//  Read from an index alone: the rows may be damaged, or not there.
+LUNA_MUST_USE luna_err luna_rows_active_ids(luna_db *db, luna_store_jobs *out);
 
 LUNA_MUST_USE luna_err luna_rows_counts(luna_db *db, uint64_t counts[LUNA_JOB_STATES]);
 
@@ -63,10 +64,12 @@ LUNA_MUST_USE luna_err luna_rows_prioritise(luna_db *db, const luna_id *id,
                                             const luna_store_prioritise *to,
                                             luna_job_state *state);
 
-//  Whether the queue is paused.
-#define LUNA_SETTING_PAUSED "paused"
-LUNA_MUST_USE luna_err luna_rows_pause(luna_db *db, bool paused);
-LUNA_MUST_USE luna_err luna_rows_paused(luna_db *db, bool *out);
+//  What is remembered beside jobs. A setting that was never made is false; one that is
+//  damaged is true, which is the careful value of both.
+#define LUNA_SETTING_PAUSED  "paused"
+#define LUNA_SETTING_REBUILD "rebuild"  //  the spool may hold jobs of any history
+LUNA_MUST_USE luna_err luna_rows_set(luna_db *db, const char *name, bool value);
+LUNA_MUST_USE luna_err luna_rows_setting(luna_db *db, const char *name, bool *out);
 
 //  The state must be failed already: the caller has checked.
 LUNA_MUST_USE luna_err luna_rows_retry(luna_db *db, const luna_id *id);
@@ -78,5 +81,12 @@ LUNA_MUST_USE luna_err luna_rows_expired(luna_db *db, const luna_store_forget *f
 
 //  Deletes the job and its image records.
 LUNA_MUST_USE luna_err luna_rows_delete(luna_db *db, const luna_id *id);
+
+//  The same, with what the row was kept in the table `damaged`.
+LUNA_MUST_USE luna_err luna_rows_set_aside(luna_db *db, const luna_id *id,
+                                           const char *why, uint64_t now_ms);
+
+//  Makes all indexes anew.
+LUNA_MUST_USE luna_err luna_rows_reindex(luna_db *db);
 
 #endif

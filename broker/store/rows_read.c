@@ -179,11 +179,17 @@ static luna_err read_jobs(luna_query *query, luna_store_jobs *out, size_t *bad)
         out->count--;
         if (err != LUNA_IO) return err;
         (*bad)++;
-        report("left out");
     }
 }
 
-//  The sound ones of `room` rows; *count of them.
+static bool comes_after(const luna_msg_image *image, const luna_msg_image *last)
+{
+    if (image->input != last->input) return image->input > last->input;
+    return image->index > last->index;
+}
+
+//  The sound ones of `room` rows; *count of them. A page that is damaged may show the
+//  same row twice.
 static luna_err read_images(luna_query *query, luna_arena *arena, luna_msg_image *to,
                             size_t room, size_t *count)
 {
@@ -192,7 +198,8 @@ static luna_err read_images(luna_query *query, luna_arena *arena, luna_msg_image
         LUNA_TRY(luna_query_step(query, &row));
         if (!row) return LUNA_OK;
         LUNA_TRY(read_image(query, arena, &to[*count]));
-        *count += luna_query_as_uint(query, 11) != 0;
+        if (!luna_query_as_uint(query, 11)) continue;
+        *count += *count == 0 || comes_after(&to[*count], &to[*count - 1]);
     }
     return LUNA_OK;
 }
@@ -281,30 +288,26 @@ luna_err luna_rows_list(luna_db *db, const luna_store_list *want, luna_store_job
     luna_query_uint(&query, limit);
     const luna_err err = read_jobs(&query, out, &bad);
     luna_query_end(&query);
+    if (err == LUNA_OK && bad) report("left out of the list");
     return err;
 }
 
-luna_err luna_rows_active(luna_db *db, luna_store_jobs *out)
+luna_err luna_rows_setting(luna_db *db, const char *name, bool *out)
 {
-    size_t bad = 0;
-    luna_query query = luna_query_start(db, LUNA_SQL_ACTIVE);
-    const luna_err err = read_jobs(&query, out, &bad);
-    luna_query_end(&query);
-    LUNA_TRY(err);
-    for (size_t i = 0; i < out->count; i++)
-        LUNA_TRY(read_files(db, &out->items[i], &out->arena));
-    return LUNA_OK;
-}
-
-luna_err luna_rows_paused(luna_db *db, bool *out)
-{
-    bool row;
+    bool row, sound = true;
     luna_query query = luna_query_start(db, LUNA_SQL_SETTING);
-    luna_query_text(&query, luna_text_of(LUNA_SETTING_PAUSED));
+    luna_query_text(&query, luna_text_of(name));
     const luna_err err = luna_query_step(&query, &row);
-    *out = err == LUNA_OK && row && luna_query_as_uint(&query, 0) != 0;
+    *out = false;
+    if (err == LUNA_OK && row) {
+        sound = luna_query_as_uint(&query, 1) != 0;
+        *out = !sound || luna_query_as_uint(&query, 0) != 0;
+    }
     luna_query_end(&query);
-    return err;
+    if (sound) return err;
+    (void)luna_error(LUNA_IO, "the setting %s is damaged", name);
+    report("it counts as set");
+    return LUNA_OK;
 }
 
 static luna_err read_counts(luna_query *query, uint64_t counts[LUNA_JOB_STATES])
@@ -339,6 +342,14 @@ static luna_err read_ids(luna_query *query, luna_store_jobs *out)
         LUNA_TRY(add_item(out, &job));
         job->info.id = luna_query_as_id(query, 0);
     }
+}
+
+luna_err luna_rows_active_ids(luna_db *db, luna_store_jobs *out)
+{
+    luna_query query = luna_query_start(db, LUNA_SQL_ACTIVE_IDS);
+    const luna_err err = read_ids(&query, out);
+    luna_query_end(&query);
+    return err;
 }
 
 luna_err luna_rows_expired(luna_db *db, const luna_store_forget *forget,

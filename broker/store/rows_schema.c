@@ -4,6 +4,8 @@
 //  that a bit that flipped on the disk is noticed; 0 says that there is none. After a
 //  change by hand set it to 0.
 //
+//  `damaged` keeps what a row was that could not be right, its columns as SQL values.
+//
 //  A version is brought to the next by upgrades[version - 1], all in one transaction.
 
 #include "broker/store/rows.h"
@@ -12,6 +14,15 @@
 //  "LUNA" in ASCII
 #define APPLICATION_ID 0x4c554e41
 #define SCHEMA_VERSION 2
+
+#define NEW_IN_2                                                        \
+    "CREATE TABLE setting ("                                            \
+    "  name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL,"         \
+    "  sum INTEGER NOT NULL DEFAULT 0"                                  \
+    ") STRICT, WITHOUT ROWID;"                                          \
+    "CREATE TABLE damaged ("                                            \
+    "  found_ms INTEGER NOT NULL, why TEXT NOT NULL, job TEXT NOT NULL" \
+    ") STRICT;"
 
 static const char create[] =
     "CREATE TABLE job ("
@@ -42,10 +53,9 @@ static const char create[] =
     "  decode_ms REAL, encode_ms REAL, write_ms REAL,"
     "  sum INTEGER NOT NULL DEFAULT 0,"
     "  PRIMARY KEY (job, input, idx)"
-    ") STRICT, WITHOUT ROWID;"
-    "CREATE TABLE setting ("
-    "  name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL"
-    ") STRICT, WITHOUT ROWID;";
+    ") STRICT, WITHOUT ROWID;" NEW_IN_2
+    //  What is found in the spool may be any job: see luna_recover.
+    "INSERT INTO setting (name, value) VALUES ('rebuild', 1);";
 
 static const char *const upgrades[SCHEMA_VERSION - 1] = {
     "ALTER TABLE job ADD COLUMN batches TEXT;"
@@ -53,10 +63,7 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
     "ALTER TABLE job ADD COLUMN deadline_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE job ADD COLUMN next_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE job ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE image ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;"
-    "CREATE TABLE setting ("
-    "  name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL"
-    ") STRICT, WITHOUT ROWID;",
+    "ALTER TABLE image ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;" NEW_IN_2,
 };
 
 #define JOB_VALUES                                                              \
@@ -68,6 +75,16 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
 
 #define JOB_COLUMNS \
     JOB_VALUES ", " JOB_SOUND ", (SELECT count(*) FROM image WHERE image.job = job.id)"
+
+#define JOB_QUOTED                                                                      \
+    "quote(id) || ', ' || quote(state) || ', ' || quote(client) || ', ' ||"             \
+    " quote(prompt_id) || ', ' || quote(priority) || ', ' || quote(images) || ', ' ||"  \
+    " quote(bytes) || ', ' || quote(attempts) || ', ' || quote(lost) || ', ' ||"        \
+    " quote(refused) || ', ' || quote(created_ms) || ', ' || quote(accepted_ms) ||"     \
+    " ', ' || quote(started_ms) || ', ' || quote(finished_ms) || ', ' || quote(vae) ||" \
+    " ', ' || quote(decoder) || ', ' || quote(error) || ', ' || quote(detail) ||"       \
+    " ', ' || quote(batches) || ', ' || quote(content) || ', ' ||"                      \
+    " quote(deadline_ms) || ', ' || quote(next_ms) || ', ' || quote(sum)"
 
 #define IMAGE_VALUES                                                              \
     "job, input, idx, path, bytes, sha256, width, height, decode_ms, encode_ms, " \
@@ -82,10 +99,10 @@ static const char *const sql[LUNA_SQL_COUNT] = {
     [LUNA_SQL_LIST_STATE] = "SELECT " JOB_COLUMNS
                             " FROM job WHERE state = ?1"
                             " ORDER BY accepted_ms DESC, id DESC LIMIT ?2",
-    [LUNA_SQL_ACTIVE] = "SELECT " JOB_COLUMNS
-                        " FROM job"
-                        " WHERE state IN ('pending', 'in_progress')"
-                        " ORDER BY accepted_ms, id",
+    [LUNA_SQL_ACTIVE_IDS] =
+        "SELECT id FROM job INDEXED BY job_state"
+        " WHERE state IN ('pending', 'in_progress')"
+        " ORDER BY accepted_ms, id",
     [LUNA_SQL_FILES] = "SELECT " IMAGE_VALUES ", (sum = 0 OR sum = luna_sum(" IMAGE_VALUES
                        ")) FROM image WHERE job = ?1 ORDER BY input, idx",
     [LUNA_SQL_COUNTS] = "SELECT state, count(*) FROM job GROUP BY state",
@@ -121,10 +138,15 @@ static const char *const sql[LUNA_SQL_COUNT] = {
         " error = NULL, detail = NULL WHERE id = ?1",
     [LUNA_SQL_SEAL] = "UPDATE job SET sum = luna_sum(" JOB_VALUES ") WHERE id = ?1",
     [LUNA_SQL_DELETE] = "DELETE FROM job WHERE id = ?1",
-    [LUNA_SQL_SETTING] = "SELECT value FROM setting WHERE name = ?1",
+    [LUNA_SQL_SET_ASIDE] =
+        "INSERT INTO damaged (found_ms, why, job)"
+        " SELECT ?2, ?3, " JOB_QUOTED " FROM job WHERE id = ?1",
+    [LUNA_SQL_SETTING] =
+        "SELECT value, (sum = 0 OR sum = luna_sum(name, value))"
+        " FROM setting WHERE name = ?1",
     [LUNA_SQL_SET] =
-        "INSERT INTO setting (name, value) VALUES (?1, ?2)"
-        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        "INSERT INTO setting (name, value, sum) VALUES (?1, ?2, luna_sum(?1, ?2))"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value, sum = excluded.sum",
 };
 
 static const luna_db_schema schema = {

@@ -5,12 +5,13 @@
 
 #include "broker/store/store.h"
 
+#include "broker/store/aside.h"
 #include "broker/store/batch.h"
 #include "broker/store/lock.h"
 #include "broker/store/recover.h"
-#include "broker/store/rescue.h"
 #include "broker/store/upkeep.h"
 #include "common/clock.h"
+#include "common/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,9 +20,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH_BYTES   ((size_t)64 << 20)
-#define LOG_BYTES     ((size_t)8 << 20)
-#define BALLAST_BYTES ((uint64_t)16 << 20)
+#define BATCH_BYTES        ((size_t)64 << 20)
+#define LOG_BYTES          ((size_t)8 << 20)
+#define BALLAST_BYTES      ((uint64_t)16 << 20)
+#define ROOM_TO_OPEN_BYTES ((uint64_t)1 << 20)
 
 typedef struct queue {
     luna_store_op *first;
@@ -133,11 +135,22 @@ static void run_upkeep(luna_store *store)
     pthread_mutex_lock(&store->mutex);
 }
 
+//  Jobs that cannot be recorded well are not accepted; those there are served.
+static void judge_database(luna_engine *engine)
+{
+    if (!engine->db.damaged) return;
+    (void)luna_error(LUNA_IO,
+                     "the database is damaged; stop the broker and run luna-broker "
+                     "--recover");
+    luna_health_spoil(&engine->health);
+}
+
 static void run_batch(luna_store *store, luna_store_op **ops, size_t count)
 {
     store->busy = true;
     pthread_mutex_unlock(&store->mutex);
     luna_batch_run(&store->engine, ops, count);
+    judge_database(&store->engine);
     pthread_mutex_lock(&store->mutex);
     give_back(store, ops, count);
 }
@@ -163,6 +176,11 @@ static void *work(void *argument)
 
 //  ---- open -------------------------------------------------------------------------
 
+static size_t log_bytes_of(const luna_store_options *options)
+{
+    return options->log_bytes ? options->log_bytes : LOG_BYTES;
+}
+
 //  The names of new folders; a parent that may not be read is not ours to sync.
 static void sync_parent(const char *dir)
 {
@@ -171,46 +189,84 @@ static void sync_parent(const char *dir)
     if (luna_sync_dir(path) != LUNA_OK) return;
 }
 
-//  A database that is there and damaged is moved aside when that is wanted. *fresh: the
-//  jobs come from the spool alone.
-static luna_err open_rows(luna_engine *engine, const luna_store_options *options,
-                          size_t log_bytes, bool *fresh)
+//  Errors of luna_rows_open. Without `recover` a database that is damaged is one, with it
+//  the database is a new one afterwards.
+static luna_err open_database(luna_engine *engine, const char *path, const char *dir,
+                              const luna_store_options *options)
 {
-    char path[4096];
-    LUNA_TRY(luna_path_join(path, sizeof path, options->state_dir, "luna.db"));
-    if (options->recover && !luna_rescue_is_sound(path, log_bytes))
-        LUNA_TRY(luna_rescue_move_aside(options->state_dir, path));
-    *fresh = access(path, F_OK) != 0;
+    const size_t log_bytes = log_bytes_of(options);
+    luna_err err = luna_rows_open(&engine->db, path, log_bytes);
+    if (!options->recover) return err;
+    if (err == LUNA_OK) err = luna_db_check(&engine->db);
+    if (err == LUNA_OK) err = luna_rows_reindex(&engine->db);
+    if (err == LUNA_OK || !engine->db.damaged) return err;
+    luna_log(LUNA_LOG_ERROR, "store.damaged", "error=\"%s\"", luna_error_text());
+    luna_db_close(&engine->db);
+    LUNA_TRY(luna_aside_move(dir, engine->spool.files));
     return luna_rows_open(&engine->db, path, log_bytes);
 }
 
+//  One sync of our own: SQLite does not look whether that of a new file's name succeeds.
+static luna_err open_rows(luna_engine *engine, const luna_store_options *options,
+                          luna_store_jobs *active)
+{
+    char path[4096];
+    luna_recovered found;
+    const char *dir = options->state_dir;
+    LUNA_TRY(luna_path_join(path, sizeof path, dir, "luna.db"));
+    luna_err err = open_database(engine, path, dir, options);
+    if (err == LUNA_OK) err = luna_sync_dir(dir);
+    if (err == LUNA_OK)
+        err = luna_recover(&engine->spool, &engine->db, options->recover, active, &found);
+    if (err == LUNA_OK) return LUNA_OK;
+    luna_store_jobs_free(active);
+    luna_db_close(&engine->db);
+    return err;
+}
+
+//  SQLite has several words for a full disk when it makes its files.
+static bool is_full(const luna_engine *engine, const char *dir, luna_err err)
+{
+    uint64_t room = UINT64_MAX;
+    if (err == LUNA_OK || err == LUNA_BUSY) return false;
+    if (engine->spool.files->free_bytes(dir, &room) != 0) return false;
+    return err == LUNA_NO_SPACE || room < ROOM_TO_OPEN_BYTES;
+}
+
+//  A full disk must not keep the jobs there are from coming to their end.
+static luna_err open_rows_somehow(luna_engine *engine, const luna_store_options *options,
+                                  luna_store_jobs *active)
+{
+    const luna_err err = open_rows(engine, options, active);
+    if (!is_full(engine, options->state_dir, err)) return err;
+    if (!luna_ballast_spend(&engine->ballast)) return err;
+    return open_rows(engine, options, active);
+}
+
 static luna_err open_state(luna_store *store, const luna_store_options *options,
-                           bool *fresh)
+                           luna_store_jobs *active)
 {
     const char *dir = options->state_dir;
     luna_engine *engine = &store->engine;
-    const size_t log_bytes = options->log_bytes ? options->log_bytes : LOG_BYTES;
-    engine->log_step = engine->log_mark = log_bytes / LUNA_DB_PAGE_BYTES / 4;
+    const uint64_t ballast = options->ballast_bytes;
+    engine->log_step = log_bytes_of(options) / LUNA_DB_PAGE_BYTES / 4;
+    engine->log_mark = engine->log_step;
     LUNA_TRY(luna_make_dirs(dir, 0700));
     sync_parent(dir);
     LUNA_TRY(luna_lock_take(dir, "luna.lock", &store->lock));
-    LUNA_TRY(
-        luna_ballast_open(&engine->ballast, dir,
-                          options->ballast_bytes ? options->ballast_bytes : BALLAST_BYTES,
-                          engine->spool.files));
-    LUNA_TRY(open_rows(engine, options, log_bytes, fresh));
-    return luna_sync_dir(dir);  //  SQLite does not look whether its own has succeeded
+    LUNA_TRY(luna_ballast_open(&engine->ballast, dir, ballast ? ballast : BALLAST_BYTES,
+                               engine->spool.files));
+    return open_rows_somehow(engine, options, active);
 }
 
-static luna_err open_data(luna_store *store, const luna_store_options *options)
+static luna_err open_data(luna_store *store, const luna_store_options *options,
+                          luna_store_jobs *active)
 {
     luna_engine *engine = &store->engine;
     LUNA_TRY(luna_spool_open(&engine->spool, options->spool_dir, options->reserve_bytes,
                              options->files));
     sync_parent(engine->spool.dir);
-    bool fresh;
-    LUNA_TRY(open_state(store, options, &fresh));
-    return luna_recover(&engine->spool, &engine->db, fresh);
+    return open_state(store, options, active);
 }
 
 static void close_data(luna_store *store)
@@ -254,16 +310,6 @@ static void free_store(luna_store *store)
     free(store);
 }
 
-//  On the monotonic clock, as luna_now_ns.
-static void init_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-}
-
 static luna_store *new_store(const luna_store_options *options)
 {
     const size_t ops = options->batch_ops;
@@ -275,7 +321,7 @@ static luna_store *new_store(const luna_store_options *options)
     store->engine.ballast.fd = -1;
     store->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&store->mutex, NULL);
-    init_condition(&store->changed);
+    luna_clock_condition(&store->changed);
     luna_health_start(&store->engine.health);
     return store;
 }
@@ -285,9 +331,8 @@ static luna_err start(luna_store *store, const luna_store_options *options,
 {
     if (store->event < 0)
         return luna_error_errno(LUNA_NO_MEMORY, "cannot make an eventfd");
-    LUNA_TRY(open_data(store, options));
-    LUNA_TRY(luna_rows_active(&store->engine.db, active));
-    LUNA_TRY(luna_rows_paused(&store->engine.db, &store->paused));
+    LUNA_TRY(open_data(store, options, active));
+    LUNA_TRY(luna_rows_setting(&store->engine.db, LUNA_SETTING_PAUSED, &store->paused));
     return start_threads(store, options);
 }
 
@@ -353,23 +398,12 @@ void luna_store_drain(luna_store *store)
     pthread_mutex_unlock(&store->mutex);
 }
 
-static luna_err spent_error(const luna_store *store)
-{
-    const luna_ballast *ballast = &store->engine.ballast;
-    if (!luna_ballast_spent(ballast)) return LUNA_OK;
-    return luna_error(
-        LUNA_NO_SPACE,
-        "the disk of %s is full: the ballast of %llu MiB is given up, so that "
-        "accepted jobs can be finished",
-        ballast->dir, (unsigned long long)ballast->bytes >> 20);
-}
-
 bool luna_store_writable(luna_store *store, char *why, size_t room)
 {
     if (!luna_health_good(&store->engine.health, why, room)) return false;
-    luna_err err = spent_error(store);
-    if (err == LUNA_OK) err = luna_spool_room(&store->engine.spool, 0);
-    if (err == LUNA_OK) return true;
+    if (luna_ballast_check(&store->engine.ballast) == LUNA_OK &&
+        luna_spool_room(&store->engine.spool, 0) == LUNA_OK)
+        return true;
     if (why) snprintf(why, room, "%s", luna_error_text());
     return false;
 }
@@ -384,11 +418,11 @@ void luna_store_condition(luna_store *store, luna_store_condition_t *out)
     const luna_spool *spool = &store->engine.spool;
     *out = (luna_store_condition_t){0};
     if (spool->files->free_bytes(spool->dir, &out->free_bytes) != 0) out->free_bytes = 0;
+    out->ballast_spent = luna_ballast_check(&store->engine.ballast) != LUNA_OK;
+    if (out->ballast_spent)
+        snprintf(out->alarm, sizeof out->alarm, "%s", luna_error_text());
     out->read_only =
         !luna_health_good(&store->engine.health, out->alarm, sizeof out->alarm);
-    out->ballast_spent = luna_ballast_spent(&store->engine.ballast);
-    if (!out->read_only && spent_error(store) != LUNA_OK)
-        snprintf(out->alarm, sizeof out->alarm, "%s", luna_error_text());
 }
 
 luna_err luna_store_payload_path(const luna_store *store, const luna_id *id, char *out,

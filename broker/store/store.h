@@ -7,7 +7,7 @@
 //
 //      STATE/luna.db            rows (SQLite, write-ahead log)
 //      STATE/luna.lock          held while open
-//      STATE/ballast            room in hand for the ends of jobs (ballast.h)
+//      STATE/reserve            the ballast: room for the end of jobs on a full disk
 //      SPOOL/LOCK               held while open; the owner's process id
 //      SPOOL/tmp/<id>           a payload being written; emptied at open
 //      SPOOL/ready/<id>         the payload of an active or failed job (proto/payload.h)
@@ -48,9 +48,14 @@
 //  Errors of the disk: an fsync or a commit that fails for another reason than a
 //  full disk makes the store read-only for good (luna_store_writable): what the
 //  kernel has dropped cannot be known, so PUTs answer LUNA_IO until the broker is
-//  started again; every other operation is still tried. A full disk refuses only
-//  PUTs: for the others there is the ballast, and until it could be taken again no PUT
-//  is accepted.
+//  started again; every other operation is still tried. So does a page of the database
+//  that SQLite finds damaged.
+//
+//  A full disk: a PUT that leaves less than the reserve is refused, so the rest of the
+//  disk is there for the others. When another program takes that too and an operation
+//  that is no PUT finds no room, the ballast is freed and it is tried again. From then
+//  on PUTs are refused until the ballast could be allocated anew, which is tried once a
+//  second. So an accepted job can always come to its end.
 //
 //  Threads: every function here is for the one thread that opened the store.
 
@@ -78,6 +83,11 @@ typedef struct luna_store_job {
                              //  payload file is LUNA_PAYLOAD_HEADER_BYTES larger;
                              //  info.next says that next_ms is not 0
 } luna_store_job;
+
+//  A job whose row was lost and made again of its payload has this many attempts, so
+//  that no decoder takes the next for one that it had before. It is pending, and its
+//  images are not known: a decoder finds those that are saved.
+#define LUNA_STORE_REBUILT_ATTEMPTS 1000
 
 //  Stored jobs and everything their texts point to. A zeroed one is empty.
 typedef struct luna_store_jobs {
@@ -270,12 +280,18 @@ typedef struct luna_store_options {
 //  was missing or damaged is failed by then (error "io", the payload aside in
 //  quarantine/); each repair is one line in the log.
 //
+//  Damage: the row of an active job that cannot be right is moved to the database's
+//  table `damaged`, and the job made again of its payload. A row that SQLite cannot read
+//  is left alone with its job; the store is read-only then, and its alarm says to run
+//  luna-broker --recover. So does the sentence of LUNA_IO when the database cannot be
+//  opened at all. With `recover`, a database that PRAGMA quick_check finds fault with is
+//  moved aside as luna.db.damaged-<time>, and a new one made of the spool alone: every
+//  sound payload is a pending job then, those of failed jobs too, and what had ended is
+//  not known. A sound one is kept, and rows that are missing are made.
+//
 //  LUNA_BUSY: another broker has the folders (its process id is in the sentence);
 //  LUNA_UNSUPPORTED: written by a newer Luna; LUNA_CANT_CREATE, LUNA_IO,
-//  LUNA_NO_SPACE, LUNA_NO_MEMORY. A damaged database is LUNA_IO with a sentence that
-//  names luna-broker --recover. With `recover` it is moved aside (luna.db.damaged-TIME)
-//  and every payload in the spool becomes a pending job again, also that of a failed
-//  one, with attempts counted on from 1000; a sound one is kept.
+//  LUNA_NO_SPACE, LUNA_NO_MEMORY.
 //  Cost: about 15 us an active job once its header is in the page cache.
 LUNA_MUST_USE luna_err luna_store_open(const luna_store_options *options,
                                        luna_store **out, luna_store_jobs *active);

@@ -2,8 +2,9 @@
 //
 //  The log is synced soon after a PUT, so that a power loss leaves few payloads to be
 //  verified at the next open; and it is moved into the database long before it is full,
-//  so that no operation waits for that. A ballast that was spent is taken again. Both are
-//  done in a pause, and after a batch when there was no pause for too long.
+//  so that no operation waits for that. Both are done in a pause, and after a batch when
+//  there was no pause for too long. A ballast that was spent is set aside again as soon
+//  as there is room.
 
 #ifndef LUNA_BROKER_STORE_UPKEEP_H
 #define LUNA_BROKER_STORE_UPKEEP_H

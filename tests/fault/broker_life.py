@@ -3,7 +3,7 @@
 First part: three jobs, one of them with an image of two saved on the way, one failed and
 retried, one cancelled; two more are left behind when the broker is killed. Second part: a
 restart that takes those up, forgets what is finished, accepts one more job and stops in
-good order. Then comes an inspection by a broker without faults, which must find all that
+good order; also after a death in the first part (`again`). Then comes an inspection by a broker without faults, which must find all that
 was ever answered, finish what is left, and have nothing else.
 """
 
@@ -325,6 +325,21 @@ class Life:
             raise Broken("unknown jobs", f"{known ^ wanted}")
         self.kill()
 
+    def show_all(self):
+        """A broker without faults comes, shows every job, and is killed."""
+        self.start()
+        for job in self.jobs.values():
+            self.show(job)
+        self.kill()
+
+    def look_again(self):
+        """After one more power cut: what the inspection was shown is still so."""
+        self.start()
+        for job in self.jobs.values():
+            self.show(job)
+        self.check_spool()
+        self.kill()
+
     def finish_all(self):
         self.connect_hand("inspector")
         for job in self.jobs.values():
@@ -373,20 +388,30 @@ def wait_a_moment():
 PATIENCE_S = {False: 10.0, True: 0.3}  # by whether the disk stays bad
 
 
-def live(life, part, plan=None):
-    """The part with the plan in it; True when the broker started and ended well."""
+def before_the_plan(life, part, dies_at):
+    """The first part without a fault, or, for `again`, with a death in the middle of it:
+    what that left unsynced is still unsynced, and the next program builds on it."""
+    try:
+        life.start(f"kill@{dies_at}" if part == "again" else None)
+        life.first_part()
+        life.kill()
+    except Dead:
+        life.check_end(False)
+    life.forget_finished()
+
+
+def live(life, part, plan=None, dies_at=100):
+    """The part with the plan in it."""
+    if part != "first":
+        before_the_plan(life, part, dies_at)
     starting = True
     try:
-        if part == "second":
-            life.start()
-            life.first_part()
-            life.kill()
-            life.forget_finished()
-            life.start(plan, LUNA_STORE_KEEP="1ms")
-        else:
+        if part == "first":
             life.start(plan)
+        else:
+            life.start(plan, LUNA_STORE_KEEP="1ms")
         starting = False
-        life.second_part() if part == "second" else life.first_part()
+        life.first_part() if part == "first" else life.second_part()
     except Dead:
         life.check_end(starting)
         return
@@ -399,11 +424,16 @@ def live(life, part, plan=None):
 def run(folder, part, plan, at, result):
     life = Life(folder, plan.journal, PATIENCE_S[plan.lasting])
     try:
-        live(life, part, f"{plan.kind}@{at}")
+        live(life, part, f"{plan.kind}@{at}", 1 + at * 37 % 215)
         result.struck = life.world.struck() or ""
+        if plan.cut == "later":
+            life.show_all()
         if plan.cut:
             life.world.cut(plan.seed(at))
         life.inspect()
+        if plan.cut:
+            life.world.cut(0)
+            life.look_again()
     except Broken as broken:
         result.struck = result.struck or life.world.struck() or ""
         raise Broken(broken.kind, f"{broken}\n{life.broker.text()[-4000:]}") from None
@@ -414,17 +444,17 @@ def run(folder, part, plan, at, result):
             life.broker.kill()
 
 
-def count_steps(plan):
-    """How many steps each part has under a plan that changes nothing."""
-    counts = {}
-    for part in ("first", "second"):
+def list_steps(plan):
+    """The steps of each part, (call, file), under a plan that changes nothing."""
+    found = {}
+    for part in ("first", "second", "again"):
         folder = tempfile.mkdtemp(prefix="luna", dir="/tmp")
         life = Life(folder)
         try:
             live(life, part, plan)
-            counts[part] = len(life.world.steps())
+            found[part] = [step[:2] for step in life.world.steps()]
             life.inspect()
         finally:
             life.broker.kill()
             shutil.rmtree(folder)
-    return counts
+    return found

@@ -3,9 +3,11 @@
 The broker is real and its disk is sound; the decoder's output folder is on the other one.
 Both jobs want the same file name. After the fault a decoder without faults takes the
 decoder's place, and every picture must be there once, whole, as the broker has it
-recorded, and nothing else.
+recorded, and nothing else. In the part `again` it is the second decoder that meets the
+fault, on what the first one left when it was killed.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -147,9 +149,9 @@ class Life:
             raise Broken("images doubled", f"files {there}, recorded {set(self.recorded)}")
 
     def check_leftovers(self):
-        """Beside the pictures there are only their records. Not after a cut that keeps the
-        names of one folder and not those before them of another: a temporary's mark, by
-        which it is found, may be gone then. No file system with a journal does that."""
+        """Beside the pictures there are only their records. Not asked after a cut on a disk
+        without a journal: that can keep a temporary and lose its mark, by which it is
+        found."""
         left = [path for path in self.output.rglob("*")
                 if path.is_file() and path.suffix != ".png" and
                 not (path.parent.parent.name == SIDE and path.suffix == "")]
@@ -158,10 +160,16 @@ class Life:
 
     # ---- the life ----------------------------------------------------------------------
 
-    def live(self, plan=None):
+    def live(self, plan=None, dies_at=0):
+        """With `dies_at` another decoder has died at that step before this one."""
         self.start_broker()
         self.submit(2)
         self.submit(1)
+        if dies_at:
+            self.start_decoder(f"kill@{dies_at}")
+            with contextlib.suppress(Dead):
+                self.until_ended("completed")
+            self.decoder.kill()
         self.start_decoder(plan)
         try:
             self.until_ended("completed", "failed")
@@ -209,12 +217,12 @@ class Life:
 def run(folder, part, plan, at, result):
     life = Life(folder, plan.journal, PATIENCE_S[plan.lasting])
     try:
-        life.live(f"{plan.kind}@{at}")
+        life.live(f"{plan.kind}@{at}", 1 + at * 37 % 105 if part == "again" else 0)
         result.struck = life.world.struck() or ""
-        if plan.cut:
+        if plan.cut and plan.cut != "later":
             life.decoder.kill()
             life.world.cut(plan.seed(at))
-            life.disordered = plan.cut == "some" and not plan.journal
+            life.disordered = not plan.journal
         life.inspect()
         if plan.cut:
             life.world.cut(0)
@@ -227,14 +235,17 @@ def run(folder, part, plan, at, result):
         life.close()
 
 
-def count_steps(plan):
-    folder = tempfile.mkdtemp(prefix="luna", dir="/tmp")
-    life = Life(folder)
-    try:
-        life.live(plan)
-        steps = len(life.world.steps())
-        life.inspect()
-        return {"all": steps}
-    finally:
-        life.close()
-        shutil.rmtree(folder)
+def list_steps(plan):
+    """The steps of each part, (call, file), under a plan that changes nothing."""
+    found = {}
+    for part, dies_at in (("alone", 0), ("again", 50)):
+        folder = tempfile.mkdtemp(prefix="luna", dir="/tmp")
+        life = Life(folder)
+        try:
+            life.live(plan, dies_at)
+            found[part] = [step[:2] for step in life.world.steps()]
+            life.inspect()
+        finally:
+            life.close()
+            shutil.rmtree(folder)
+    return found

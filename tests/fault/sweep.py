@@ -9,8 +9,10 @@ and how to repeat each point that failed; ends with 1 when one did.
 import argparse
 import collections
 import dataclasses
+import itertools
 import multiprocessing
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from faultfs import World  # noqa: F401  (finds the other modules' folder)
 from ledger import Broken
 
 WORKERS = 2
+RUN_EDGE = 4  # steps at each end of a long run of equal ones
 PROGRESS = 500  # points between two lines that tell how far it is
 
 
@@ -28,7 +31,8 @@ PROGRESS = 500  # points between two lines that tell how far it is
 class Plan:
     """What step N meets; after a death the disk may lose what was not synced."""
     kind: str  # of the preload library
-    cut: str = ""  # "all": loses all that was not synced, "some": a part of it
+    cut: str = ""  # "all": loses all that was not synced, "some": a part of it, "later":
+    # all, but only when the next program has started and shown what it knows
     journal: bool = False  # the disk commits names as ext4 does
     deadly: bool = False
     lasting: bool = False  # the disk does not get well by itself
@@ -36,7 +40,7 @@ class Plan:
 
     def seed(self, at):
         """Of the cut: odd ones keep the order of names in all folders, as a journal does."""
-        return 0 if self.cut == "all" else 2 * at + self.journal
+        return 2 * at + self.journal if self.cut == "some" else 0
 
 
 PLANS = {
@@ -48,6 +52,8 @@ PLANS = {
                         what="the same where any sync makes all names durable"),
     "cut-journal-some": Plan("torn", "some", True, deadly=True,
                              what="and names are durable in order, as on ext4"),
+    "cut-later": Plan("kill", "later", deadly=True,
+                      what="SIGKILL, a restart, and only then a power cut"),
     "eio": Plan("eio", what="EIO once"),
     "enospc": Plan("enospc", what="ENOSPC once"),
     "edquot": Plan("edquot", what="EDQUOT once"),
@@ -56,6 +62,17 @@ PLANS = {
     "full": Plan("full", lasting=True, what="the disk is full from there on"),
     "badread": Plan("badread", what="a read fails once"),
     "gone": Plan("gone", lasting=True, what="EIO from there on"),
+}
+
+
+#  What is known to go wrong, and is counted apart: (plan, step, what breaks): why.
+KNOWN = {
+    ("badread", r"map ready/", "broker exits"):
+        "a payload that cannot be read under its mapping ends the broker with SIGBUS",
+    ("eio", r"open state/luna\.db$", "hangs"):
+        "SQLite opens read-only what it cannot open to write, and the broker serves all the same",
+    ("eio|badread", r"(open|read) ready/", "half files"):
+        "a payload that cannot be read at the start counts as damaged and is set aside",
 }
 
 
@@ -78,6 +95,14 @@ class Result:
     text: str = ""
     accepted: int = 0
     seconds: float = 0.0
+
+    def known(self):
+        """Why it broke, when that is known."""
+        for (plan, step, kind), why in KNOWN.items():
+            if (re.fullmatch(plan, self.point.plan) and re.search(step, self.struck) and
+                    kind == self.kind):
+                return why
+        return None
 
 
 def subject_of(name):
@@ -105,13 +130,28 @@ def run_point(point):
 
 
 def all_points(subject, plans):
-    """Every step of each part under each plan; a few more, for lives that are longer."""
+    """Every step of each part under each plan. `again` is about what a death has left: only
+    deaths follow."""
     points = []
     for kind in {counted(plan) for plan in plans}:
-        for part, steps in subject_of(subject).count_steps(kind).items():
-            points += [Point(subject, part, plan, at) for plan in plans
-                       if counted(plan) == kind for at in range(1, steps + steps // 20)]
+        for part, steps in subject_of(subject).list_steps(kind).items():
+            for plan in plans:
+                if counted(plan) == kind and (PLANS[plan].deadly or part != "again"):
+                    points += [Point(subject, part, plan, at) for at in places(steps)]
     return points
+
+
+def places(steps):
+    """The numbers of all steps but the inner ones of a long run of equal ones, such as the
+    filling of a file with zeros; and a few more, for lives that are longer."""
+    numbers, at = [], 0
+    for _, run in itertools.groupby(steps):
+        count = len(list(run))
+        edge = RUN_EDGE if count > 4 * RUN_EDGE else count
+        numbers += range(at + 1, at + edge + 1)
+        numbers += range(at + max(edge, count - edge) + 1, at + count + 1)
+        at += count
+    return numbers + list(range(at + 1, at + 1 + at // 20))
 
 
 def counted(plan):
@@ -143,16 +183,19 @@ class Totals:
 
     def add(self, result):
         self.results.append(result)
-        if result.kind:
+        if result.known():
+            print(f"{result.point} struck {result.struck}: known: {result.known()}", flush=True)
+        elif result.kind:
             print(f"\n{result.point} struck {result.struck or 'nothing'}\n{result.text}\n"
                   f"again: sweep.py {result.point.subject} --point {result.point}", flush=True)
 
     def failed(self):
-        return [result for result in self.results if result.kind]
+        return [result for result in self.results if result.kind and not result.known()]
 
     def table(self):
         kinds = ["accepted jobs lost", "undone", "images doubled", "half files"]
         kinds += sorted({r.kind for r in self.failed()} - set(kinds))
+        kinds += ["known"] if any(r.known() for r in self.results) else []
         head = f"{'plan':17}{'points':>7}" + "".join(f"{kind:>20}" for kind in kinds)
         lines = [head]
         for plan in [p for p in PLANS if any(r.point.plan == p for r in self.results)]:
@@ -163,7 +206,8 @@ class Totals:
 
     @staticmethod
     def _line(name, results, kinds):
-        counts = [sum(r.kind == kind for r in results) for kind in kinds]
+        found = collections.Counter("known" if r.known() else r.kind for r in results)
+        counts = [found[kind] for kind in kinds]
         struck = sum(bool(r.struck) for r in results)
         return f"{name:17}{struck:7}" + "".join(f"{count:20}" for count in counts)
 

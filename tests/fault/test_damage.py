@@ -158,6 +158,14 @@ def test_strange_files_in_the_spool_are_set_aside(bare):
     assert len(bare.client.query("jobs")["jobs"]) == 1
 
 
+def test_something_else_in_the_place_of_a_socket(bare):
+    """The sentence tells what is in the way, not of another broker."""
+    (bare.home / "run" / "control").mkdir(parents=True)
+    done = bare.run("luna-broker", deadline_s=20)
+    assert done.code == 73, done
+    assert f"{bare.home}/run/control" in done.err and "another broker" not in done.err, done
+
+
 # ---- the database -----------------------------------------------------------------------
 
 def start_or_refuse(luna):

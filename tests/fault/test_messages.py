@@ -107,7 +107,6 @@ def test_the_same_image_under_two_names(broker):
     assert files(broker, job) == [(0, "/out/one0.png"), (1, "/out/one1.png")]
 
 
-@pytest.mark.xfail(reason="the broker counts an image of an input that the job has not")
 def test_images_the_job_does_not_have(broker):
     """They are not counted: a job is completed by its own images only."""
     job = submit(broker)
@@ -285,23 +284,27 @@ def fill(luna, count):
 
 
 @pytest.mark.xfail(reason="a thousand answers wait for each client, however long they are")
-def test_clients_that_never_read_their_answers(bare):
-    """Long lists of jobs pile up for them: the broker's memory stays bounded."""
+def test_a_client_that_never_reads_its_answers(bare):
+    """Its job has many pictures with long paths, and it asks for them again and again: the
+    answers pile up somewhere else than in the broker."""
     bare.start_broker()
-    fill(bare, 1000)
-    before = resident_kib(bare)
-    deaf = [deaf_dealer(bare) for _ in range(2)]
-    for number in range(1000):
-        for dealer in deaf:
-            dealer.send(wire.pack("query", re=number + 1, what="jobs", limit=10000))
-    peak_mib, end = 0, time.monotonic() + 8
-    while peak_mib < 128 and time.monotonic() < end:
+    many = wire.latent_input(numpy.zeros((2000, 1, 1, 1), numpy.float16))
+    receipt = bare.client.submit([many], vae="v")
+    assert receipt["status"] == "accepted", receipt
+    with Hand(bare.endpoint, "one") as one:
+        one.report("done", one.take(), images=[
+            {**image(0), "index": n, "path": f"/{n}/" + "p" * 2000} for n in range(2000)])
+        bare.wait_job(wire.id_text(receipt["id"]))
+    before, peak_mib, end = resident_kib(bare), 0, time.monotonic() + 5
+    deaf = deaf_dealer(bare)
+    for number in range(200):
+        deaf.send(wire.pack("query", re=number + 1, what="job", id=receipt["id"]))
+    while peak_mib < 256 and time.monotonic() < end:
         bare.client.ping()
         time.sleep(0.05)
         peak_mib = max(peak_mib, (resident_kib(bare) - before) >> 10)
-    for dealer in deaf:
-        dealer.close()
-    assert peak_mib < 128, f"{peak_mib} MiB for two clients that do not read"
+    deaf.close()
+    assert peak_mib < 256, f"{peak_mib} MiB for a client that does not read"
 
 
 def test_a_watcher_that_never_reads(bare):

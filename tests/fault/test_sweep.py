@@ -8,14 +8,14 @@ import sweep
 SEED = int(os.environ.get("LUNA_FAULT_SEED", "1"))
 
 
-@pytest.mark.parametrize("subject, count", (("broker", 56), ("decoder", 28)))
+@pytest.mark.parametrize("subject, count", (("broker", 45), ("decoder", 30)))
 def test_a_sample_of_points(subject, count):
     print(f"LUNA_FAULT_SEED={SEED}")
     points = sweep.sample(sweep.all_points(subject, list(sweep.PLANS)), count, SEED)
     totals = sweep.sweep(points)
     assert not totals.failed()
     struck = [result for result in totals.results if result.struck]
-    assert len(struck) > count * 0.8, "the points do not strike"
+    assert len(struck) > 0.8 * len(points), "the points do not strike"
 
 
 def test_the_sweep_notices(tmp_path):

@@ -20,6 +20,7 @@
 //  The letter stands for the step in the log.
 #define STEP_TABLE(X) \
     X(ALLOCATE, 'a')  \
+    X(CUT, 'c')       \
     X(WRITE, 'w')     \
     X(SETTLE, 'e')    \
     X(SYNC_DATA, 's') \
@@ -46,16 +47,18 @@ static const char step_letters[] = {
 };
 
 typedef struct faults_plan {
-    int kind;   //  the step that counts, STEPS for any
-    int at;     //  1 for the first such step; 0: never
-    int code;   //  errno; 0 kills the process
-    bool from;  //  every step from there on, not just this one
+    int kind;            //  the step that counts, STEPS for any
+    int at;              //  1 for the first such step; 0: never
+    int code;            //  errno; 0 kills the process
+    bool from;           //  every step from there on, not just this one
+    bool ballast_helps;  //  once it is cut, only ALLOCATE goes on failing
 } faults_plan;
 
 static struct {
     faults_plan plan;  //  set while no store thread is at work
     atomic_int counted;
     atomic_int each[STEPS];
+    atomic_bool freed;
     atomic_int logged;
     char log[4096];
     atomic_bool gate;  //  the next ALLOCATE waits for `open`
@@ -67,9 +70,24 @@ static inline void faults_set(int kind, int at, int code, bool from)
 {
     faults.plan = (faults_plan){.kind = kind, .at = at, .code = code, .from = from};
     atomic_store(&faults.counted, 0);
+    atomic_store(&faults.freed, false);
     for (int i = 0; i < STEPS; i++) atomic_store(&faults.each[i], 0);
     atomic_store(&faults.logged, 0);
     memset(faults.log, 0, sizeof faults.log);
+}
+
+//  A removal needs no room.
+static inline bool faults_may_fail(step kind)
+{
+    const bool removal =
+        kind == STEP_UNLINK || kind == STEP_DB_UNLINK || kind == STEP_CUT;
+    return !removal || faults.plan.code != ENOSPC;
+}
+
+//  Room for all but what is allocated.
+static inline void faults_freed(void)
+{
+    if (faults.plan.ballast_helps) atomic_store(&faults.freed, true);
 }
 
 //  True, with errno, when the step is to fail.
@@ -80,6 +98,8 @@ static inline bool faults_hit(step kind)
     atomic_fetch_add(&faults.each[kind], 1);
     if (faults.plan.at == 0) return false;
     if (faults.plan.kind != STEPS && faults.plan.kind != (int)kind) return false;
+    if (!faults_may_fail(kind)) return false;
+    if (atomic_load(&faults.freed) && kind != STEP_ALLOCATE) return false;
     const int n = atomic_fetch_add(&faults.counted, 1) + 1;
     if (n != faults.plan.at && !(faults.plan.from && n > faults.plan.at)) return false;
     if (faults.plan.code == 0) kill(getpid(), SIGKILL);
@@ -98,6 +118,14 @@ static int faulty_allocate(int fd, off_t bytes)
     if (faults_hit(STEP_ALLOCATE)) return -1;
     power_will_size(fd, bytes);
     return luna_files_system.allocate(fd, bytes);
+}
+
+static int faulty_cut(int fd)
+{
+    if (faults_hit(STEP_CUT)) return -1;
+    power_will_size(fd, 0);
+    faults_freed();
+    return luna_files_system.cut(fd);
 }
 
 static ssize_t faulty_write(int fd, const void *data, size_t len)
@@ -152,6 +180,7 @@ static int faulty_free_bytes(const char *path, uint64_t *out)
 
 static const luna_files faulty_files = {
     .allocate = faulty_allocate,
+    .cut = faulty_cut,
     .write = faulty_write,
     .settle = faulty_settle,
     .sync_data = faulty_sync_data,

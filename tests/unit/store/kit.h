@@ -218,6 +218,7 @@ static inline luna_store_options kit_options(const luna_files *files)
 {
     return (luna_store_options){.state_dir = "state",
                                 .log_bytes = KIT_LOG_BYTES,
+                                .ballast_bytes = 65536,
                                 .spool_dir = "spool",
                                 .files = files,
                                 .sync_in_order = files != NULL};

@@ -55,14 +55,23 @@ typedef struct power_record {
 static power_record *power;
 static bool power_recording;  //  set while no thread is at work
 
-static inline void power_reset(void)
+//  A process that was killed may have held it.
+static inline void power_init_mutex(void)
 {
     pthread_mutexattr_t attributes;
     pthread_mutexattr_init(&attributes);
     pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
     pthread_mutex_init(&power->mutex, &attributes);
     pthread_mutexattr_destroy(&attributes);
+}
+
+//  Everything there is counts as durable from here on.
+static inline void power_reset(void)
+{
+    if (!power) return;
+    kit_empty(POWER_GRAVES);
     power->count = power->used = 0;
+    power_init_mutex();
 }
 
 //  Once at the start of main; the pages of the record come when they are needed.
@@ -71,7 +80,7 @@ static inline void power_start(void)
     const int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
     power = mmap(NULL, sizeof *power, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (power == MAP_FAILED) abort();
-    power_reset();
+    power_init_mutex();
 }
 
 //  ---- changes ---------------------------------------------------------------------
@@ -292,14 +301,16 @@ static inline void power_undo(const power_change *change)
     }
 }
 
-//  With no process at work on the files. Newest first, and the record is empty then.
+//  With no process at work on the files. When the power stays on, what was not durable
+//  is still not.
 static inline void power_lose(power_loss loss)
 {
-    if (!power) return;
     power_recording = false;
+    if (!power) return;
+    power_init_mutex();
+    if (loss == POWER_KEPT) return;
     for (size_t i = power->count; i-- > 0;)
         if (power_takes(loss, &power->change[i], i)) power_undo(&power->change[i]);
-    kit_empty(POWER_GRAVES);
     power_reset();
 }
 

@@ -214,7 +214,7 @@ static void assert_holds(const bool *done, bool exact, power_loss loss)
     assert_int_equal(kit_files_in("spool/tmp"), 0);
     assert_quarantine(done);
     luna_store_close(&store);
-    power_lose(loss);
+    power_lose(loss == POWER_KEPT ? POWER_ALL : loss);
 
     store = kit_open();
     look_at_all(store, now);
@@ -246,6 +246,7 @@ static bool one_life(const sweep *how, int at, bool done[STEPS_OF_LIFE])
     uint8_t number;
     memset(done, 0, STEPS_OF_LIFE * sizeof *done);
     assert_int_equal(pipe(ends), 0);
+    power_reset();
     power_recording = true;
     const bool hit = how->code == 0
                          ? die_at(at, how->together, ends[1])
