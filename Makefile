@@ -26,6 +26,7 @@ DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev li
     libdnnl-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
     python3-numpy curl pngcheck
+DEPS_FUZZ  := clang libclang-rt-dev python3
 DEPS_BENCH := python3 python3-msgpack python3-zmq beanstalkd redis-server nats-server
 
 # ---- flags ---------------------------------------------------------------------
@@ -196,10 +197,21 @@ FUZZ_SRC  := $(sort $(wildcard tests/fuzz/*/*.c))
 FUZZ_ALL  := $(patsubst tests/fuzz/%.c,%,$(FUZZ_SRC))
 FUZZ_PICK := $(if $(T),$(foreach f,$(FUZZ_ALL),$(if $(findstring $(T),$f),$f)),$(FUZZ_ALL))
 fuzz:
+	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_FUZZ)'
+	@$(MAKE) --no-print-directory fuzz-run
+fuzz-run:
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CC=$(FUZZ_CC) OPT=-O1 \
 	    SANITIZE='-fsanitize=fuzzer-no-link$(,)address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-sign-conversion' fuzzers
 	@FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_S=$(FUZZ_S) PYTHON=$(PYTHON) tests/fuzz/run $(BUILD)/fuzz $(FUZZ_PICK)
-.PHONY: fuzzers
+# A few seconds of those that give the same each time, where there is a clang for it.
+FUZZ_TIMED := broker/frames store/open producer/outbox
+FUZZ_PROBE := int LLVMFuzzerTestOneInput(const char *d, long n) { return d == 0 && n; }
+fuzz-sample:
+	@if echo '$(FUZZ_PROBE)' | $(FUZZ_CC) -x c - -fsanitize=fuzzer,address -o /dev/null 2>/dev/null; then \
+	    FUZZ_SEED=1 FUZZ_FRESH=1 $(MAKE) --no-print-directory fuzz-run FUZZ_RUNS=3000 FUZZ_S=10 \
+	        FUZZ_PICK='$(filter-out $(FUZZ_TIMED),$(FUZZ_PICK))'; \
+	else echo "fuzz: skipped, there is no clang with libFuzzer (make fuzz installs it)"; fi
+.PHONY: fuzz-run fuzz-sample fuzzers
 fuzzers: $(addprefix $(BUILD)/target/,$(FUZZ_PICK))
 
 define fuzz_rule
