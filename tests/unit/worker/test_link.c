@@ -202,7 +202,7 @@ static void expect_attempt(rig *self, uint8_t id, uint64_t attempt)
     assert_int_equal(luna_id_compare(&failed.id, &wanted), 0);
     assert_int_equal(luna_id_compare(&failed.epoch, &self->epoch), 0);
     assert_int_equal(failed.attempt, attempt);
-    assert_true(luna_text_is(failed.error, "not_found"));
+    assert_true(luna_text_is(failed.error, "io"));
 }
 
 static int setup(void **state)
