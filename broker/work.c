@@ -192,7 +192,10 @@ static luna_err fill_payload(luna_broker *b, const luna_job *job, luna_msg_work 
     }
     b->untrimmed = true;
     size_t len;
-    LUNA_TRY(luna_file_read(path, work->payload_bytes, file, &len));
+    const luna_err err = luna_file_read(path, work->payload_bytes, file, &len);
+    if (err == LUNA_TOO_LARGE)
+        return luna_error(LUNA_IO, "damaged payload: %s is longer than it was", path);
+    LUNA_TRY(err);
     work->payload = (luna_blob){.data = *file, .len = len};
     luna_payload payload;
     return luna_payload_open(*file, len, &payload);
