@@ -164,6 +164,19 @@ static luna_err take_bye(luna_broker *b, luna_message *message)
 
 //  ---- results -------------------------------------------------------------------
 
+//  Of a job that has ended the store knows which images it has.
+static luna_err check_images(const luna_broker *b, const luna_job_key *key,
+                             const luna_msg_image *images, size_t count)
+{
+    const luna_job *job = luna_scheduler_find(b->scheduler, &key->id);
+    for (size_t i = 0; job && i < count; i++)
+        if (!luna_job_has_image(job, images[i].input, images[i].index))
+            return luna_error(LUNA_BAD_REQUEST, "the job has no image %llu of input %llu",
+                              (unsigned long long)images[i].index,
+                              (unsigned long long)images[i].input);
+    return LUNA_OK;
+}
+
 //  Marks what the message says is saved; what is new is to be recorded.
 static void note_saved(luna_broker *b, const luna_job_key *key,
                        const luna_msg_image *images, size_t count)
@@ -186,6 +199,7 @@ static luna_err take_progress(luna_broker *b, luna_message *message)
     LUNA_TRY(luna_packet_read(message->packet, &progress));
     const luna_job_key key = {.id = progress.id, .attempt = progress.attempt};
     const luna_peer peer = message->peer;
+    LUNA_TRY(check_images(b, &key, progress.images.items, progress.images.count));
     luna_scheduler_stage(b->scheduler, session_of(b, &peer), &key, progress.stage,
                          luna_now_ms());
     note_saved(b, &key, progress.images.items, progress.images.count);
@@ -203,6 +217,7 @@ static luna_err take_done(luna_broker *b, luna_message *message)
     luna_msg_done done;
     LUNA_TRY(luna_packet_read(message->packet, &done));
     const luna_job_key key = {.id = done.id, .attempt = done.attempt};
+    LUNA_TRY(check_images(b, &key, done.images.items, done.images.count));
     const uint32_t session = session_of(b, &message->peer);
     note_saved(b, &key, done.images.items, done.images.count);
     const bool fresh = b->current.saved.count > 0;

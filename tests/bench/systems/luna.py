@@ -34,7 +34,7 @@ class Luna(System):
                 "LUNA_BROKER_INTAKE": f"ipc://{self.sockets}/intake",
                 "LUNA_BROKER_EVENTS": f"ipc://{self.sockets}/events",
                 "LUNA_BROKER_SLOTS": f"ipc://{self.sockets}/d",
-                "LUNA_LIMITS_MAX_JOBS": "1000000", "LUNA_LIMITS_MAX_QUEUED_BYTES": "1024GiB",
+                "LUNA_LIMITS_MAX_JOBS": "1000000", "LUNA_LIMITS_MAX_QUEUED_BYTES": "1024GiB", "LUNA_LIMITS_MAX_CLIENT_BYTES": "1024GiB",
                 "LUNA_LEASE_TIME": "10min"}
 
     def address(self):
