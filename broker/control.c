@@ -164,17 +164,32 @@ static luna_err take_bye(luna_broker *b, luna_message *message)
 
 //  ---- results -------------------------------------------------------------------
 
-//  Of a job that has ended the store knows which images it has.
-static luna_err check_images(const luna_broker *b, const luna_job_key *key,
-                             const luna_msg_image *images, size_t count)
+static void log_strange(const luna_id *id, const luna_msg_image *image)
+{
+    char text[LUNA_ID_TEXT_BYTES];
+    luna_id_text(id, text);
+    luna_log(LUNA_LOG_WARNING, "image_ignored",
+             "job=%s input=%llu index=%llu detail=\"the job has no such image\" "
+             "next=\"the others are kept\"",
+             text, (unsigned long long)image->input, (unsigned long long)image->index);
+}
+
+//  Leaves out what the job does not have, so that it is neither counted nor recorded;
+//  returns how many stay. The items are the packet's own copy. Of a job that has ended
+//  the store knows.
+static size_t own_images(const luna_broker *b, const luna_job_key *key,
+                         const luna_msg_image *items, size_t count)
 {
     const luna_job *job = luna_scheduler_find(b->scheduler, &key->id);
-    for (size_t i = 0; job && i < count; i++)
-        if (!luna_job_has_image(job, images[i].input, images[i].index))
-            return luna_error(LUNA_BAD_REQUEST, "the job has no image %llu of input %llu",
-                              (unsigned long long)images[i].index,
-                              (unsigned long long)images[i].input);
-    return LUNA_OK;
+    if (!job) return count;
+    luna_msg_image *own = (luna_msg_image *)items;
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (luna_job_has_image(job, items[i].input, items[i].index))
+            own[kept++] = items[i];
+        else
+            log_strange(&key->id, &items[i]);
+    return kept;
 }
 
 //  Marks what the message says is saved; what is new is to be recorded.
@@ -199,7 +214,8 @@ static luna_err take_progress(luna_broker *b, luna_message *message)
     LUNA_TRY(luna_packet_read(message->packet, &progress));
     const luna_job_key key = {.id = progress.id, .attempt = progress.attempt};
     const luna_peer peer = message->peer;
-    LUNA_TRY(check_images(b, &key, progress.images.items, progress.images.count));
+    progress.images.count =
+        own_images(b, &key, progress.images.items, progress.images.count);
     luna_scheduler_stage(b->scheduler, session_of(b, &peer), &key, progress.stage,
                          luna_now_ms());
     note_saved(b, &key, progress.images.items, progress.images.count);
@@ -217,7 +233,7 @@ static luna_err take_done(luna_broker *b, luna_message *message)
     luna_msg_done done;
     LUNA_TRY(luna_packet_read(message->packet, &done));
     const luna_job_key key = {.id = done.id, .attempt = done.attempt};
-    LUNA_TRY(check_images(b, &key, done.images.items, done.images.count));
+    done.images.count = own_images(b, &key, done.images.items, done.images.count);
     const uint32_t session = session_of(b, &message->peer);
     note_saved(b, &key, done.images.items, done.images.count);
     const bool fresh = b->current.saved.count > 0;
