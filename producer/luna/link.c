@@ -9,8 +9,6 @@
 #define INTAKE_HWM         2
 #define RECONNECT_MS       100
 #define RECONNECT_MAX_MS   1000
-#define HEARTBEAT_MS       2000  //  finds a dead host behind a quiet connection
-#define HEARTBEAT_LIMIT_MS 6000
 #define ANSWER_MAX_BYTES   (256 << 20)
 
 luna_err luna_link_init(luna_link *link, const luna_id *id)
@@ -47,7 +45,9 @@ static int set_int(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value);
 }
 
-//  A socket that loses what it holds when closed, as all of ours: receipts decide.
+//  A socket that loses what it holds when closed, as all of ours: receipts decide. No
+//  ZeroMQ heartbeats: a broker that is slow to read would be cut off although it is
+//  healthy, and libzmq 4.3 can end the process over one. Pings find a dead host.
 static luna_err open_socket(luna_link *link, int type, void **out)
 {
     close_socket(out);
@@ -78,13 +78,10 @@ luna_err luna_link_control(luna_link *link, const char *endpoint)
 {
     LUNA_TRY(open_socket(link, ZMQ_DEALER, &link->control));
     zmq_setsockopt(link->control, ZMQ_ROUTING_ID, link->id.byte, sizeof link->id.byte);
-    set_int(link->control, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS);
-    set_int(link->control, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_LIMIT_MS);
     return connect_socket(&link->control, endpoint);
 }
 
-//  IMMEDIATE: only a live connection takes jobs. No ZeroMQ heartbeats here: a broker
-//  that is slow to read a large job would be cut off although it is healthy.
+//  IMMEDIATE: only a live connection takes jobs.
 luna_err luna_link_intake(luna_link *link, luna_text endpoint)
 {
     char text[LUNA_MAX_PATH_BYTES + 1];
@@ -98,8 +95,6 @@ luna_err luna_link_intake(luna_link *link, luna_text endpoint)
 luna_err luna_link_events(luna_link *link, const char *endpoint)
 {
     LUNA_TRY(open_socket(link, ZMQ_SUB, &link->events));
-    set_int(link->events, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS);
-    set_int(link->events, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_LIMIT_MS);
     return connect_socket(&link->events, endpoint);
 }
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import sqlite3
+import time
 
 import msgpack
 import numpy
@@ -86,6 +87,25 @@ def test_large_messages_of_one_peer_do_not_pile_up(home):
         peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     flood.close()
     assert peak_kib < 512 << 10, f"{peak_kib} KiB"
+
+
+def test_peers_that_leave_what_was_not_read(home):
+    """They close their sockets while the broker has more of them than it can take in."""
+    home.start_broker()
+    slow = msgpack.packb({"luna": 1, "type": "done", "x": [0] * 3_900_000})
+    peers = [home.client.context.socket(zmq.DEALER) for _ in range(4)]
+    for peer in peers:
+        peer.setsockopt(zmq.LINGER, 0)
+        peer.setsockopt(zmq.SNDHWM, 8)
+        peer.connect(home.endpoint)
+    for _ in range(40):
+        for peer in peers:
+            peer.send(slow)
+    for peer in peers:
+        peer.close()
+    for _ in range(8):
+        assert home.client.ping()
+        time.sleep(0.5)
 
 
 def test_what_the_broker_quotes_is_utf8(home):
