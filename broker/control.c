@@ -164,14 +164,16 @@ static luna_err take_bye(luna_broker *b, luna_message *message)
 
 //  ---- results -------------------------------------------------------------------
 
-static void log_strange(const luna_id *id, const luna_msg_image *image)
+//  One line a message, for a list may be long.
+static void log_strange(const luna_id *id, const luna_msg_image *one, size_t count)
 {
     char text[LUNA_ID_TEXT_BYTES];
     luna_id_text(id, text);
-    luna_log(LUNA_LOG_WARNING, "image_ignored",
-             "job=%s input=%llu index=%llu detail=\"the job has no such image\" "
-             "next=\"the others are kept\"",
-             text, (unsigned long long)image->input, (unsigned long long)image->index);
+    luna_log(
+        LUNA_LOG_WARNING, "images_ignored",
+        "job=%s count=%zu input=%llu index=%llu detail=\"the job has no such image\" "
+        "next=\"the others are kept\"",
+        text, count, (unsigned long long)one->input, (unsigned long long)one->index);
 }
 
 //  Leaves out what the job does not have, so that it is neither counted nor recorded;
@@ -182,13 +184,14 @@ static size_t own_images(const luna_broker *b, const luna_job_key *key,
 {
     const luna_job *job = luna_scheduler_find(b->scheduler, &key->id);
     if (!job) return count;
-    luna_msg_image *own = (luna_msg_image *)items;
+    luna_msg_image *own = (luna_msg_image *)items, strange = {0};
     size_t kept = 0;
     for (size_t i = 0; i < count; i++)
         if (luna_job_has_image(job, items[i].input, items[i].index))
             own[kept++] = items[i];
         else
-            log_strange(&key->id, &items[i]);
+            strange = items[i];
+    if (kept < count) log_strange(&key->id, &strange, count - kept);
     return kept;
 }
 

@@ -28,7 +28,8 @@ static luna_err orphan_read(orphan *o, const luna_id *id)
     return luna_job_check(&o->message);
 }
 
-//  Any error says that the payload cannot become a job.
+//  LUNA_UNAVAILABLE and LUNA_NO_MEMORY may pass; any other error says that the payload
+//  cannot become a job.
 static luna_err orphan_open(const luna_spool *spool, const luna_id *id, orphan *o)
 {
     char *file;
@@ -56,7 +57,7 @@ luna_err luna_adopt(const luna_spool *spool, luna_db *db, const luna_id *id,
     *sound = err == LUNA_OK;
     if (err == LUNA_OK)
         err = insert(spool, db, &o, attempts);
-    else if (err != LUNA_NO_MEMORY)
+    else if (err != LUNA_NO_MEMORY && err != LUNA_UNAVAILABLE)
         err = LUNA_OK;
     orphan_close(&o);
     return err;

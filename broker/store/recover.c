@@ -18,6 +18,7 @@ typedef struct recovery {
     bool doubtful;  //  something is wrong with the rows
     bool checked;   //  every page was looked at
     bool unlisted;  //  an index lacks a row
+    bool unread;    //  the disk did not give a payload that has no row
     bool rebuild;   //  the database is new, or was asked to be checked
     uint64_t now_ms;
     uint64_t attempts;  //  of a job that is rebuilt
@@ -95,6 +96,13 @@ static luna_err fail_job(recovery *r, const luna_id *id)
     return tolerate(r, name, luna_rows_finish(r->db, id, &finish, &state, &added));
 }
 
+static void report_unread(const luna_id *id)
+{
+    char name[LUNA_ID_TEXT_BYTES];
+    luna_id_text(id, name);
+    report(LUNA_LOG_WARNING, "spool.unread", name, "the job goes on; it is read again");
+}
+
 //  An index may name a row that is not there: the payload decides what becomes of it.
 static luna_err check_job(recovery *r, const luna_id *id)
 {
@@ -106,7 +114,9 @@ static luna_err check_job(recovery *r, const luna_id *id)
         return LUNA_OK;
     }
     LUNA_TRY(err);
-    if (luna_spool_check(r->spool, id) == LUNA_OK) return LUNA_OK;
+    const luna_err payload = luna_spool_check(r->spool, id);
+    if (payload == LUNA_UNAVAILABLE) report_unread(id);
+    if (payload == LUNA_OK || payload == LUNA_UNAVAILABLE) return LUNA_OK;
     r->active->count--;
     return fail_job(r, id);
 }
@@ -148,12 +158,22 @@ static void set_file_aside(const recovery *r, const char *name)
         report(LUNA_LOG_WARNING, "spool.leftover", name, "it stays in ready/");
 }
 
+//  The next start finds it again, and knows then that the job may have run before.
+static luna_err leave_unread(recovery *r, const char *name)
+{
+    r->unread = true;
+    report(LUNA_LOG_ERROR, "spool.unread", name,
+           "it stays in ready/; start the broker again when the disk reads it");
+    return LUNA_OK;
+}
+
 static luna_err adopt(recovery *r, const luna_id *id, const char *name)
 {
     bool sound;
     if (!may_repair(r)) return leave_alone(r, name);
     const uint64_t attempts = r->doubtful ? LUNA_STORE_REBUILT_ATTEMPTS : 0;
     const luna_err err = luna_adopt(r->spool, r->db, id, attempts, &sound);
+    if (err == LUNA_UNAVAILABLE) return leave_unread(r, name);
     if (err != LUNA_OK) return tolerate(r, name, err);
     if (!sound) {
         set_file_aside(r, name);
@@ -255,7 +275,8 @@ static luna_err recover(recovery *r)
     LUNA_TRY(check_active(r));
     LUNA_TRY(check_files(r));
     LUNA_TRY(reindex(r));
-    if (r->rebuild) LUNA_TRY(luna_rows_set(r->db, LUNA_SETTING_REBUILD, false));
+    if (r->rebuild && !r->unread)
+        LUNA_TRY(luna_rows_set(r->db, LUNA_SETTING_REBUILD, false));
     return luna_spool_sync(r->spool);
 }
 

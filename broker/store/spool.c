@@ -257,13 +257,19 @@ static luna_err missing(luna_err err)
     return luna_error(err, "the payload is missing from the spool");
 }
 
+//  What the disk does not give now it may give another time: that is no damage.
+static luna_err unreadable(const char *path)
+{
+    return luna_error_errno(LUNA_UNAVAILABLE, "cannot read %s", path);
+}
+
 static luna_err check_open_file(int fd, const char *path, const luna_id *id)
 {
     struct stat info;
     luna_payload payload;
     uint8_t header[LUNA_PAYLOAD_HEADER_BYTES] = {0};
     if (fstat(fd, &info) != 0 || pread(fd, header, sizeof header, 0) < 0)
-        return luna_error_errno(LUNA_IO, "cannot read %s", path);
+        return unreadable(path);
     return check(header, (size_t)info.st_size, id, &payload);
 }
 
@@ -273,7 +279,7 @@ luna_err luna_spool_check(const luna_spool *spool, const luna_id *id)
     LUNA_TRY(path_of_id(spool, "ready", id, path));
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT) return missing(LUNA_NOT_FOUND);
-    if (fd < 0) return luna_error_errno(LUNA_IO, "cannot read %s", path);
+    if (fd < 0) return unreadable(path);
     const luna_err err = check_open_file(fd, path, id);
     close(fd);
     return err;
@@ -300,8 +306,10 @@ luna_err luna_spool_read(const luna_spool *spool, const luna_id *id, char **file
     size_t len;
     char path[LUNA_SPOOL_PATH_BYTES];
     LUNA_TRY(path_of_id(spool, "ready", id, path));
-    LUNA_TRY(missing(luna_file_read(path, SIZE_MAX - 1, file, &len)));
-    const luna_err err = check_whole(*file, len, id, out);
+    luna_err err = luna_file_read(path, SIZE_MAX - 1, file, &len);
+    if (err == LUNA_IO) return luna_error(LUNA_UNAVAILABLE, "%s", luna_error_text());
+    LUNA_TRY(missing(err));
+    err = check_whole(*file, len, id, out);
     if (err != LUNA_OK) free(*file);
     if (err == LUNA_OK && out->accepted_ms == 0) out->accepted_ms = written_ms(path);
     return err;

@@ -56,7 +56,8 @@ LUNA_MUST_USE luna_err luna_spool_path(const luna_spool *spool, const luna_id *i
                                        char *out, size_t room);
 
 //  Reads the header of ready/<id> and checks it, the file's length and the id; the
-//  body is not read. LUNA_NOT_FOUND ("missing"), LUNA_IO ("damaged").
+//  body is not read. LUNA_NOT_FOUND ("missing"), LUNA_IO ("damaged"), LUNA_UNAVAILABLE
+//  when the disk does not give it now.
 LUNA_MUST_USE luna_err luna_spool_check(const luna_spool *spool, const luna_id *id);
 
 //  Reads ready/<id> whole and checks all of it. *out borrows *file, which the caller

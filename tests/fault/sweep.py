@@ -68,10 +68,7 @@ PLANS = {
 
 
 #  What is known to go wrong, and is counted apart: (plan, step, what breaks): why.
-KNOWN = {
-    ("eio|badread", r"(open|read) ready/", "half files"):
-        "a payload that cannot be read at the start counts as damaged and is set aside",
-}
+KNOWN = {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,6 +140,58 @@ static void lost_database_is_rebuilt_from_the_spool(void **state)
     free_jobs(jobs, 4);
 }
 
+//  A name that leads to itself is as a disk that cannot read now: `well` ends it.
+static void fall_ill(luna_id id, bool well)
+{
+    char path[256];
+    const char *away = "away";
+    kit_path(path, "ready", id);
+    if (well) {
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(rename(away, path), 0);
+    } else {
+        assert_int_equal(rename(path, away), 0);
+        assert_int_equal(symlink(strrchr(path, '/') + 1, path), 0);
+    }
+}
+
+static size_t active_at_start(void)
+{
+    luna_store_jobs active;
+    luna_store *store = kit_open_with(NULL, &active);
+    const size_t count = active.count;
+    luna_store_jobs_free(&active);
+    luna_store_close(&store);
+    return count;
+}
+
+static void what_cannot_be_read_now_is_no_damage(void **state)
+{
+    (void)state;
+    kit_job jobs[2];
+    prepare(jobs, 2);
+    fall_ill(jobs[0].id, false);
+    assert_int_equal(active_at_start(), 2);
+    assert_int_equal(kit_files_in("spool/quarantine"), 0);
+    fall_ill(jobs[0].id, true);
+    assert_int_equal(active_at_start(), 2);
+    free_jobs(jobs, 2);
+}
+
+static void a_lost_row_waits_for_its_payload(void **state)
+{
+    (void)state;
+    kit_job jobs[2];
+    prepare(jobs, 2);
+    kit_empty("state");
+    fall_ill(jobs[0].id, false);
+    assert_int_equal(active_at_start(), 1);
+    assert_int_equal(kit_files_in("spool/quarantine"), 0);
+    fall_ill(jobs[0].id, true);
+    assert_int_equal(active_at_start(), 2);
+    free_jobs(jobs, 2);
+}
+
 //  A sound file around bytes that are no job, or one that would be refused.
 static void put_file(luna_id id, const void *body, size_t len)
 {
@@ -323,6 +375,8 @@ int main(void)
         TEST(damaged_and_missing_payloads_fail_their_job_alone),
         TEST(payload_of_another_job_is_damage),
         TEST(lost_database_is_rebuilt_from_the_spool),
+        TEST(what_cannot_be_read_now_is_no_damage),
+        TEST(a_lost_row_waits_for_its_payload),
         TEST(what_is_no_job_is_put_aside),
         TEST(leftovers_of_a_crash_are_removed),
         TEST(strange_databases_are_refused_and_left_alone),
