@@ -36,15 +36,16 @@ void luna_attempt_hold(luna_attempt *attempt)
     pthread_mutex_unlock(&attempt->table->lock);
 }
 
-//  True when the attempt was cancelled: it has nothing to tell and is gone from the
+//  True when the attempt was cancelled and has nothing more to tell: it is gone from the
 //  list. Locked.
 static bool settle(luna_attempt *attempt)
 {
     const bool whole = attempt->saved == attempt->room;
     attempt->holders = 0;
     attempt->state = whole || attempt->err != LUNA_OK ? ATTEMPT_ENDED : ATTEMPT_STOPPED;
-    if (attempt->cancelled) luna_attempts_unlink(attempt);
-    return attempt->cancelled;
+    const bool gone = attempt->cancelled && attempt->saved == attempt->told;
+    if (gone) luna_attempts_unlink(attempt);
+    return gone;
 }
 
 static void log_end(const luna_attempt *attempt)
@@ -76,7 +77,7 @@ void luna_attempt_release(luna_attempt **held)
     luna_work_unload(attempt->work);
     pthread_mutex_lock(&table->lock);
     const bool gone = settle(attempt);
-    if (!gone) log_end(attempt);
+    if (!attempt->cancelled) log_end(attempt);
     pthread_mutex_unlock(&table->lock);
     if (gone) luna_attempt_free(attempt);
     luna_attempts_tick(table);

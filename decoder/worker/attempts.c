@@ -97,12 +97,12 @@ static bool use_cancel(luna_attempts *attempts, const luna_msg_job_key *key,
     return false;
 }
 
-//  Cancels one attempt. A waiting one is returned for the caller to free; one that is
-//  running ends with its last holder. Locked.
+//  Cancels one attempt. One that has nothing to tell is returned for the caller to free;
+//  one that is running ends with its last holder. Locked.
 static luna_attempt *cancel_one(luna_attempt *attempt)
 {
     attempt->cancelled = true;
-    if (attempt->state == ATTEMPT_RUNNING) return NULL;
+    if (attempt->state == ATTEMPT_RUNNING || attempt->saved > attempt->told) return NULL;
     luna_attempts_unlink(attempt);
     return attempt;
 }
@@ -251,13 +251,18 @@ static luna_err tell_progress(luna_attempt *attempt, const luna_id *epoch, void 
     return LUNA_OK;
 }
 
+static void mark_told(luna_attempt *attempt)
+{
+    attempt->state = ATTEMPT_TOLD;
+    attempt->told_ping = attempt->table->pings;
+}
+
 static luna_err tell_end(luna_attempt *attempt, const luna_id *epoch, void **out,
                          size_t *len)
 {
     LUNA_TRY(attempt->err == LUNA_OK ? pack_done(attempt, epoch, out, len)
                                      : pack_failed(attempt, epoch, out, len));
-    attempt->state = ATTEMPT_TOLD;
-    attempt->told_ping = attempt->table->pings;
+    mark_told(attempt);
     return LUNA_OK;
 }
 
@@ -268,7 +273,9 @@ static luna_err tell(luna_attempt *attempt, const luna_id *epoch, void **out, si
     const bool news = attempt->saved > attempt->told || attempt->stage;
     const luna_err err = news ? tell_progress(attempt, epoch, out, len)
                               : tell_end(attempt, epoch, out, len);
-    if (err == LUNA_OK || err == LUNA_NO_MEMORY) return err;
+    if (err == LUNA_NO_MEMORY) return err;
+    if (attempt->cancelled && attempt->state != ATTEMPT_RUNNING) mark_told(attempt);
+    if (err == LUNA_OK) return LUNA_OK;
     attempt->told = attempt->saved;
     attempt->stage = NULL;
     if (attempt->err == LUNA_OK) {
@@ -279,11 +286,12 @@ static luna_err tell(luna_attempt *attempt, const luna_id *epoch, void **out, si
     return luna_error(LUNA_BUSY, "ask again");
 }
 
+//  Of a cancelled one only the pictures that are there all the same.
 static bool has_news(const luna_attempt *attempt)
 {
-    return !attempt->cancelled && attempt->state != ATTEMPT_TOLD &&
-           (attempt->saved > attempt->told || attempt->stage ||
-            attempt->state == ATTEMPT_ENDED);
+    if (attempt->state == ATTEMPT_TOLD) return false;
+    if (attempt->saved > attempt->told) return true;
+    return !attempt->cancelled && (attempt->stage || attempt->state == ATTEMPT_ENDED);
 }
 
 luna_err luna_attempts_report(luna_attempts *attempts, const luna_id *epoch, void **out,

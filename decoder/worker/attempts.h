@@ -10,8 +10,9 @@
 //
 //  An attempt that was told stays until the broker is known to have read the report
 //  (luna_attempts_confirm); after a broken link it is told again, and the broker, who
-//  may know it already, absorbs it. Cancelled attempts end without a report; so do
-//  those that are stopped half-way, which `bye` gives back.
+//  may know it already, absorbs it. Cancelled attempts tell what they saved, for the
+//  pictures are there, and end without a report; those that are stopped half-way do the
+//  same, and `bye` gives them back.
 //
 //  A cancel may overtake its work: it is remembered for LUNA_CANCEL_MEMORY_MS.
 //

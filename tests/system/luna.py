@@ -221,15 +221,27 @@ class Luna:
             return
         if self.broker is None or self.broker.popen.poll() is not None:
             self.start_broker()
+        recorded = self._recorded()
+        known = {wire.id_text(info["id"]) for info in self.client.query("jobs").get("jobs", [])}
+        assert known == set(self.expected), f"jobs nobody submitted: {known ^ set(self.expected)}"
+        for _ in range(50):  # a job that ended early has its last picture a moment later
+            if self._pictures() == set(recorded):
+                return
+            time.sleep(0.1)
+            recorded = self._recorded()
+        difference = self._pictures() ^ set(recorded)
+        assert not difference, f"files and records differ: {difference}"
+
+    def _recorded(self):
         recorded = {}
         for job_id, state in self.expected.items():
             info = self.wait_job(job_id, state)
             self._check_job(job_id, info, recorded)
-        known = {wire.id_text(info["id"]) for info in self.client.query("jobs").get("jobs", [])}
-        assert known == set(self.expected), f"jobs nobody submitted: {known ^ set(self.expected)}"
+        return recorded
+
+    def _pictures(self):
         there = {str(path) for path in self.output.rglob("*") if path.suffix in IMAGES}
-        there -= {str(path) for path in self.strangers}
-        assert there == set(recorded), f"files and records differ: {there ^ set(recorded)}"
+        return there - {str(path) for path in self.strangers}
 
     def _check_job(self, job_id, info, recorded):
         files = info.get("files", [])

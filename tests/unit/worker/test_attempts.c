@@ -178,21 +178,59 @@ static void cancels_are_bounded(void **state)
     assert_int_equal(add(attempts, 2, 1, 1001), LUNA_CANCELLED);
 }
 
-static void a_cancelled_attempt_says_nothing_more(void **state)
+static void cancel(luna_attempts *attempts)
 {
-    luna_attempts *attempts = *state;
-    const luna_id id = id_of(1);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id_of(1), 0}, 1);
+}
+
+static luna_attempt *begin(luna_attempts *attempts)
+{
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
     luna_attempt *attempt = luna_attempts_take(attempts);
     assert_int_equal(luna_attempt_expect(attempt, 2), LUNA_OK);
-    save(attempt, 0);
-    luna_attempts_cancel(attempts, &(luna_msg_job_key){id, 0}, 1);
+    return attempt;
+}
+
+static void a_cancelled_attempt_has_no_end_to_tell(void **state)
+{
+    luna_attempts *attempts = *state;
+    luna_attempt *attempt = begin(attempts);
+    cancel(attempts);
     assert_true(luna_attempt_is_over(attempt));
     assert_true(luna_attempt_is_cancelled(attempt));
     assert_int_equal(luna_attempts_count(attempts).running, 1);
     luna_attempt_release(&attempt);
     assert_int_equal(luna_attempts_count(attempts).running, 0);
     expect_silence(attempts);
+}
+
+//  A picture may be on its way to the disk when the cancel comes.
+static void a_cancelled_attempt_tells_what_it_saved(void **state)
+{
+    luna_attempts *attempts = *state;
+    luna_attempt *attempt = begin(attempts);
+    save(attempt, 0);
+    cancel(attempts);
+    save(attempt, 1);
+    luna_attempt_release(&attempt);
+    expect_stage(attempts, "saved", 2);
+    expect_silence(attempts);
+    luna_attempts_retell(attempts);
+    expect_stage(attempts, "saved", 2);
+    expect_silence(attempts);
+}
+
+static void what_an_ended_attempt_saved_is_told_though_cancelled(void **state)
+{
+    luna_attempts *attempts = *state;
+    luna_attempt *attempt = begin(attempts);
+    save(attempt, 0);
+    save(attempt, 1);
+    luna_attempt_release(&attempt);
+    cancel(attempts);
+    expect_stage(attempts, "saved", 2);
+    expect_silence(attempts);
+    assert_int_equal(luna_attempts_count(attempts).untold, 0);
 }
 
 static void a_waiting_attempt_is_cancelled_at_once(void **state)
@@ -298,19 +336,22 @@ static void too_many_are_refused(void **state)
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {T(progress_then_done_with_every_image),
-                                       T(the_first_failure_counts),
-                                       T(an_attempt_ends_with_its_last_holder),
-                                       T(a_cancel_may_come_first),
-                                       T(an_old_cancel_is_forgotten),
-                                       T(a_late_cancel_spares_newer_attempts),
-                                       T(cancels_are_bounded),
-                                       T(a_cancelled_attempt_says_nothing_more),
-                                       T(a_waiting_attempt_is_cancelled_at_once),
-                                       T(a_duplicate_is_dropped_and_a_newer_attempt_wins),
-                                       T(what_was_told_is_told_again_until_it_was_read),
-                                       T(a_stop_gives_back_what_is_not_whole),
-                                       T(a_record_the_wire_refuses_fails_the_attempt),
-                                       T(too_many_are_refused)};
+    const struct CMUnitTest tests[] = {
+        T(progress_then_done_with_every_image),
+        T(the_first_failure_counts),
+        T(an_attempt_ends_with_its_last_holder),
+        T(a_cancel_may_come_first),
+        T(an_old_cancel_is_forgotten),
+        T(a_late_cancel_spares_newer_attempts),
+        T(cancels_are_bounded),
+        T(a_cancelled_attempt_has_no_end_to_tell),
+        T(a_cancelled_attempt_tells_what_it_saved),
+        T(what_an_ended_attempt_saved_is_told_though_cancelled),
+        T(a_waiting_attempt_is_cancelled_at_once),
+        T(a_duplicate_is_dropped_and_a_newer_attempt_wins),
+        T(what_was_told_is_told_again_until_it_was_read),
+        T(a_stop_gives_back_what_is_not_whole),
+        T(a_record_the_wire_refuses_fails_the_attempt),
+        T(too_many_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
