@@ -21,9 +21,7 @@ enum {
     TICK_MS = 100,
     ASLEEP_MS = 1000,  //  a longer gap between ticks was no work of ours
     STATUS_MS = 1000,
-    FORGET_MS = 60000,
     TRIM_MS = 5000,
-    FORGET_AT_A_TIME = 200,
     CONTROL_MAX_BYTES = 16 << 20,  //  a done with 20 480 images fits
     CONTROL_UNREAD = 16,           //  messages of one peer: a quarter GiB at most
     INTAKE_SLACK_BYTES = 64 << 20  //  so much too large gets an answer, not a cut
@@ -195,44 +193,6 @@ static luna_err open_broker(luna_broker *b)
 
 //  ---- what time brings ----------------------------------------------------------
 
-static void counts_are_back(luna_broker *b, luna_task *task)
-{
-    if (task->op.err == LUNA_OK)
-        memcpy(b->ended, task->op.counts, sizeof b->ended);
-    else
-        luna_log(LUNA_LOG_WARNING, "counts", "err=%s", luna_err_name(task->op.err));
-}
-
-static void ask_counts(luna_broker *b)
-{
-    luna_task *task = luna_task_new(LUNA_STORE_COUNTS, NULL, counts_are_back);
-    if (task) luna_task_submit(b, task);
-}
-
-static void forgotten(luna_broker *b, luna_task *task)
-{
-    b->forgetting = false;
-    if (task->op.err == LUNA_OK && task->op.changed > 0) {
-        luna_log(LUNA_LOG_INFO, "forgotten", "jobs=%llu",
-                 (unsigned long long)task->op.changed);
-        ask_counts(b);
-    }
-    if (task->op.changed == FORGET_AT_A_TIME) b->forget_due_ms = 0;
-}
-
-static void forget_old(luna_broker *b, int64_t now_ms)
-{
-    if (b->settings->keep_ms == 0 || b->forgetting || now_ms < b->forget_due_ms) return;
-    b->forget_due_ms = now_ms + FORGET_MS;
-    const int64_t before_ms = luna_wall_ms() - (int64_t)b->settings->keep_ms;
-    luna_task *task = luna_task_new(LUNA_STORE_FORGET, NULL, forgotten);
-    if (!task) return;
-    task->op.in.forget = (luna_store_forget){
-        .before_ms = before_ms > 0 ? (uint64_t)before_ms : 0, .limit = FORGET_AT_A_TIME};
-    b->forgetting = true;
-    luna_task_submit(b, task);
-}
-
 //  What malloc kept for the next payloads (see main.c) is given back, whether more come
 //  or not: small blocks that live long settle between large ones, and memory must not
 //  grow with the queue.
@@ -281,7 +241,7 @@ static int tick(zloop_t *loop, int timer, void *broker)
     luna_scheduler_tick(b->scheduler, now_ms);
     luna_task_retry_stalled(b, now_ms);
     luna_credit_grant(b);
-    forget_old(b, now_ms);
+    luna_forget_old(b, now_ms);
     luna_dispatch_settle(b);
     trim_memory(b, now_ms);
     tell_systemd(b, now_ms);
@@ -345,7 +305,7 @@ static void serve(luna_broker *b, int signal_fd)
     zloop_set_nonstop(b->loop, true);  //  signals are ours, not czmq's
     b->tick_ms = b->started_ms = luna_now_ms();
     luna_alarm_check(b);
-    ask_counts(b);
+    luna_ask_counts(b);
     luna_task_hand_over(b);
     luna_notify("READY=1");
     luna_log(LUNA_LOG_INFO, "ready", "control=%s", b->settings->control);

@@ -125,6 +125,8 @@ typedef struct luna_broker {
     uint64_t told_alarm_changes;
     int64_t status_due_ms;
     int64_t forget_due_ms;
+    int64_t wall_ahead_ms;   //  of the steady clock
+    int64_t wall_steady_ms;  //  since when, by the steady clock
     int64_t watchdog_due_ms;
     int64_t trim_due_ms;
     bool untrimmed;  //  a payload was in memory; malloc may keep its pages
@@ -282,10 +284,14 @@ void luna_metrics_ended(luna_broker *broker, const luna_job *job, luna_job_state
 void luna_metrics_images(luna_broker *broker, const luna_msg_image *images, size_t count);
 void luna_metrics_store(luna_broker *broker, const luna_task *task);
 
-//  ---- alarm.c, reload.c, broker.c -----------------------------------------------
+//  ---- alarm.c, forget.c, reload.c, broker.c -------------------------------------
 
 //  Looks whether all is well; each second.
 void luna_alarm_check(luna_broker *broker);
+//  Finished jobs that are older than they are kept leave the store; each tick.
+void luna_forget_old(luna_broker *broker, int64_t now_ms);
+//  Fetches the numbers of finished jobs from the store.
+void luna_ask_counts(luna_broker *broker);
 //  Reads the settings again.
 void luna_reload(luna_broker *broker);
 luna_rules luna_loop_rules(const luna_settings *settings);

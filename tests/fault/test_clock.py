@@ -1,5 +1,7 @@
 """The wall clock jumps a day ahead or back: leases, waiting times and order do not mind."""
 
+import time
+
 import numpy
 import pytest
 import wire
@@ -125,7 +127,17 @@ def test_pictures_are_made_across_a_step(home, clock, step_s):
     home.wait_job(home.submit(write_latent(home.home / "c.latent", batch(2))))
 
 
-@pytest.mark.xfail(reason="finished jobs are forgotten by the wall clock of the moment")
+def test_an_old_result_is_forgotten(bare):
+    bare.start_broker(LUNA_STORE_KEEP="1s")
+    job = submit(bare)
+    take_all(bare, 1)
+    bare.wait_job(job)
+    bare.broker.terminate()
+    time.sleep(1.1)
+    bare.start_broker(LUNA_STORE_KEEP="1s")
+    wait_for(lambda: bare.job(job)["state"] == "unknown", "it is forgotten")
+
+
 def test_a_fresh_result_is_not_forgotten(bare, clock):
     """The clock was a day ahead at one start of the broker, and is right again."""
     bare.start_broker(**clock.env(), LUNA_STORE_KEEP="1h")
