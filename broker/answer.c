@@ -19,6 +19,17 @@ static void send_error(luna_broker *b, const luna_peer *peer, uint64_t re, luna_
                                          .detail = luna_text_of(luna_error_text())});
 }
 
+//  A peer that does not read what it asked for gets no more of it.
+static void send_answer(luna_broker *b, const luna_peer *peer,
+                        const luna_msg_answer *answer)
+{
+    if (luna_unsent_full(peer))
+        send_error(b, peer, answer->re,
+                   luna_error(LUNA_BUSY, "earlier answers to you are not read yet"));
+    else
+        luna_control_send(b, peer, LUNA_MSG_ANSWER, answer);
+}
+
 luna_err luna_answer_room(const luna_broker *b)
 {
     if (b->task_count < QUESTIONS_MAX) return LUNA_OK;
@@ -54,7 +65,7 @@ static void rows_are_back(luna_broker *b, luna_task *task)
     luna_msg_answer answer = {.re = task->re};
     answer.jobs.items = infos;
     answer.jobs.count = task->op.found.count;
-    luna_control_send(b, &task->peer, LUNA_MSG_ANSWER, &answer);
+    send_answer(b, &task->peer, &answer);
     free(infos);
 }
 
@@ -91,7 +102,7 @@ static void answer_decoders(luna_broker *b, const luna_peer *peer, uint64_t re)
     luna_msg_answer answer = {.re = re};
     answer.decoders.count = luna_info_decoders(b, &infos);
     answer.decoders.items = infos;
-    luna_control_send(b, peer, LUNA_MSG_ANSWER, &answer);
+    send_answer(b, peer, &answer);
     free(infos);
 }
 
@@ -100,7 +111,7 @@ static luna_err answer_metrics(luna_broker *b, const luna_peer *peer, uint64_t r
     luna_page page = {0};
     luna_metrics_page(b, &page);
     const luna_msg_answer answer = {.re = re, .text = {page.data, page.len}};
-    if (!page.failed) luna_control_send(b, peer, LUNA_MSG_ANSWER, &answer);
+    if (!page.failed) send_answer(b, peer, &answer);
     const bool failed = page.failed;
     luna_page_free(&page);
     return failed ? luna_error(LUNA_NO_MEMORY, "the broker is out of memory") : LUNA_OK;

@@ -24,12 +24,7 @@ bool luna_control_send(luna_broker *b, const luna_peer *peer, luna_msg_type type
                  luna_error_text());
         return false;
     }
-    void *socket = zsock_resolve(b->control);
-    const bool sent =
-        zmq_send(socket, peer->id, peer->len, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
-        zmq_send(socket, bytes, len, ZMQ_DONTWAIT) >= 0;
-    free(bytes);
-    return sent;
+    return luna_unsent_send(zsock_resolve(b->control), peer, bytes, len);
 }
 
 static uint32_t session_of(const luna_broker *b, const luna_peer *peer)

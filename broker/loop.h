@@ -205,6 +205,14 @@ luna_err luna_credit_offer(luna_broker *broker, luna_message *message);
 void luna_credit_blocked(luna_broker *broker, const luna_id *client, uint64_t bytes);
 void luna_credit_grant(luna_broker *broker);
 
+//  ---- unsent.c ------------------------------------------------------------------
+
+//  Whether a peer has so much unread that its questions wait.
+bool luna_unsent_full(const luna_peer *peer);
+//  Sends bytes, which it takes over, to a peer of a ROUTER. False when the peer is gone
+//  or does not read.
+bool luna_unsent_send(void *socket, const luna_peer *peer, void *bytes, size_t len);
+
 //  ---- control.c -----------------------------------------------------------------
 
 int luna_control_ready(zloop_t *loop, zsock_t *reader, void *broker);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define BATCH_BYTES        ((size_t)64 << 20)
+#define BATCH_QUERIES      8
 #define LOG_BYTES          ((size_t)8 << 20)
 #define BALLAST_BYTES      ((uint64_t)16 << 20)
 #define ROOM_TO_OPEN_BYTES ((uint64_t)1 << 20)
@@ -69,27 +70,40 @@ static luna_store_op *pop(queue *q)
     return op;
 }
 
-//  Whether `op` may join a batch of `count` operations and `bytes` payload bytes.
-static bool fits(const luna_store *store, const luna_store_op *op, size_t count,
-                 size_t bytes)
+//  What a batch holds so far.
+typedef struct load {
+    size_t ops;
+    size_t bytes;    //  of payloads
+    size_t queries;  //  what they find may be large and stays in memory till it is sent
+} load;
+
+static bool is_query(const luna_store_op *op)
 {
-    if (count == 0) return true;
-    if (count >= store->batch_ops || op->kind == LUNA_STORE_FORGET) return false;
+    return op->kind == LUNA_STORE_GET || op->kind == LUNA_STORE_LIST;
+}
+
+//  Whether `op` may join the batch.
+static bool fits(const luna_store *store, const luna_store_op *op, const load *batch)
+{
+    if (batch->ops == 0) return true;
+    if (batch->ops >= store->batch_ops || op->kind == LUNA_STORE_FORGET) return false;
+    if (is_query(op)) return batch->queries < BATCH_QUERIES;
     if (op->kind != LUNA_STORE_PUT) return true;
-    return bytes < store->batch_bytes &&
-           op->in.put.body.len <= store->batch_bytes - bytes;
+    return batch->bytes < store->batch_bytes &&
+           op->in.put.body.len <= store->batch_bytes - batch->bytes;
 }
 
 static size_t take_batch(luna_store *store, luna_store_op *ops[LUNA_BATCH_MAX])
 {
-    size_t count = 0, bytes = 0;
-    while (store->waiting.first && fits(store, store->waiting.first, count, bytes)) {
+    load batch = {0};
+    while (store->waiting.first && fits(store, store->waiting.first, &batch)) {
         luna_store_op *op = pop(&store->waiting);
-        ops[count++] = op;
+        ops[batch.ops++] = op;
         if (op->kind == LUNA_STORE_FORGET) break;
-        if (op->kind == LUNA_STORE_PUT) bytes += op->in.put.body.len;
+        if (op->kind == LUNA_STORE_PUT) batch.bytes += op->in.put.body.len;
+        batch.queries += is_query(op);
     }
-    return count;
+    return batch.ops;
 }
 
 //  ---- the store thread ---------------------------------------------------------------
