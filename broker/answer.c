@@ -19,13 +19,17 @@ static void send_error(luna_broker *b, const luna_peer *peer, uint64_t re, luna_
                                          .detail = luna_text_of(luna_error_text())});
 }
 
+static luna_err not_read(void)
+{
+    return luna_error(LUNA_BUSY, "earlier answers to you are not read yet");
+}
+
 //  A peer that does not read what it asked for gets no more of it.
 static void send_answer(luna_broker *b, const luna_peer *peer,
                         const luna_msg_answer *answer)
 {
     if (luna_unsent_full(peer))
-        send_error(b, peer, answer->re,
-                   luna_error(LUNA_BUSY, "earlier answers to you are not read yet"));
+        send_error(b, peer, answer->re, not_read());
     else
         luna_control_send(b, peer, LUNA_MSG_ANSWER, answer);
 }
@@ -75,6 +79,7 @@ static luna_err ask_store(luna_broker *b, const luna_peer *peer,
     luna_job_state state;
     LUNA_TRY(luna_job_state_parse(query->state, &state));
     LUNA_TRY(luna_answer_room(b));
+    if (luna_unsent_full(peer)) return not_read();
     luna_task *task = luna_task_new(kind, &query->id, rows_are_back);
     if (!task) return luna_error(LUNA_NO_MEMORY, "the broker is out of memory");
     const uint64_t limit = query->limit ? query->limit : LIST_DEFAULT;

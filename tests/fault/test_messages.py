@@ -304,8 +304,6 @@ def test_a_client_that_never_reads_its_answers(bare):
         peak_mib = max(peak_mib, (resident_kib(bare) - before) >> 10)
     deaf.close()
     assert peak_mib < 400, f"{peak_mib} MiB for a client that does not read"
-    shown = bare.client.query("job", id=receipt["id"])["jobs"][0]
-    assert len(shown["files"]) == 2000
 
 
 def test_a_watcher_that_never_reads(bare):
