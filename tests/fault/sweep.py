@@ -25,7 +25,7 @@ import traceback
 from faultfs import World  # noqa: F401  (finds the other modules' folder)
 from ledger import Broken
 
-WORKERS = 2 * os.cpu_count()  # a life waits more than it computes
+WORKERS = 4 * os.cpu_count()  # a life waits more than it computes
 RUN_EDGE = 4  # steps at each end of a long run of equal ones
 PROGRESS = 500  # points between two lines that tell how far it is
 
