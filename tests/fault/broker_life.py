@@ -107,7 +107,7 @@ class Life:
         """From outside: it must have lived up to here."""
         if self.broker.popen.poll() is not None:
             raise Dead
-        self.broker.kill()
+        self.world.kill(self.broker)
         self.close_peers()
 
     def stop(self):
@@ -245,7 +245,8 @@ class Life:
             e.may_have_ended = True
             self.hand.send("done", **running[0], epoch=self.hand.welcome["epoch"],
                            images=self.both_images(e))
-            self.until_ended(e)
+            while (self.show(e) or {}).get("state") in ACTIVE:  # too late to be adopted
+                self.make(e)
         if f.accepted:
             self.make(f)
         self.await_forgetting("ABC")

@@ -169,7 +169,7 @@ class Life:
             self.start_decoder(f"kill@{dies_at}")
             with contextlib.suppress(Dead):
                 self.until_ended("completed")
-            self.decoder.kill()
+            self.world.kill(self.decoder)
         self.start_decoder(plan)
         try:
             self.until_ended("completed", "failed")
@@ -185,7 +185,7 @@ class Life:
 
     def inspect(self):
         self.patience_s = START_S
-        self.decoder.kill()
+        self.world.kill(self.decoder)
         self.check_names()
         self.check_recorded()
         self.start_decoder()

@@ -6,8 +6,10 @@ disk, and `state`, where the library keeps what a power cut would leave of it.
 
 import ctypes
 import os
+import signal
 import struct
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "system"))
@@ -50,6 +52,22 @@ class World:
                 return f"{number} {call} {file}"
         return None
 
+    def kill(self, process):
+        """SIGKILL between two steps: the record of what is durable is whole."""
+        while process.popen.poll() is None:
+            process.signal(signal.SIGSTOP)
+            while process.popen.poll() is None and not all_stopped(process.popen.pid):
+                time.sleep(0.0005)
+            if not self.busy():
+                break
+            process.signal(signal.SIGCONT)
+            time.sleep(0.001)
+        process.kill()
+
+    def busy(self):
+        with open(self.state / "disk", "rb") as record:
+            return record.read(4) != bytes(4)
+
     def cut(self, seed):
         """The power goes while nobody uses the disk: seed 0 loses all that was not synced."""
         if not self.state.exists():
@@ -59,6 +77,14 @@ class World:
         call.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint64]
         if call(os.fsencode(self.state), os.fsencode(self.disk), seed) != 0:
             raise OSError(ctypes.get_errno(), "the power cut failed")
+
+
+def all_stopped(pid):
+    try:
+        return all("\nState:\tT" in (task / "status").read_text()
+                   for task in Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class Clock:

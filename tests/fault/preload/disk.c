@@ -34,10 +34,12 @@ const char *disk_state(void)
 void disk_lock(void)
 {
     pthread_mutex_lock(&mutex);
+    if (all) atomic_store(&all->busy, 1);
 }
 
 void disk_unlock(void)
 {
+    if (all) atomic_store(&all->busy, 0);
     pthread_mutex_unlock(&mutex);
 }
 
@@ -389,6 +391,7 @@ bool disk_open(const char *state, const char *root, bool journal)
         return false;
     }
     if (!all->root) begin(root);
+    atomic_store(&all->busy, 0);  //  a planned kill leaves it
     return true;
 }
 

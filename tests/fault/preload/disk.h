@@ -20,12 +20,14 @@
 //  killed program's unsynced names are still unsynced when it has been started again.
 //  One process at a time may use a state.
 //
-//  Thread-safe between disk_lock and disk_unlock. A table that overflows ends the
+//  Thread-safe between disk_lock and disk_unlock. Who kills the process from outside must
+//  stop it first and see that the first word of FAULTFS_STATE/disk is 0 (faultfs.py). A table that overflows ends the
 //  process: enlarge it here.
 
 #ifndef LUNA_TESTS_FAULT_DISK_H
 #define LUNA_TESTS_FAULT_DISK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -65,6 +67,7 @@ typedef struct disk_change {
 } disk_change;
 
 typedef struct disk {
+    atomic_uint busy;  //  a step is under way: a kill from outside would tear the record
     uint32_t device_major, device_minor;
     uint32_t root;
     uint32_t node_count;  //  node 0 is never used
