@@ -61,7 +61,7 @@ static int append(luna_builder *b, luna_node node)
 static luna_node node_of(luna_op op, int x, size_t channels)
 {
     return (luna_node){.op = op,
-                       .input = {x, LUNA_NONE},
+                       .input = {x, LUNA_NONE, LUNA_NONE},
                        .weight = LUNA_NONE,
                        .bias = LUNA_NONE,
                        .channels = channels};
@@ -120,6 +120,8 @@ static int need_vector(luna_builder *b, const char *base, const char *end,
 
 static bool fits_conv(const luna_tensor *tensor, size_t channels, size_t kernel)
 {
+    if (tensor->rank == 2 && kernel == 1)
+        return tensor->shape[0] > 0 && tensor->shape[1] == channels;
     return tensor->rank == 4 && tensor->shape[0] > 0 && tensor->shape[1] == channels &&
            tensor->shape[2] == kernel && tensor->shape[3] == kernel;
 }
@@ -174,6 +176,21 @@ int luna_build_group_norm(luna_builder *b, int x, size_t groups, float epsilon,
     return append(b, node);
 }
 
+int luna_build_batch_norm_inverse(luna_builder *b, int x, float epsilon, const char *name,
+                                  ...)
+{
+    char full[NAME_ROOM];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    luna_node node = node_of(LUNA_OP_BATCH_NORM_INVERSE, x, channels_of(b, x));
+    node.epsilon = epsilon;
+    node.weight = need_vector(b, full, ".running_var", node.channels);
+    node.bias = need_vector(b, full, ".running_mean", node.channels);
+    return append(b, node);
+}
+
 int luna_build_input(luna_builder *b, size_t channels)
 {
     return append(b, node_of(LUNA_OP_INPUT, LUNA_NONE, channels));
@@ -189,9 +206,21 @@ int luna_build_add(luna_builder *b, int x, int y)
     return append(b, node);
 }
 
+int luna_build_attention(luna_builder *b, int q, int k, int v)
+{
+    luna_node node = node_of(LUNA_OP_ATTENTION, q, channels_of(b, q));
+    node.input[1] = k;
+    node.input[2] = v;
+    if (channels_of(b, k) != node.channels || channels_of(b, v) != node.channels)
+        luna_build_fail(b, "an attention of %zu, %zu and %zu channels", node.channels,
+                        channels_of(b, k), channels_of(b, v));
+    return append(b, node);
+}
+
 int luna_build_affine(luna_builder *b, int x, float scale, float shift)
 {
     luna_node node = node_of(LUNA_OP_AFFINE, x, channels_of(b, x));
+    if (scale == 1.0F && shift == 0.0F) return x;
     node.scale = scale;
     node.shift = shift;
     return append(b, node);
@@ -208,4 +237,21 @@ int luna_build_plain(luna_builder *b, luna_op op, int x)
 {
     const size_t channels = channels_of(b, x);
     return append(b, node_of(op, x, op == LUNA_OP_UNPACK ? channels / 4 : channels));
+}
+
+void luna_build_refuse_other(luna_builder *b, const char *name)
+{
+    for (size_t i = 0; i < b->weights->count; i++)
+        if (strcmp(b->weights->item[i].name, name) == 0) return;
+    luna_build_fail(b, "the tensor '%.80s' belongs to no decoder Luna knows", name);
+}
+
+void luna_build_refuse_others(luna_builder *b, const char *start)
+{
+    char full[NAME_ROOM];
+    const int n = snprintf(full, sizeof full, "%s%s", b->prefix, start);
+    for (size_t i = 0; i < luna_safetensors_count(b->file); i++) {
+        const char *name = luna_safetensors_at(b->file, i)->name;
+        if (strncmp(name, full, (size_t)n) == 0) luna_build_refuse_other(b, name);
+    }
 }

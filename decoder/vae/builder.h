@@ -32,7 +32,7 @@ int luna_build_input(luna_builder *b, size_t channels);
 
 //  Convolution with NAME.weight and, with LUNA_WITH_BIAS, NAME.bias. LUNA_BAD_MODEL in
 //  b->err when one is missing or has another shape than [out, channels of x, kernel,
-//  kernel].
+//  kernel]; [out, channels of x] will do for a kernel of 1, being the same memory.
 int luna_build_conv(luna_builder *b, int x, size_t kernel, luna_bias bias,
                     const char *name, ...) LUNA_PRINTF(5, 6);
 
@@ -41,11 +41,27 @@ int luna_build_group_norm(luna_builder *b, int x, size_t groups, float epsilon,
                           const char *name, ...) LUNA_PRINTF(5, 6);
 
 int luna_build_add(luna_builder *b, int x, int y);
+
+//  Attention of three values of the same width.
+int luna_build_attention(luna_builder *b, int q, int k, int v);
+
+//  (x - shift) * scale; x itself when that changes nothing.
 int luna_build_affine(luna_builder *b, int x, float scale, float shift);
+//  x * sqrt(variance + epsilon) + mean with NAME.running_var and NAME.running_mean.
+int luna_build_batch_norm_inverse(luna_builder *b, int x, float epsilon, const char *name,
+                                  ...) LUNA_PRINTF(4, 5);
+
 int luna_build_tanh_clamp(luna_builder *b, int x, float scale);
 
 //  RELU, SILU, UPSAMPLE, UNPACK: operations without parameters.
 int luna_build_plain(luna_builder *b, luna_op op, int x);
+
+//  A tensor of the file that the model does not use, though it lies where its own are,
+//  means another architecture, whose pictures would come out wrong without a word: notes
+//  a failure that names it. The first is for all below prefix + start, the second for one
+//  of that whole name.
+void luna_build_refuse_others(luna_builder *b, const char *start);
+void luna_build_refuse_other(luna_builder *b, const char *name);
 
 //  Notes LUNA_BAD_MODEL, "FILE: ...", unless a failure is noted already.
 void luna_build_fail(luna_builder *b, const char *format, ...) LUNA_PRINTF(2, 3);

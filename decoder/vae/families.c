@@ -1,8 +1,12 @@
 #include "decoder/vae/family.h"
 
 static const luna_family *const families[] = {
+    &luna_family_kl,
     &luna_family_taesd,
 };
+
+const char *const luna_model_prefixes[LUNA_MODEL_PREFIXES] = {"", "first_stage_model.",
+                                                              "vae."};
 
 static luna_err unknown(const luna_safetensors *file)
 {
@@ -14,12 +18,22 @@ static luna_err unknown(const luna_safetensors *file)
         first ? first->name : "");
 }
 
+static luna_err settle_output(luna_model *model)
+{
+    model->output_channels = model->plain.node[model->plain.count - 1].channels;
+    if (model->output_channels == 3 || model->output_channels == 4) return LUNA_OK;
+    return luna_error(LUNA_BAD_MODEL,
+                      "%s: the decoder makes %zu channels; Luna takes 3 or 4",
+                      luna_safetensors_label(model->file), model->output_channels);
+}
+
 luna_err luna_model_build(luna_model *model)
 {
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         if (!families[i]->fits(model->file)) continue;
         model->family = families[i]->name;
-        return families[i]->build(model);
+        LUNA_TRY(families[i]->build(model));
+        return settle_output(model);
     }
     return unknown(model->file);
 }

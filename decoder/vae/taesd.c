@@ -105,8 +105,7 @@ static int stage(taesd *t, int x, int first, bool pooled)
 static int decoder(taesd *t, int x, const luna_model *model)
 {
     luna_builder *b = &t->b;
-    if (model->latent_scale != 1.0F || model->latent_shift != 0.0F)
-        x = luna_build_affine(b, x, model->latent_scale, model->latent_shift);
+    x = luna_build_affine(b, x, model->latent_scale, model->latent_shift);
     x = luna_build_tanh_clamp(b, x, clamp_scale);
     x = luna_build_conv(b, x, 3, LUNA_WITH_BIAS, "%d", number(t, FIRST_LAYER));
     x = luna_build_plain(b, LUNA_OP_RELU, x);
@@ -126,12 +125,7 @@ static void refuse_unknown_layers(taesd *t)
         const char *name = luna_safetensors_at(t->b.file, i)->name;
         if (strncmp(name, t->b.prefix, skip) != 0) continue;
         if (name[skip] < '0' || name[skip] > '9') continue;
-        bool known = false;
-        for (size_t k = 0; k < t->b.weights->count && !known; k++)
-            known = strcmp(t->b.weights->item[k].name, name) == 0;
-        if (!known)
-            luna_build_fail(
-                &t->b, "the tensor '%.80s' belongs to no TAESD decoder Luna knows", name);
+        luna_build_refuse_other(&t->b, name);
     }
 }
 
@@ -181,11 +175,6 @@ static luna_err build(luna_model *model)
     decoder(&t, luna_build_input(&t.b, model->latent_channels), model);
     if (model->latent_channels == 32) build_packed(&t, model);
     refuse_unknown_layers(&t);
-    if (t.b.err != LUNA_OK) return t.b.err;
-    model->output_channels = model->plain.node[model->plain.count - 1].channels;
-    if (model->output_channels != 3 && model->output_channels != 4)
-        luna_build_fail(&t.b, "the decoder makes %zu channels; Luna takes 3 or 4",
-                        model->output_channels);
     model->spatial_factor = 8;
     model->range = LUNA_RANGE_UNIT;
     model->variant = has_pool(&t) ? "TAESD with pooled blocks (TAEF2)" : "TAESD";
