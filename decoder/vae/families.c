@@ -3,6 +3,7 @@
 static const luna_family *const families[] = {
     &luna_family_kl,
     &luna_family_taesd,
+    &luna_family_wan,
 };
 
 const char *const luna_model_prefixes[LUNA_MODEL_PREFIXES] = {"", "first_stage_model.",

@@ -37,6 +37,7 @@ typedef struct luna_family {
 
 extern const luna_family luna_family_kl;
 extern const luna_family luna_family_taesd;
+extern const luna_family luna_family_wan;
 
 //  What a whole checkpoint puts before the names of its VAE; the first is "".
 enum { LUNA_MODEL_PREFIXES = 3 };

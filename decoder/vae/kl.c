@@ -13,7 +13,6 @@
 #include "decoder/vae/builder.h"
 #include "decoder/vae/family.h"
 
-#include <assert.h>
 #include <stdio.h>
 
 enum { GROUPS = 32, NAME_ROOM = 128 };
@@ -186,21 +185,26 @@ static int level(kl *k, int x, int at)
                            number(k, at), names->upsample);
 }
 
-//  FLUX.2's own files keep it below "decoder.".
-static int post_quant(kl *k, int x)
+//  NULL when there is none. FLUX.2's own files keep it below "decoder.".
+static const char *post_quant(const kl *k)
 {
     static const char *const names[] = {"post_quant_conv", "decoder.post_quant_conv"};
     for (int i = 0; i < 2; i++)
-        if (luna_build_has(&k->b, "%s.weight", names[i]))
-            return luna_build_conv(&k->b, x, 1, LUNA_WITH_BIAS, "%s", names[i]);
-    return x;
+        if (luna_build_has(&k->b, "%s.weight", names[i])) return names[i];
+    return NULL;
+}
+
+static size_t latent_channels(const kl *k)
+{
+    const char *first = post_quant(k);
+    return luna_build_size(&k->b, 1, "%s.weight", first ? first : "decoder.conv_in");
 }
 
 static int decoder(kl *k, int x, const luna_model *model)
 {
     luna_builder *b = &k->b;
     x = luna_build_affine(b, x, model->latent_scale, model->latent_shift);
-    x = post_quant(k, x);
+    if (post_quant(k)) x = luna_build_conv(b, x, 1, LUNA_WITH_BIAS, "%s", post_quant(k));
     x = luna_build_conv(b, x, 3, LUNA_WITH_BIAS, "decoder.conv_in");
     x = res_block(k, x, k->names->middle[0]);
     x = attention(k, x);
@@ -239,14 +243,12 @@ static const char *variant(const kl *k, const luna_model *model)
 static luna_err build(luna_model *model)
 {
     kl k = {0};
-    const bool found = find_names(model->file, &k);
-    assert(found);  //  build follows fits
-    (void)found;
+    if (!find_names(model->file, &k)) return LUNA_BAD_MODEL;
     k.b.graph = &model->plain;
     k.b.weights = &model->weights;
     count_levels(&k);
     if (model->latent_scale == 0.0F) model->latent_scale = 1.0F;
-    model->latent_channels = luna_build_size(&k.b, 1, "decoder.conv_in.weight");
+    model->latent_channels = latent_channels(&k);
     decoder(&k, luna_build_input(&k.b, model->latent_channels), model);
     if (has_batch_norm(&k)) build_packed(&k, model);
     luna_build_refuse_others(&k.b, "decoder.");

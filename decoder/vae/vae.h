@@ -74,7 +74,9 @@ typedef struct luna_vae_info {
     size_t spatial_factor;     //  pixels a side for one latent (unpacked): 8
     size_t output_channels;    //  3, or 4 with alpha
     uint64_t parameter_count;  //  of the decoder; other tensors of the file not counted
-    float latent_scale;        //  what is applied, see luna_vae_options
+    uint64_t file_bytes;
+    uint64_t read_bytes;  //  of them: the header and the decoder's own tensors
+    float latent_scale;   //  what is applied, see luna_vae_options
     float latent_shift;
     const char *device;     //  "cpu", "cuda:0", "reference"
     const char *backend;    //  "oneDNN 2.6"
