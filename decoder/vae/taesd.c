@@ -75,10 +75,16 @@ static int first_of(int stage)
     return FIRST_BLOCK + stage * STAGE_LAYERS;
 }
 
-//  A stage has three blocks; what follows the last stage is one block.
+//  A stage has three blocks and a convolution, and what follows the last stage one block;
+//  whichever tensor is missing, the others tell.
 static void count_stages(taesd *t)
 {
-    while (has_block(t, first_of(t->stages) + 1)) t->stages++;
+    int first = FIRST_BLOCK;
+    while (has_block(t, first + 1) || has_block(t, first + 2) ||
+           luna_build_has(&t->b, "%d.weight", number(t, first + 4))) {
+        t->stages++;
+        first = first_of(t->stages);
+    }
 }
 
 static bool has_pool(const taesd *t)
@@ -171,22 +177,26 @@ static float scalar(const luna_safetensors *file, const char *name, float otherw
     return isfinite(value) ? value : otherwise;
 }
 
-//  From the caller, else from the file, else by which member it is.
-static void settle_scale(taesd *t, luna_model *model)
+//  From the caller, else from the file, else by which member it is; stays 0 when nothing
+//  tells.
+static void settle_scale(const taesd *t, luna_model *model)
 {
-    char choices[160];
-    const char *path = luna_safetensors_label(model->file);
     if (model->latent_scale != 0.0F) return;
     model->latent_scale = scalar(model->file, "vae_scale", 0.0F);
     model->latent_shift = scalar(model->file, "vae_shift", 0.0F);
     if (model->latent_scale == 0.0F && takes_packed(t, model)) model->latent_scale = 1.0F;
     if (model->latent_scale != 0.0F) return;
-    const luna_taesd_member *member = luna_taesd_member_of(path, model->latent_channels);
-    if (member) {
-        model->latent_scale = member->scale;
-        model->latent_shift = member->shift;
-        return;
-    }
+    const luna_taesd_member *member =
+        luna_taesd_member_of(luna_safetensors_label(model->file), model->latent_channels);
+    if (!member) return;
+    model->latent_scale = member->scale;
+    model->latent_shift = member->shift;
+}
+
+static void refuse_unknown_scale(taesd *t, const luna_model *model)
+{
+    char choices[160];
+    if (model->latent_scale != 0.0F) return;
     luna_taesd_member_choices(model->latent_channels, choices, sizeof choices);
     luna_build_fail(&t->b,
                     "a TAESD decoder of %zu channels, and the file does not say for "
@@ -225,6 +235,7 @@ static luna_err build(luna_model *model)
     decoder(&t, luna_build_input(&t.b, model->latent_channels), model);
     if (takes_packed(&t, model)) build_packed(&t, model);
     refuse_unknown_layers(&t);
+    refuse_unknown_scale(&t, model);
     model->spatial_factor = (size_t)1 << t.stages;
     model->range = LUNA_RANGE_UNIT;
     model->variant = variant(&t, model);
