@@ -24,6 +24,19 @@ bool luna_build_has(const luna_builder *b, const char *name, ...)
     return luna_safetensors_find(b->file, full) != NULL;
 }
 
+bool luna_build_has_layer(const luna_builder *b, const char *name, ...)
+{
+    char full[NAME_ROOM], tensor[NAME_ROOM + 8];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    snprintf(tensor, sizeof tensor, "%s.weight", full);
+    if (luna_safetensors_find(b->file, tensor)) return true;
+    snprintf(tensor, sizeof tensor, "%s.bias", full);
+    return luna_safetensors_find(b->file, tensor) != NULL;
+}
+
 size_t luna_build_size(const luna_builder *b, size_t dimension, const char *name, ...)
 {
     char full[NAME_ROOM];
@@ -264,8 +277,22 @@ int luna_build_batch_norm_inverse(luna_builder *b, int x, float epsilon, const c
 
 int luna_build_input(luna_builder *b, size_t channels)
 {
-    if (channels == 0) luna_build_fail(b, "the decoder's first kernel takes no channels");
     return append(b, node_of(LUNA_OP_INPUT, LUNA_NONE, channels));
+}
+
+size_t luna_build_latent_channels(luna_builder *b, const char *name, ...)
+{
+    char full[NAME_ROOM], weight[NAME_ROOM + 8];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    snprintf(weight, sizeof weight, "%s.weight", full);
+    const luna_tensor *tensor = need(b, weight);
+    if (!tensor) return 0;
+    const size_t channels = tensor->rank >= 2 ? tensor->shape[1] : 0;
+    if (channels == 0) luna_build_fail(b, "the tensor '%s' reads no channels", weight);
+    return channels;
 }
 
 int luna_build_add(luna_builder *b, int x, int y)

@@ -26,11 +26,20 @@ typedef enum luna_bias { LUNA_WITHOUT_BIAS, LUNA_WITH_BIAS } luna_bias;
 //  Whether the file has prefix + name.
 bool luna_build_has(const luna_builder *b, const char *name, ...) LUNA_PRINTF(2, 3);
 
+//  Whether it has NAME.weight or NAME.bias: where a layer may be or not, one that lacks a
+//  tensor counts as there, and its missing tensor is named.
+bool luna_build_has_layer(const luna_builder *b, const char *name, ...) LUNA_PRINTF(2, 3);
+
 //  Size `dimension` of the tensor prefix + name; 0 when there is none.
 size_t luna_build_size(const luna_builder *b, size_t dimension, const char *name, ...)
     LUNA_PRINTF(3, 4);
 
 int luna_build_input(luna_builder *b, size_t channels);
+
+//  The channels that the kernel NAME.weight reads: what the model's latents have, when it
+//  is the first. Notes a failure when it is missing or reads none.
+size_t luna_build_latent_channels(luna_builder *b, const char *name, ...)
+    LUNA_PRINTF(2, 3);
 
 //  Convolution with NAME.weight and, with LUNA_WITH_BIAS, NAME.bias. LUNA_BAD_MODEL in
 //  b->err when one is missing or has another shape than [out, channels of x, kernel,

@@ -98,7 +98,7 @@ static bool find_names(const luna_safetensors *file, kl *out)
             const naming *names = &namings[i];
             if (!has_middle(&b, names)) continue;
             const bool whole =
-                luna_build_has(&b, "%s.%s.weight", names->attention, names->q);
+                luna_build_has_layer(&b, "%s.%s", names->attention, names->q);
             if (out->names && !whole) continue;
             out->names = names;
             out->b = b;
@@ -120,10 +120,15 @@ static int number(const kl *k, int level)
     return k->names->from_picture ? k->levels - 1 - level : level;
 }
 
+//  Whichever of its tensors is missing, the others tell.
 static bool has_block(const kl *k, int level, int block)
 {
-    return luna_build_has(&k->b, "%s%d.%s%d.norm1.weight", k->names->up, level,
-                          k->names->block, block);
+    static const char *const parts[] = {"norm1", "conv1", "conv2"};
+    for (int i = 0; i < 3; i++)
+        if (luna_build_has(&k->b, "%s%d.%s%d.%s.weight", k->names->up, level,
+                           k->names->block, block, parts[i]))
+            return true;
+    return false;
 }
 
 static void count_levels(kl *k)
@@ -147,7 +152,7 @@ static int res_block(kl *k, int x, const char *base)
 {
     luna_builder *b = &k->b;
     const int y = half_block(b, half_block(b, x, base, 1), base, 2);
-    if (luna_build_has(b, "%s.%s.weight", base, k->names->shortcut))
+    if (luna_build_has_layer(b, "%s.%s", base, k->names->shortcut))
         x = luna_build_conv(b, x, 1, LUNA_WITH_BIAS, "%s.%s", base, k->names->shortcut);
     return luna_build_add(b, y, x);
 }
@@ -190,14 +195,14 @@ static const char *post_quant(const kl *k)
 {
     static const char *const names[] = {"post_quant_conv", "decoder.post_quant_conv"};
     for (int i = 0; i < 2; i++)
-        if (luna_build_has(&k->b, "%s.weight", names[i])) return names[i];
+        if (luna_build_has_layer(&k->b, "%s", names[i])) return names[i];
     return NULL;
 }
 
-static size_t latent_channels(const kl *k)
+static size_t latent_channels(kl *k)
 {
     const char *first = post_quant(k);
-    return luna_build_size(&k->b, 1, "%s.weight", first ? first : "decoder.conv_in");
+    return luna_build_latent_channels(&k->b, "%s", first ? first : "decoder.conv_in");
 }
 
 static int decoder(kl *k, int x, const luna_model *model)
@@ -217,7 +222,8 @@ static int decoder(kl *k, int x, const luna_model *model)
 
 static bool has_batch_norm(const kl *k)
 {
-    return luna_build_has(&k->b, "bn.running_mean");
+    return luna_build_has(&k->b, "bn.running_mean") ||
+           luna_build_has(&k->b, "bn.running_var");
 }
 
 static void build_packed(kl *k, luna_model *model)

@@ -230,7 +230,7 @@ static luna_err build(luna_model *model)
     t.b.weights = &model->weights;
     count_stages(&t);
     model->latent_channels =
-        luna_build_size(&t.b, 1, "%d.weight", number(&t, FIRST_LAYER));
+        luna_build_latent_channels(&t.b, "%d", number(&t, FIRST_LAYER));
     settle_scale(&t, model);
     decoder(&t, luna_build_input(&t.b, model->latent_channels), model);
     if (takes_packed(&t, model)) build_packed(&t, model);

@@ -92,7 +92,7 @@ static int res_block(wan *w, int x, const char *base)
 {
     luna_builder *b = &w->b;
     const int y = half_block(w, half_block(w, x, base, 0), base, 1);
-    if (luna_build_has(b, "%s.%s.weight", base, w->names->shortcut))
+    if (luna_build_has_layer(b, "%s.%s", base, w->names->shortcut))
         x = luna_build_conv(b, x, 1, LUNA_WITH_BIAS, "%s.%s", base, w->names->shortcut);
     return luna_build_add(b, y, x);
 }
@@ -122,12 +122,13 @@ static int upsample(wan *w, int x, const char *base)
 
 static bool has_res_block(const wan *w, const char *base)
 {
-    return luna_build_has(&w->b, "%s.%s.gamma", base, w->names->norm[0]);
+    return luna_build_has_layer(&w->b, "%s.%s", base, w->names->conv[0]) ||
+           luna_build_has_layer(&w->b, "%s.%s", base, w->names->conv[1]);
 }
 
 static bool has_upsample(const wan *w, const char *base)
 {
-    return luna_build_has(&w->b, "%s.resample.1.weight", base);
+    return luna_build_has_layer(&w->b, "%s.resample.1", base);
 }
 
 //  decoder.upsamples.0, 1, ...: whatever comes next.
@@ -206,7 +207,7 @@ static luna_err build(luna_model *model)
     w.b.graph = &model->plain;
     w.b.weights = &model->weights;
     if (model->latent_scale == 0.0F) model->latent_scale = 1.0F;
-    model->latent_channels = luna_build_size(&w.b, 1, "%s.weight", w.names->post_quant);
+    model->latent_channels = luna_build_latent_channels(&w.b, "%s", w.names->post_quant);
     const int input = luna_build_input(&w.b, model->latent_channels);
     decoder(&w, luna_build_affine(&w.b, input, model->latent_scale, model->latent_shift));
     refuse_others(&w);

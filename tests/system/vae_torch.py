@@ -13,16 +13,17 @@ from torch.nn import functional as F
 class Net:
     """Layers by name. `storage` is the dtype of the file: values are rounded to it."""
 
-    def __init__(self, seed=0, storage=torch.float32):
+    def __init__(self, seed=0, storage=torch.float32, compute=torch.float32):
         self.tensors = {}
         self.storage = storage
+        self.compute = compute
         self.random = torch.Generator().manual_seed(seed)
 
     def param(self, name, shape, spread, centre=0.0):
         if name not in self.tensors:
             values = centre + spread * torch.randn(shape, generator=self.random)
             self.tensors[name] = values.to(self.storage)
-        return self.tensors[name].float()
+        return self.tensors[name].to(self.compute)
 
     def conv(self, x, name, to, size=3, bias=True):
         fan = x.shape[1] * size * size
@@ -102,7 +103,7 @@ def flux2(net, z, widths, post_quant="decoder.post_quant_conv"):
     if "bn.running_var" not in net.tensors:
         drawn = torch.rand(channels, generator=net.random) * 2
         net.tensors["bn.running_var"] = drawn.to(net.storage)
-    variance = net.tensors["bn.running_var"].float().reshape(1, -1, 1, 1)
+    variance = net.tensors["bn.running_var"].to(net.compute).reshape(1, -1, 1, 1)
     return kl(net, unpack(z * torch.sqrt(variance + 1e-4) + mean), widths, post_quant)
 
 
