@@ -100,16 +100,18 @@ static bool is_pickle(const uint8_t *data)
 
 static luna_err refuse_pickle(const luna_safetensors *file)
 {
+    static const char convert[] =
+        "import sys, torch, safetensors.torch as s; "
+        "d = torch.load(sys.argv[1], 'cpu', weights_only=True); "
+        "d = d.get('state_dict', d); "
+        "s.save_file({k: v.contiguous().clone() for k, v in d.items() "
+        "if hasattr(v, 'dtype')}, sys.argv[2])";
     return luna_error(
         LUNA_BAD_REQUEST,
-        "%s: a PyTorch file (a pickle, which can run code when it is read), not "
-        "safetensors; convert it with: python3 -c \"import sys, torch, safetensors.torch "
-        "as "
-        "s; d = torch.load(sys.argv[1], 'cpu', weights_only=True); d = "
-        "d.get('state_dict', "
-        "d); s.save_file({k: v.clone() for k, v in d.items() if hasattr(v, 'dtype')}, "
-        "sys.argv[2])\" OLD NEW.safetensors",
-        file->label);
+        "%s: a PyTorch file (a pickle, which can run code when it is read), "
+        "not safetensors; convert it with: python3 -c \"%s\" OLD "
+        "NEW.safetensors",
+        file->label, convert);
 }
 
 static luna_err header_bytes(const luna_safetensors *file, const uint8_t *data,

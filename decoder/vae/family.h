@@ -16,8 +16,8 @@ typedef struct luna_model {
     const char *variant;           //  static, for people
     size_t latent_channels;
     size_t packed_channels;  //  0 when packed input is not taken
-    size_t spatial_factor;
-    size_t output_channels;  //  the graph's: not for a family to set
+    size_t spatial_factor;  //  this and the next are the graph's: not for a family to set
+    size_t output_channels;
     float latent_scale;  //  the model sees (latent - shift) * scale; in: 0 for "from the
                          //  file"
     float latent_shift;

@@ -258,7 +258,6 @@ static luna_err build(luna_model *model)
     decoder(&k, luna_build_input(&k.b, model->latent_channels), model);
     if (has_batch_norm(&k)) build_packed(&k, model);
     luna_build_refuse_others(&k.b, "decoder.");
-    model->spatial_factor = (size_t)1 << (k.levels > 0 ? k.levels - 1 : 0);
     model->range = LUNA_RANGE_SIGNED;
     model->variant = variant(&k, model);
     return k.b.err;

@@ -236,7 +236,6 @@ static luna_err build(luna_model *model)
     if (takes_packed(&t, model)) build_packed(&t, model);
     refuse_unknown_layers(&t);
     refuse_unknown_scale(&t, model);
-    model->spatial_factor = (size_t)1 << t.stages;
     model->range = LUNA_RANGE_UNIT;
     model->variant = variant(&t, model);
     return t.b.err;

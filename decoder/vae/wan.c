@@ -56,7 +56,6 @@ static const naming namings[] = {
 typedef struct wan {
     luna_builder b;
     const naming *names;
-    size_t factor;  //  pixels a side for one latent, so far
 } wan;
 
 static bool find_names(const luna_safetensors *file, wan *out)
@@ -115,7 +114,6 @@ static int attention(wan *w, int x)
 
 static int upsample(wan *w, int x, const char *base)
 {
-    w->factor *= 2;
     x = luna_build_plain(&w->b, LUNA_OP_UPSAMPLE, x);
     return luna_build_conv(&w->b, x, 3, LUNA_WITH_BIAS, "%s.resample.1", base);
 }
@@ -203,7 +201,6 @@ static luna_err build(luna_model *model)
 {
     wan w = {0};
     if (!find_names(model->file, &w)) return LUNA_BAD_MODEL;
-    w.factor = 1;
     w.b.graph = &model->plain;
     w.b.weights = &model->weights;
     if (model->latent_scale == 0.0F) model->latent_scale = 1.0F;
@@ -211,7 +208,6 @@ static luna_err build(luna_model *model)
     const int input = luna_build_input(&w.b, model->latent_channels);
     decoder(&w, luna_build_affine(&w.b, input, model->latent_scale, model->latent_shift));
     refuse_others(&w);
-    model->spatial_factor = w.factor;
     model->range = LUNA_RANGE_SIGNED;
     model->variant = "Wan 2.1, Qwen-Image: single pictures";
     return w.b.err;

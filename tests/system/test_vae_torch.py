@@ -5,6 +5,10 @@ is installed. To run these: a Python with torch and safetensors (and diffusers) 
 `python3 -m venv --system-site-packages V`, then `make system T=vae_torch PYTHON=V/bin/python`.
 """
 
+import re
+import subprocess
+import sys
+
 import numpy
 import pytest
 from files import psnr, read_safetensors, write_safetensors
@@ -233,3 +237,23 @@ def test_diffusers_flux2(home):
     deviation = torch.sqrt(model.bn.running_var + model.config.batch_norm_eps)
     normal = (packed - model.bn.running_mean.reshape(1, -1, 1, 1)) / deviation.reshape(1, -1, 1, 1)
     check(home, decoder_of(model), normal, wanted)
+
+
+# ---- pickles -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_advice_about_pickles_works(home, zipped):
+    net, z = vae_torch.Net(), latent(1, 4, 2, 3)
+    wanted = vae_torch.kl(net, z)
+    layout = {"memory_format": torch.channels_last}
+    net.tensors["decoder.conv_in.weight"] = net.tensors["decoder.conv_in.weight"].to(**layout)
+    old, new = home.home / "old.ckpt", home.home / "new.safetensors"
+    torch.save({"state_dict": net.tensors, "epoch": 3}, old,
+               _use_new_zipfile_serialization=zipped)
+    refused = home.run("luna-vae", "info", old)
+    assert refused.code == 65 and refused.err.count("\n") == 1
+    code = re.search(r'python3 -c "([^"]*)"', refused.err)[1]
+    subprocess.run([sys.executable, "-c", code, old, new], check=True, capture_output=True)
+    got = decode(home, new, z)
+    assert psnr((got + 1) / 2, (wanted.numpy() + 1) / 2) >= FLOOR_DB
