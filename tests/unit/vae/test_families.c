@@ -115,6 +115,37 @@ static void samples_decode(void **state)
         }
 }
 
+//  Four channels to four bytes a pixel, alpha by the same rule.
+static void rgba_becomes_bytes(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+    float *values = random_floats(&seed, 16 * 6), planar[4 * 384];
+    uint8_t bytes[4 * 384];
+    luna_vae *vae = open_sample(&samples[2], "cpu");
+    const luna_vae_latents latents = {.data = values,
+                                      .dtype = LUNA_DTYPE_F32,
+                                      .count = 1,
+                                      .channels = 16,
+                                      .height = 3,
+                                      .width = 2};
+    luna_vae_target target = {
+        .data = planar, .bytes = sizeof planar, .format = LUNA_PIXELS_F32_PLANAR};
+    target.rule = LUNA_PIXELS_RAW;
+    assert_int_equal(luna_vae_decode(vae, &latents, 0, 1, &target), LUNA_OK);
+    target =
+        (luna_vae_target){.data = bytes, .bytes = sizeof bytes, .format = LUNA_PIXELS_U8};
+    assert_int_equal(luna_vae_decode(vae, &latents, 0, 1, &target), LUNA_OK);
+    for (size_t p = 0; p < 384; p++)
+        for (size_t c = 0; c < 4; c++) {
+            const float unit = (planar[c * 384 + p] + 1.0F) / 2.0F;
+            const float held = unit < 0.0F ? 0.0F : unit > 1.0F ? 1.0F : unit;
+            assert_int_equal(bytes[4 * p + c], (uint8_t)(255.0F * held));
+        }
+    luna_vae_close(&vae);
+    free(values);
+}
+
 //  ---- damage ----------------------------------------------------------------------
 
 //  A changeable copy of a file.
@@ -333,6 +364,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(samples_are_described),
         cmocka_unit_test(samples_decode),
+        cmocka_unit_test(rgba_becomes_bytes),
         cmocka_unit_test(every_missing_tensor_is_named),
         cmocka_unit_test(every_wrong_shape_is_named),
         cmocka_unit_test(foreign_tensors_are_named),
