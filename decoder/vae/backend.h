@@ -71,7 +71,8 @@ LUNA_MUST_USE luna_err luna_backend_find(const char *device, const luna_backend 
 LUNA_MUST_USE luna_err luna_backend_over_limit(const luna_plan_request *request,
                                                size_t bytes);
 
-//  A weight as float, in memory of its own; the caller frees it. LUNA_NO_MEMORY.
+//  A weight's values as float, without gaps, in memory of its own; the caller frees it.
+//  LUNA_NO_MEMORY.
 LUNA_MUST_USE luna_err luna_backend_floats(const luna_weight *weight, float **out);
 
 #endif

@@ -66,6 +66,16 @@ luna_err luna_backend_over_limit(const luna_plan_request *request, size_t bytes)
         picture->width, picture->height, all, limit);
 }
 
+static luna_err read_runs(const luna_weight *weight, float *out)
+{
+    const uint8_t *from = weight->data;
+    const size_t run = weight->gap ? weight->run : weight->count;
+    const size_t step = (weight->run + weight->gap) * luna_dtype_size(weight->dtype);
+    for (size_t i = 0; i < weight->count; i += run, from += step)
+        LUNA_TRY(luna_dtype_to_float(weight->dtype, from, run, out + i));
+    return LUNA_OK;
+}
+
 luna_err luna_backend_floats(const luna_weight *weight, float **out)
 {
     size_t bytes;
@@ -74,8 +84,7 @@ luna_err luna_backend_floats(const luna_weight *weight, float **out)
         values = malloc(bytes ? bytes : 1);
     if (!values)
         return luna_error(LUNA_NO_MEMORY, "no memory for the weight '%s'", weight->name);
-    const luna_err err =
-        luna_dtype_to_float(weight->dtype, weight->data, weight->count, values);
+    const luna_err err = read_runs(weight, values);
     if (err != LUNA_OK) free(values);
     if (err == LUNA_OK) *out = values;
     return err;

@@ -37,3 +37,37 @@ void luna_upsample_run(const luna_shape *result, const float *x, float *out)
                 out[(c * h + y) * w + column] =
                     x[(c * (h / 2) + y / 2) * (w / 2) + column / 2];
 }
+
+//  sqrt(channels) / max(sqrt(sum of squares), epsilon) of one pixel.
+static double rms_scale(const luna_shape *shape, float epsilon, const float *x)
+{
+    double squares = 0.0;
+    const size_t area = shape->height * shape->width;
+    for (size_t c = 0; c < shape->channels; c++)
+        squares += (double)x[c * area] * x[c * area];
+    const double length = sqrt(squares);
+    return sqrt((double)shape->channels) / (length < epsilon ? epsilon : length);
+}
+
+void luna_rms_norm_run(const luna_shape *shape, float epsilon, const float *weight,
+                       const float *x, float *out)
+{
+    const size_t area = shape->height * shape->width;
+    for (size_t p = 0; p < area; p++) {
+        const double scale = rms_scale(shape, epsilon, x + p);
+        for (size_t c = 0; c < shape->channels; c++)
+            out[c * area + p] = (float)(x[c * area + p] * scale * weight[c]);
+    }
+}
+
+void luna_batch_norm_inverse_run(const luna_shape *shape, float epsilon,
+                                 const float *weight, const float *bias, const float *x,
+                                 float *out)
+{
+    const size_t area = shape->height * shape->width;
+    for (size_t c = 0; c < shape->channels; c++) {
+        const float deviation = sqrtf(weight[c] + epsilon);
+        for (size_t p = 0; p < area; p++)
+            out[c * area + p] = x[c * area + p] * deviation + bias[c];
+    }
+}

@@ -16,7 +16,7 @@ typedef struct luna_model {
     const char *variant;           //  static, for people
     size_t latent_channels;
     size_t packed_channels;  //  0 when packed input is not taken
-    size_t spatial_factor;
+    size_t spatial_factor;  //  this and the next are the graph's: not for a family to set
     size_t output_channels;
     float latent_scale;  //  the model sees (latent - shift) * scale; in: 0 for "from the
                          //  file"
@@ -35,9 +35,16 @@ typedef struct luna_family {
     luna_err (*build)(luna_model *model);
 } luna_family;
 
+extern const luna_family luna_family_kl;
 extern const luna_family luna_family_taesd;
+extern const luna_family luna_family_wan;
 
-//  Finds the family of model->file and builds it. LUNA_BAD_MODEL when none fits.
+//  What a whole checkpoint puts before the names of its VAE; the first is "".
+enum { LUNA_MODEL_PREFIXES = 3 };
+extern const char *const luna_model_prefixes[LUNA_MODEL_PREFIXES];
+
+//  Finds the family of model->file and builds it. LUNA_BAD_MODEL when none fits, or when
+//  the decoder makes neither RGB nor RGBA.
 LUNA_MUST_USE luna_err luna_model_build(luna_model *model);
 
 #endif

@@ -1,8 +1,19 @@
 #include "decoder/vae/graph.h"
 
 static const char *const names[LUNA_OP_COUNT] = {
-    "input",  "conv2d", "relu",     "silu",       "tanh clamp",
-    "affine", "add",    "upsample", "group norm", "unpack",
+    "input",
+    "conv2d",
+    "relu",
+    "silu",
+    "tanh clamp",
+    "affine",
+    "add",
+    "upsample",
+    "group norm",
+    "unpack",
+    "attention",
+    "rms norm",
+    "batch norm inverse",
 };
 
 const char *luna_op_name(luna_op op)
@@ -54,9 +65,10 @@ uint64_t luna_graph_flop(const luna_graph *graph, const luna_shape *shapes)
     uint64_t flop = 0;
     for (size_t i = 0; i < graph->count; i++) {
         const luna_node *node = &graph->node[i];
-        if (node->op != LUNA_OP_CONV2D) continue;
-        const uint64_t taps =
-            shapes[node->input[0]].channels * node->kernel * node->kernel;
+        uint64_t taps = 0;  //  multiply-adds for one value of the result
+        if (node->op == LUNA_OP_CONV2D)
+            taps = shapes[node->input[0]].channels * node->kernel * node->kernel;
+        if (node->op == LUNA_OP_ATTENTION) taps = 2 * shapes[i].height * shapes[i].width;
         flop += 2 * taps * shapes[i].count;
     }
     return flop;
@@ -67,7 +79,7 @@ void luna_graph_uses(const luna_graph *graph, size_t *last, size_t *uses)
     for (size_t i = 0; i < graph->count; i++) {
         last[i] = i;
         uses[i] = 0;
-        for (int k = 0; k < 2; k++) {
+        for (int k = 0; k < LUNA_INPUTS; k++) {
             const int from = graph->node[i].input[k];
             if (from == LUNA_NONE) continue;
             last[from] = i;

@@ -16,6 +16,7 @@
 
 #define LUNA_GRAPH_MAX 1024  //  nodes
 #define LUNA_NONE      (-1)  //  no such node or weight
+#define LUNA_INPUTS    3     //  of a node, at most
 
 typedef enum luna_op {
     LUNA_OP_INPUT,
@@ -29,18 +30,23 @@ typedef enum luna_op {
     LUNA_OP_GROUP_NORM,  //  per group: (x - mean) / sqrt(variance + epsilon) * weight +
                          //  bias
     LUNA_OP_UNPACK,      //  [4c, h, w] to [c, 2h, 2w]; from channel 4c + 2 row + column
+    LUNA_OP_ATTENTION,   //  inputs q, k, v of one shape; one head, pixels as tokens:
+                         //  softmax(q^T k / sqrt(channels)) over the pixels of k, times v
+    LUNA_OP_RMS_NORM,    //  per pixel, over the channels:
+                         //  x / max(sqrt(sum x^2), epsilon) * sqrt(channels) * weight
+    LUNA_OP_BATCH_NORM_INVERSE,  //  per channel: x * sqrt(weight + epsilon) + bias
     LUNA_OP_COUNT
 } luna_op;
 
 typedef struct luna_node {
     luna_op op;
-    int input[2];  //  node numbers, LUNA_NONE when unused
-    int weight;    //  numbers in luna_weights, LUNA_NONE when absent
+    int input[LUNA_INPUTS];  //  node numbers, LUNA_NONE when unused
+    int weight;              //  numbers in luna_weights, LUNA_NONE when absent
     int bias;
     size_t channels;  //  of the result
     size_t kernel;    //  CONV2D: 1 or 3
     size_t groups;    //  GROUP_NORM: divides channels
-    float epsilon;    //  GROUP_NORM
+    float epsilon;    //  GROUP_NORM, RMS_NORM, BATCH_NORM_INVERSE
     float scale;      //  TANH_CLAMP, AFFINE
     float shift;      //  AFFINE
 } luna_node;
@@ -50,12 +56,16 @@ typedef struct luna_graph {
     size_t count;
 } luna_graph;
 
-//  One parameter tensor. CONV2D: [out, in, kernel, kernel]; others [channels].
+//  One parameter tensor, or the part of one that acts. CONV2D: [out, in, kernel, kernel];
+//  others [channels]. Its values are those of the file in runs: `run` neighbours, then
+//  `gap` that are left out, and so on. Read with luna_backend_floats.
 typedef struct luna_weight {
     const char *name;  //  as in the file, for error sentences
     luna_dtype dtype;  //  a floating-point one
-    const void *data;  //  borrowed from the file, any alignment
-    size_t count;
+    const void *data;  //  the first value, borrowed from the file, any alignment
+    size_t count;      //  of values read
+    size_t run;        //  with a gap of 0 not looked at
+    size_t gap;
 } luna_weight;
 
 //  The parameters of a model; both of its graphs (plain and packed input) share them.
@@ -79,7 +89,7 @@ const char *luna_op_name(luna_op op);
 LUNA_MUST_USE luna_err luna_graph_infer(const luna_graph *graph, size_t height,
                                         size_t width, luna_shape *out);
 
-//  2 x multiply-adds of the convolutions, as direct ones.
+//  2 x multiply-adds of the convolutions, as direct ones, and of the attention.
 uint64_t luna_graph_flop(const luna_graph *graph, const luna_shape *shapes);
 
 //  Sets last[i] to the last node that reads node i (the output: graph->count) and

@@ -1,5 +1,6 @@
 //  The plain C backend: every node by itself, planar float, nothing fused.
 
+#include "decoder/vae/attention.h"
 #include "decoder/vae/backend.h"
 #include "decoder/vae/conv_plain.h"
 #include "decoder/vae/elementwise.h"
@@ -102,6 +103,15 @@ static luna_err load_all(state *s, const luna_graph *graph)
     return LUNA_OK;
 }
 
+//  Floats of working memory beside input and output.
+static size_t scratch_count(const luna_plan *plan, const luna_node *node)
+{
+    if (node->op == LUNA_OP_INPUT) return 0;
+    const luna_shape *from = &plan->shapes[node->input[0]];
+    if (node->op == LUNA_OP_CONV2D) return luna_conv_scratch_count(from, node->kernel);
+    return node->op == LUNA_OP_ATTENTION ? from->height * from->width : 0;
+}
+
 static luna_err plan_memory(luna_plan *plan)
 {
     size_t last[LUNA_GRAPH_MAX], uses[LUNA_GRAPH_MAX];
@@ -109,10 +119,7 @@ static luna_err plan_memory(luna_plan *plan)
     luna_graph_uses(graph, last, uses);
     for (size_t i = 0; i < graph->count; i++) {
         const luna_node *node = &graph->node[i];
-        size_t scratch = 0;
-        if (node->op == LUNA_OP_CONV2D)
-            scratch =
-                luna_conv_scratch_count(&plan->shapes[node->input[0]], node->kernel);
+        const size_t scratch = scratch_count(plan, node);
         plan->spans[2 * i] = (luna_span){
             .bytes = plan->shapes[i].count * sizeof(float), .first = i, .last = last[i]};
         plan->spans[2 * i + 1] =
@@ -179,6 +186,19 @@ static void run_group_norm(const state *s, const luna_plan *plan, size_t i, floa
                         span_of(plan, arena, 2 * i));
 }
 
+static void run_attention(const luna_plan *plan, size_t i, float *arena)
+{
+    const int *input = plan->graph->node[i].input;
+    const luna_attention attention = {
+        .channels = plan->shapes[i].channels,
+        .pixels = plan->shapes[i].height * plan->shapes[i].width,
+        .q = span_of(plan, arena, 2 * (size_t)input[0]),
+        .k = span_of(plan, arena, 2 * (size_t)input[1]),
+        .v = span_of(plan, arena, 2 * (size_t)input[2])};
+    luna_attention_run(&attention, span_of(plan, arena, 2 * i + 1),
+                       span_of(plan, arena, 2 * i));
+}
+
 static void run_node(const state *s, const luna_plan *plan, size_t i, float *arena)
 {
     const luna_node *node = &plan->graph->node[i];
@@ -191,6 +211,16 @@ static void run_node(const state *s, const luna_plan *plan, size_t i, float *are
             break;
         case LUNA_OP_GROUP_NORM:
             run_group_norm(s, plan, i, arena);
+            break;
+        case LUNA_OP_ATTENTION:
+            run_attention(plan, i, arena);
+            break;
+        case LUNA_OP_RMS_NORM:
+            luna_rms_norm_run(shape, node->epsilon, s->values[node->weight], x, out);
+            break;
+        case LUNA_OP_BATCH_NORM_INVERSE:
+            luna_batch_norm_inverse_run(shape, node->epsilon, s->values[node->weight],
+                                        s->values[node->bias], x, out);
             break;
         case LUNA_OP_UPSAMPLE:
             luna_upsample_run(shape, x, out);

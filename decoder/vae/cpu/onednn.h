@@ -40,7 +40,10 @@ typedef enum cpu_kind {
     CPU_PRIMITIVE,    //  of oneDNN
     CPU_GROUP_NORM,   //  ours: oneDNN 2.6 has none
     CPU_ELEMENTWISE,  //  ours, on planar values: TANH_CLAMP, AFFINE
-    CPU_UNPACK        //  ours, on planar values
+    CPU_UNPACK,       //  ours, on planar values
+    CPU_ATTENTION,    //  ours, on planar values
+    CPU_RMS_NORM,     //  ours, on planar values
+    CPU_BATCH_NORM_INVERSE
 } cpu_kind;
 
 enum { CPU_ARGS = 6 };
@@ -58,8 +61,9 @@ typedef struct cpu_step {
     int arg_count;
     const luna_node *node;  //  for our own kinds, with all that follows
     luna_shape shape;       //  of the result
-    int from;               //  buffers
+    int from[LUNA_INPUTS];  //  buffers
     int to;
+    int scratch;   //  CPU_ATTENTION
     size_t block;  //  CPU_GROUP_NORM: channels a block
     const float *weight;
     const float *bias;
@@ -129,6 +133,20 @@ LUNA_MUST_USE luna_err cpu_emit_upsample(cpu_maker *m, size_t node, const cpu_va
                                          cpu_value *out);
 LUNA_MUST_USE luna_err cpu_emit_own(cpu_maker *m, size_t node, const cpu_value *from,
                                     cpu_value *out);
+
+LUNA_MUST_USE luna_err cpu_emit_attention(cpu_maker *m, size_t node,
+                                          const cpu_value *const from[LUNA_INPUTS],
+                                          cpu_value *out);
+
+//  ---- attention.c -----------------------------------------------------------------
+
+//  Bytes of working memory.
+size_t cpu_attention_bytes(const luna_shape *shape);
+
+//  As luna_attention_run.
+LUNA_MUST_USE luna_err cpu_attention_run(const luna_shape *shape, const float *q,
+                                         const float *k, const float *v, float *scratch,
+                                         float *out);
 
 //  ---- run.c -----------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ static bool may_overwrite(const planner *p, size_t conv, size_t other, size_t ad
     if (buffer == CPU_INPUT || p->last[other] != addition) return false;
     if (p->value[node_at(p, conv)->input[0]].buffer == buffer) return false;
     for (size_t i = conv + 1; i < addition; i++)
-        for (int k = 0; k < 2; k++)
+        for (int k = 0; k < LUNA_INPUTS; k++)
             if (node_at(p, i)->input[k] == (int)other) return false;
     return true;
 }
@@ -75,6 +75,14 @@ static luna_err place_input(planner *p)
     return LUNA_OK;
 }
 
+static luna_err place_attention(planner *p, size_t i)
+{
+    const int *input = node_at(p, i)->input;
+    const cpu_value *const from[LUNA_INPUTS] = {&p->value[input[0]], &p->value[input[1]],
+                                                &p->value[input[2]]};
+    return cpu_emit_attention(&p->maker, i, from, &p->value[i]);
+}
+
 static luna_err place_node(planner *p, size_t i)
 {
     const luna_node *node = node_at(p, i);
@@ -90,6 +98,8 @@ static luna_err place_node(planner *p, size_t i)
             return cpu_emit_upsample(&p->maker, i, from, &p->value[i]);
         case LUNA_OP_ADD:
             return cpu_emit_add(&p->maker, from, &p->value[node->input[1]], &p->value[i]);
+        case LUNA_OP_ATTENTION:
+            return place_attention(p, i);
         default:
             return cpu_emit_own(&p->maker, i, from, &p->value[i]);
     }

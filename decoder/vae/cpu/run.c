@@ -48,16 +48,30 @@ static void run_norm(const cpu_step *step, const float *from, float *to)
     luna_group_norm_run(&norm, from, to);
 }
 
+static luna_err run_attention(const cpu_step *step, const run_memory *memory)
+{
+    return cpu_attention_run(
+        &step->shape, buffer_at(memory, step->from[0]), buffer_at(memory, step->from[1]),
+        buffer_at(memory, step->from[2]), buffer_at(memory, step->scratch),
+        buffer_at(memory, step->to));
+}
+
 static luna_err run_step(cpu_state *s, const cpu_step *step, const run_memory *memory)
 {
     if (step->kind == CPU_PRIMITIVE) return run_primitive(s, step, memory);
     LUNA_TRY(cpu_check(dnnl_stream_wait(s->stream), "waiting"));
-    const float *from = buffer_at(memory, step->from);
+    const float *from = buffer_at(memory, step->from[0]);
     float *to = buffer_at(memory, step->to);
+    if (step->kind == CPU_ATTENTION) return run_attention(step, memory);
     if (step->kind == CPU_GROUP_NORM) run_norm(step, from, to);
     if (step->kind == CPU_UNPACK) luna_unpack_run(&step->shape, from, to);
     if (step->kind == CPU_ELEMENTWISE)
         luna_elementwise_run(step->node, from, step->shape.count, to);
+    if (step->kind == CPU_RMS_NORM)
+        luna_rms_norm_run(&step->shape, step->node->epsilon, step->weight, from, to);
+    if (step->kind == CPU_BATCH_NORM_INVERSE)
+        luna_batch_norm_inverse_run(&step->shape, step->node->epsilon, step->weight,
+                                    step->bias, from, to);
     return LUNA_OK;
 }
 

@@ -361,6 +361,7 @@ static luna_err norm_weights(cpu_maker *m, const luna_node *node, const float **
     const dnnl_memory_desc_t layout = vector_layout(node->channels);
     LUNA_TRY(cpu_weight_get(m->state, node->weight, &layout, &data));
     *weight = data;
+    if (node->bias == LUNA_NONE) return LUNA_OK;
     LUNA_TRY(cpu_weight_get(m->state, node->bias, &layout, &data));
     *bias = data;
     return LUNA_OK;
@@ -369,6 +370,8 @@ static luna_err norm_weights(cpu_maker *m, const luna_node *node, const float **
 static cpu_kind kind_of(luna_op op)
 {
     if (op == LUNA_OP_GROUP_NORM) return CPU_GROUP_NORM;
+    if (op == LUNA_OP_RMS_NORM) return CPU_RMS_NORM;
+    if (op == LUNA_OP_BATCH_NORM_INVERSE) return CPU_BATCH_NORM_INVERSE;
     return op == LUNA_OP_UNPACK ? CPU_UNPACK : CPU_ELEMENTWISE;
 }
 
@@ -383,19 +386,54 @@ luna_err cpu_emit_own(cpu_maker *m, size_t i, const cpu_value *from, cpu_value *
     const bool norm = node->op == LUNA_OP_GROUP_NORM;
     const size_t block = norm ? block_of(shape, &from->layout) : 0;
     const float *weight = NULL, *bias = NULL;
-    if (norm) LUNA_TRY(norm_weights(m, node, &weight, &bias));
+    if (node->weight != LUNA_NONE) LUNA_TRY(norm_weights(m, node, &weight, &bias));
     if (block == 0) LUNA_TRY(in_layout(m, from, &planar, &source));
     LUNA_TRY(new_value(m, norm ? &source.layout : &result, out));
     LUNA_TRY(new_step(m->plan, &step));
     *step = (cpu_step){.kind = kind_of(node->op),
                        .node = node,
                        .shape = m->shapes[i],
-                       .from = source.buffer,
+                       .from = {source.buffer, LUNA_NONE, LUNA_NONE},
                        .to = out->buffer,
                        .block = block ? block : 1,
                        .weight = weight,
                        .bias = bias};
     touch(m->plan, source.buffer);
     touch(m->plan, out->buffer);
+    return LUNA_OK;
+}
+
+static luna_err attention_scratch(cpu_maker *m, const luna_shape *shape, int *out)
+{
+    cpu_value value;
+    dnnl_memory_desc_t layout;
+    const dnnl_dims_t bytes = {(dnnl_dim_t)cpu_attention_bytes(shape)};
+    dnnl_memory_desc_init_by_tag(&layout, 1, bytes, dnnl_u8, dnnl_a);
+    LUNA_TRY(new_value(m, &layout, &value));
+    *out = value.buffer;
+    return LUNA_OK;
+}
+
+luna_err cpu_emit_attention(cpu_maker *m, size_t i,
+                            const cpu_value *const from[LUNA_INPUTS], cpu_value *out)
+{
+    const luna_shape *shape = &m->shapes[i];
+    const dnnl_memory_desc_t planar = cpu_planar(shape);
+    cpu_step made = {
+        .kind = CPU_ATTENTION, .node = &m->graph->node[i], .shape = *shape, .block = 1};
+    cpu_step *step = NULL;
+    for (int k = 0; k < LUNA_INPUTS; k++) {
+        cpu_value source;
+        LUNA_TRY(in_layout(m, from[k], &planar, &source));
+        made.from[k] = source.buffer;
+    }
+    LUNA_TRY(attention_scratch(m, shape, &made.scratch));
+    LUNA_TRY(new_value(m, &planar, out));
+    made.to = out->buffer;
+    LUNA_TRY(new_step(m->plan, &step));
+    *step = made;
+    for (int k = 0; k < LUNA_INPUTS; k++) touch(m->plan, made.from[k]);
+    touch(m->plan, made.scratch);
+    touch(m->plan, made.to);
     return LUNA_OK;
 }

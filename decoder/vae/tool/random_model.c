@@ -8,15 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct image {
-    char header[32768];
-    size_t used;
-    float *values;
+//  A tensor to come: values in centre +- spread.
+typedef struct planned {
+    char name[96];
+    size_t shape[4];
+    size_t rank;
     size_t count;
-    size_t room;
-    uint64_t seed;
-    bool failed;
-} image;
+    float centre;
+    float spread;
+} planned;
+
+enum { TENSORS = 256, HEADER_ROOM = TENSORS * 192 };
+
+typedef struct random_plan {
+    planned tensor[TENSORS];
+    size_t count;
+    char header[HEADER_ROOM];
+    size_t header_len;
+} random_plan;
 
 float tool_random(uint64_t *seed)
 {
@@ -24,101 +33,185 @@ float tool_random(uint64_t *seed)
     return (float)((int32_t)(*seed >> 32)) * 0x1p-31F;
 }
 
-static void announce(image *m, const char *name, const size_t *shape, size_t rank,
-                     size_t count)
+static planned *add(random_plan *p, const char *name, const char *end,
+                    const size_t *shape, size_t rank)
 {
-    char sizes[64] = "";
-    size_t used = 0;
-    for (size_t i = 0; i < rank; i++)
-        used += (size_t)snprintf(sizes + used, sizeof sizes - used, "%s%zu", i ? "," : "",
-                                 shape[i]);
-    const int n =
-        snprintf(m->header + m->used, sizeof m->header - m->used,
-                 "%c\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-                 m->used ? ',' : '{', name, sizes, m->count * sizeof(float),
-                 (m->count + count) * sizeof(float));
-    if (n < 0 || (size_t)n >= sizeof m->header - m->used) m->failed = true;
-    if (!m->failed) m->used += (size_t)n;
+    planned *t = &p->tensor[p->count++];
+    *t = (planned){.rank = rank, .count = 1};
+    snprintf(t->name, sizeof t->name, "%s%s", name, end);
+    for (size_t i = 0; i < rank; i++) {
+        t->shape[i] = shape[i];
+        t->count *= shape[i];
+    }
+    return t;
 }
 
-static void add(image *m, const char *name, const size_t *shape, size_t rank,
-                float spread)
-{
-    size_t count = 1;
-    for (size_t i = 0; i < rank; i++) count *= shape[i];
-    announce(m, name, shape, rank, count);
-    if (m->count + count > m->room) {
-        const size_t room = 2 * (m->count + count);
-        float *larger = realloc(m->values, room * sizeof *larger);
-        if (!larger) m->failed = true;
-        if (larger) m->values = larger;
-        if (larger) m->room = room;
-    }
-    for (size_t i = 0; i < count && !m->failed; i++)
-        m->values[m->count++] = spread * tool_random(&m->seed);
-}
+typedef struct random_conv {
+    size_t to;
+    size_t from;
+    size_t kernel;
+    bool bias;
+} random_conv;
 
 //  A spread that keeps the size of the values about the same from layer to layer.
-static void add_conv(image *m, const char *name, const size_t shape[4], bool bias)
+static void add_conv(random_plan *p, const char *name, random_conv c)
 {
-    char full[64];
-    snprintf(full, sizeof full, "%s.weight", name);
-    add(m, full, shape, 4, 1.5F / sqrtf((float)(shape[1] * shape[2] * shape[3])));
-    snprintf(full, sizeof full, "%s.bias", name);
-    if (bias) add(m, full, shape, 1, 0.1F);
+    const size_t shape[4] = {c.to, c.from, c.kernel, c.kernel};
+    add(p, name, ".weight", shape, 4)->spread =
+        1.5F / sqrtf((float)(c.from * c.kernel * c.kernel));
+    if (c.bias) add(p, name, ".bias", shape, 1)->spread = 0.1F;
 }
 
-static void add_block(image *m, int layer)
+static void add_norm(random_plan *p, const char *name, size_t channels)
+{
+    planned *weight = add(p, name, ".weight", &channels, 1);
+    weight->centre = 1.0F;
+    weight->spread = 0.1F;
+    add(p, name, ".bias", &channels, 1)->spread = 0.1F;
+}
+
+static void add_tiny_block(random_plan *p, int layer)
 {
     char name[32];
-    const size_t inner[4] = {64, 64, 3, 3};
     for (int i = 0; i < 5; i += 2) {
         snprintf(name, sizeof name, "%d.conv.%d", layer, i);
-        add_conv(m, name, inner, true);
+        add_conv(p, name, (random_conv){64, 64, 3, true});
     }
 }
 
 //  TAESD for 4-channel latents, as decoder/vae/taesd.c describes it.
-static void add_taesd(image *m)
+static void add_taesd(random_plan *p)
 {
-    const size_t first[4] = {64, 4, 3, 3}, inner[4] = {64, 64, 3, 3},
-                 last[4] = {3, 64, 3, 3};
     static const int blocks[] = {3, 4, 5, 8, 9, 10, 13, 14, 15, 18};
-    add_conv(m, "1", first, true);
-    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) add_block(m, blocks[i]);
-    add_conv(m, "7", inner, false);
-    add_conv(m, "12", inner, false);
-    add_conv(m, "17", inner, false);
-    add_conv(m, "19", last, true);
+    const random_conv inner = {64, 64, 3, false};
+    add_conv(p, "1", (random_conv){64, 4, 3, true});
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        add_tiny_block(p, blocks[i]);
+    add_conv(p, "7", inner);
+    add_conv(p, "12", inner);
+    add_conv(p, "17", inner);
+    add_conv(p, "19", (random_conv){3, 64, 3, true});
 }
 
-static luna_err assemble(const image *m, void **data, size_t *len)
+static void add_part(random_plan *p, const char *base, const char *part, random_conv c)
 {
-    const uint64_t header = m->used + 1;
-    const size_t bytes = m->count * sizeof(float);
-    uint8_t *all = malloc(8 + header + bytes);
-    if (!all) return luna_error(LUNA_NO_MEMORY, "no memory for a random model");
-    memcpy(all, &header, 8);
-    memcpy(all + 8, m->header, m->used);
-    all[8 + m->used] = '}';
-    memcpy(all + 8 + header, m->values, bytes);
-    *data = all;
-    *len = 8 + header + bytes;
+    char name[64];
+    snprintf(name, sizeof name, "%s.%s", base, part);
+    if (c.kernel)
+        add_conv(p, name, c);
+    else
+        add_norm(p, name, c.to);
+}
+
+static void add_res_block(random_plan *p, const char *base, size_t from, size_t to)
+{
+    add_part(p, base, "norm1", (random_conv){.to = from});
+    add_part(p, base, "conv1", (random_conv){to, from, 3, true});
+    add_part(p, base, "norm2", (random_conv){.to = to});
+    add_part(p, base, "conv2", (random_conv){to, to, 3, true});
+    if (from != to) add_part(p, base, "nin_shortcut", (random_conv){to, from, 1, true});
+}
+
+static void add_attention(random_plan *p, const char *base, size_t width)
+{
+    static const char *const parts[] = {"q", "k", "v", "proj_out"};
+    add_part(p, base, "norm", (random_conv){.to = width});
+    for (int i = 0; i < 4; i++)
+        add_part(p, base, parts[i], (random_conv){width, width, 1, true});
+}
+
+static void add_level(random_plan *p, int level, size_t from, size_t to)
+{
+    char name[32];
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "decoder.up.%d.block.%d", level, i);
+        add_res_block(p, name, i == 0 ? from : to, to);
+    }
+    snprintf(name, sizeof name, "decoder.up.%d.upsample.conv", level);
+    if (level > 0) add_conv(p, name, (random_conv){to, to, 3, true});
+}
+
+//  As decoder/vae/kl.c describes it, in the original names.
+static void add_kl(random_plan *p, size_t latent_channels, bool post_quant)
+{
+    static const size_t widths[] = {128, 256, 512, 512};
+    size_t width = 512;
+    if (post_quant)
+        add_conv(p, "post_quant_conv",
+                 (random_conv){latent_channels, latent_channels, 1, true});
+    add_conv(p, "decoder.conv_in", (random_conv){width, latent_channels, 3, true});
+    add_res_block(p, "decoder.mid.block_1", width, width);
+    add_attention(p, "decoder.mid.attn_1", width);
+    add_res_block(p, "decoder.mid.block_2", width, width);
+    for (int level = 3; level >= 0; level--) {
+        add_level(p, level, width, widths[level]);
+        width = widths[level];
+    }
+    add_norm(p, "decoder.norm_out", width);
+    add_conv(p, "decoder.conv_out", (random_conv){3, width, 3, true});
+}
+
+static luna_err plan_family(const char *family, random_plan *p)
+{
+    if (strcmp(family, "taesd") == 0)
+        add_taesd(p);
+    else if (strcmp(family, "sd") == 0 || strcmp(family, "sdxl") == 0)
+        add_kl(p, 4, true);
+    else if (strcmp(family, "flux") == 0)
+        add_kl(p, 16, false);
+    else
+        return luna_error(LUNA_USAGE,
+                          "--random %.40s is not offered; sd, sdxl, flux and taesd are",
+                          family);
+    return LUNA_OK;
+}
+
+//  One tensor's entry of the header.
+static void describe(random_plan *p, const planned *t, size_t start)
+{
+    char sizes[96] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < t->rank; i++)
+        used += (size_t)snprintf(sizes + used, sizeof sizes - used, "%s%zu", i ? "," : "",
+                                 t->shape[i]);
+    p->header_len += (size_t)snprintf(
+        p->header + p->header_len, HEADER_ROOM - p->header_len,
+        "%c\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+        start ? ',' : '{', t->name, sizes, start * sizeof(float),
+        (start + t->count) * sizeof(float));
+}
+
+//  The header, its last brace and spaces up to where floats may lie; then the values.
+static luna_err write_image(random_plan *p, void **data, size_t *len)
+{
+    uint64_t seed = 42;
+    size_t count = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        describe(p, &p->tensor[i], count);
+        count += p->tensor[i].count;
+    }
+    const uint64_t header = (p->header_len + 8) / 8 * 8;
+    *len = 8 + header + count * sizeof(float);
+    uint8_t *image = malloc(*len);
+    if (!image) return luna_error(LUNA_NO_MEMORY, "no memory for a random model");
+    memcpy(image, &header, 8);
+    memset(image + 8, ' ', header);
+    memcpy(image + 8, p->header, p->header_len);
+    image[8 + p->header_len] = '}';
+    float *at = (float *)(void *)(image + 8 + header);
+    for (size_t i = 0; i < p->count; i++)
+        for (size_t k = 0; k < p->tensor[i].count; k++)
+            *at++ = p->tensor[i].centre + p->tensor[i].spread * tool_random(&seed);
+    *data = image;
     return LUNA_OK;
 }
 
 luna_err tool_random_model(const char *family, void **data, size_t *len)
 {
-    if (strcmp(family, "taesd") != 0)
-        return luna_error(LUNA_USAGE, "--random %.40s is not offered; taesd is", family);
-    image *m = calloc(1, sizeof *m);
-    if (!m) return luna_error(LUNA_NO_MEMORY, "no memory for a random model");
-    m->seed = 42;
-    add_taesd(m);
-    const luna_err err = m->failed
-                             ? luna_error(LUNA_NO_MEMORY, "no memory for a random model")
-                             : assemble(m, data, len);
-    free(m->values);
-    free(m);
+    random_plan *p = calloc(1, sizeof *p);
+    if (!p) return luna_error(LUNA_NO_MEMORY, "no memory for a random model");
+    luna_err err = plan_family(family, p);
+    if (err == LUNA_OK) err = write_image(p, data, len);
+    free(p);
     return err;
 }

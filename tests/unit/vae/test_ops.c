@@ -35,7 +35,7 @@ static int append(bed *b, luna_node node)
 static int plain(bed *b, luna_op op, int x, size_t channels)
 {
     return append(b, (luna_node){.op = op,
-                                 .input = {x, LUNA_NONE},
+                                 .input = {x, LUNA_NONE, LUNA_NONE},
                                  .weight = LUNA_NONE,
                                  .bias = LUNA_NONE,
                                  .channels = channels,
@@ -68,6 +68,28 @@ static int group_norm(bed *b, int x, size_t groups)
     n->epsilon = 1e-5F;
     n->weight = parameter(b, n->channels);
     n->bias = parameter(b, n->channels);
+    return node;
+}
+
+static int attention(bed *b, int q, int k, int v)
+{
+    const int node = plain(b, LUNA_OP_ATTENTION, q, b->graph.node[q].channels);
+    b->graph.node[node].input[1] = k;
+    b->graph.node[node].input[2] = v;
+    return node;
+}
+
+//  RMS_NORM and BATCH_NORM_INVERSE; its variances are positive.
+static int scaled(bed *b, luna_op op, int x)
+{
+    const int node = plain(b, op, x, b->graph.node[x].channels);
+    luna_node *n = &b->graph.node[node];
+    n->epsilon = 1e-4F;
+    n->weight = parameter(b, n->channels);
+    if (op == LUNA_OP_RMS_NORM) return node;
+    n->bias = parameter(b, n->channels);
+    for (size_t i = 0; i < n->channels; i++)
+        b->values[n->weight][i] = fabsf(b->values[n->weight][i]);
     return node;
 }
 
@@ -127,6 +149,42 @@ static double norm_at(const bed *b, const oracle *o, const luna_node *n, size_t 
            b->values[n->bias][channel];
 }
 
+static double score(const oracle *o, const luna_node *n, size_t p, size_t other)
+{
+    const luna_shape *s = &o->shape[n->input[0]];
+    const size_t area = s->height * s->width;
+    const double *q = o->value[n->input[0]], *k = o->value[n->input[1]];
+    double sum = 0.0;
+    for (size_t c = 0; c < s->channels; c++) sum += q[c * area + p] * k[c * area + other];
+    return sum / sqrt((double)s->channels);
+}
+
+static double attention_at(const oracle *o, const luna_node *n, size_t index)
+{
+    const luna_shape *s = &o->shape[n->input[0]];
+    const size_t area = s->height * s->width, p = index % area;
+    const double *v = o->value[n->input[2]] + index / area * area;
+    double sum = 0.0, weights = 0.0;
+    for (size_t i = 0; i < area; i++) {
+        const double weight = exp(score(o, n, p, i));
+        sum += weight * v[i];
+        weights += weight;
+    }
+    return sum / weights;
+}
+
+static double rms_at(const bed *b, const oracle *o, const luna_node *n, size_t index)
+{
+    const luna_shape *s = &o->shape[n->input[0]];
+    const size_t area = s->height * s->width;
+    const double *in = o->value[n->input[0]];
+    double squares = 0.0;
+    for (size_t c = 0; c < s->channels; c++)
+        squares += in[c * area + index % area] * in[c * area + index % area];
+    return in[index] / fmax(sqrt(squares), n->epsilon) * sqrt((double)s->channels) *
+           b->values[n->weight][index / area];
+}
+
 static double moved(const oracle *o, const luna_node *n, size_t c, size_t y, size_t x)
 {
     const luna_shape *s = &o->shape[n->input[0]];
@@ -158,6 +216,13 @@ static double defined(const bed *b, const oracle *o, size_t node, size_t index)
             return in + o->value[n->input[1]][index];
         case LUNA_OP_GROUP_NORM:
             return norm_at(b, o, n, index);
+        case LUNA_OP_ATTENTION:
+            return attention_at(o, n, index);
+        case LUNA_OP_RMS_NORM:
+            return rms_at(b, o, n, index);
+        case LUNA_OP_BATCH_NORM_INVERSE:
+            return in * sqrt(b->values[n->weight][c] + (double)n->epsilon) +
+                   b->values[n->bias][c];
         default:
             return moved(o, n, c, y, x);
     }
@@ -304,6 +369,66 @@ static void group_norms(void **state)
     check(b);
 }
 
+//  Of the input itself, of convolutions' results, and with the same value twice.
+static void attentions(void **state)
+{
+    (void)state;
+    static const size_t cases[][3] = {{32, 9, 7}, {48, 1, 1}, {5, 3, 11}, {64, 20, 20}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (int kind = 0; kind < 3; kind++) {
+            bed *b = new_bed(cases[i][0], cases[i][1], cases[i][2]);
+            const int q = kind == 0 ? 0 : conv(b, 0, cases[i][0], 1, true);
+            const int k = kind == 1 ? q : conv(b, 0, cases[i][0], 1, true);
+            const int v = conv(b, 0, cases[i][0], 1, false);
+            const int y = attention(b, q, k, v);
+            if (kind == 2) add(b, conv(b, y, cases[i][0], 1, true), 0);
+            check(b);
+        }
+}
+
+//  Scores far apart: the softmax must neither overflow nor lose its sum.
+static void attention_of_large_scores(void **state)
+{
+    (void)state;
+    bed *b = new_bed(16, 5, 6);
+    const int q = conv(b, 0, 16, 1, true), k = conv(b, 0, 16, 1, true);
+    for (size_t i = 0; i < 256; i++) b->values[0][i] *= 30.0F;
+    attention(b, q, k, 0);
+    check(b);
+}
+
+static void norms_by_pixel_and_by_channel(void **state)
+{
+    (void)state;
+    static const luna_op ops[] = {LUNA_OP_RMS_NORM, LUNA_OP_BATCH_NORM_INVERSE};
+    for (size_t channels = 3; channels <= 96; channels *= 2)
+        for (size_t i = 0; i < 2; i++) {
+            bed *b = new_bed(channels, 5, 7);
+            scaled(b, ops[i], 0);
+            check(b);
+            b = new_bed(4, 5, 7);
+            conv(b, scaled(b, ops[i], conv(b, 0, channels, 3, true)), 8, 3, true);
+            check(b);
+        }
+}
+
+//  A weight that is every third value of its tensor, as a slice of time.
+static void a_weight_with_gaps(void **state)
+{
+    (void)state;
+    float *packed = NULL;
+    const float values[] = {9.0F, 9.0F, 1.0F, 2.0F, 9.0F, 9.0F, 3.0F, 4.0F};
+    const luna_weight weight = {.name = "w",
+                                .dtype = LUNA_DTYPE_F32,
+                                .data = values + 2,
+                                .count = 4,
+                                .run = 2,
+                                .gap = 2};
+    assert_int_equal(luna_backend_floats(&weight, &packed), LUNA_OK);
+    for (int i = 0; i < 4; i++) assert_true(packed[i] == (float)(i + 1));
+    free(packed);
+}
+
 //  A residual that may be summed in place, and four that may not.
 static void residuals(void **state)
 {
@@ -343,6 +468,10 @@ int main(void)
         cmocka_unit_test(single_operators),
         cmocka_unit_test(operators_after_a_convolution),
         cmocka_unit_test(group_norms),
+        cmocka_unit_test(attentions),
+        cmocka_unit_test(attention_of_large_scores),
+        cmocka_unit_test(norms_by_pixel_and_by_channel),
+        cmocka_unit_test(a_weight_with_gaps),
         cmocka_unit_test(residuals),
     };
     pick_seed();
