@@ -53,13 +53,8 @@ typedef struct luna_backend {
 //  Plain C, written to be obviously right: tests compare the others with it, and a build
 //  without another CPU backend uses it. fp32.
 extern const luna_backend luna_backend_reference;
-//  oneDNN, fp32.
-extern const luna_backend luna_backend_onednn;
-
-//  Call first in main, with its argv: lets the backends set what only a fresh process can
-//  have. May start the program again, with the same process id; returns once.
-void luna_backends_start(char **argv);
-void luna_onednn_start(char **argv);
+//  Vector kernels on all processors, fp32.
+extern const luna_backend luna_backend_cpu;
 
 //  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0).
 //  LUNA_UNAVAILABLE when this build has none for it, LUNA_USAGE for another word.

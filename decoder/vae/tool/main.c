@@ -1,7 +1,6 @@
 //  luna-vae: look at, run and time a VAE decoder without the rest of Luna
 
 #include "common/program.h"
-#include "decoder/vae/backend.h"
 #include "decoder/vae/tool/tool.h"
 
 #include <stdio.h>
@@ -54,7 +53,6 @@ static int finish(luna_err err)
 
 int main(int argc, char **argv)
 {
-    luna_backends_start(argv);
     tool_options options = {.vae = luna_vae_options_default()};
     if (asked(argc, argv, "--help") || asked(argc, argv, "-h")) {
         fputs(help, stdout);
