@@ -46,16 +46,23 @@ typedef int32_t marks __attribute__((vector_size(LANES * 4), may_alias));
 #define ROWS8(X)  ROWS6(X) X(6) X(7)
 #define ROWS14(X) ROWS8(X) X(8) X(9) X(10) X(11) X(12) X(13)
 
-#define SUMS(r)        lanes x##r = {0}, y##r = {0};
-#define TAKE(r)        x##r = LOAD(c + r * c_stride), y##r = LOAD(c + r * c_stride + LANES);
-#define STEP(r)        x##r += left * AT##r, y##r += right * AT##r;
-#define GIVE(r)        STORE(c + r * c_stride, x##r), STORE(c + r * c_stride + LANES, y##r);
-#define BOTH           const lanes left = LOAD(b), right = LOAD(b + LANES);
+#define SUMS(r) lanes x##r = {0}, y##r = {0};
+#define TAKE(r) x##r = LOAD(c + r * c_stride), y##r = LOAD(c + r * c_stride + LANES);
+#define STEP(r) x##r += left * AT##r, y##r += right * AT##r;
+#define GIVE(r) STORE(c + r * c_stride, x##r), STORE(c + r * c_stride + LANES, y##r);
+//  The weights come from far: they are asked for AHEAD floats before they are used.
+enum { AHEAD = 32 * CPU_PANEL };
+#if LANES == 16
+#define FETCH __builtin_prefetch(b + AHEAD), __builtin_prefetch(b + AHEAD + LANES);
+#else
+#define FETCH __builtin_prefetch(b + AHEAD);
+#endif
+#define BOTH           FETCH const lanes left = LOAD(b), right = LOAD(b + LANES);
 #define NARROW_SUMS(r) lanes x##r = {0};
 #define NARROW_TAKE(r) x##r = LOAD(c + r * c_stride);
 #define NARROW_STEP(r) x##r += left * AT##r;
 #define NARROW_GIVE(r) STORE(c + r * c_stride, x##r);
-#define ONE            const lanes left = LOAD(b);
+#define ONE            FETCH const lanes left = LOAD(b);
 
 #define BLOCK(name, ROWS, SUM, TAKE_IN, COLUMNS, ADD, GIVE_OUT)                    \
     static void name(const float *a, size_t stride, const float *b, size_t depth,  \

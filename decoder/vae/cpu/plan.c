@@ -50,7 +50,7 @@ static void choose_stored(luna_plan *plan, const size_t *uses)
 
 //  About so much of a band's input at a time, and at least so many rows: a row at its
 //  edge that the next band needs too is kept, so smaller bands cost little.
-enum { SOURCE_BYTES = 16 << 20, LEAST_ROWS = 16, TILES = 56, QUERIES = 96 };
+enum { SOURCE_BYTES = 16 << 20, LEAST_ROWS = 16, TILES = 112, QUERIES = 96 };
 
 static size_t up(size_t value, size_t multiple)
 {
