@@ -38,7 +38,8 @@ typedef struct luna_backend {
     //  LUNA_UNAVAILABLE, LUNA_NO_MEMORY, LUNA_DEVICE.
     luna_err (*open)(const luna_backend_options *options, void **state);
     void (*close)(void *state);
-    //  Sets cost->peak_bytes (weights, activations and scratch) and cost->weight_bytes.
+    //  Sets cost->peak_bytes (weights, activations and scratch), cost->weight_bytes and
+    //  cost->steps.
     //  LUNA_NO_MEMORY above the limit: luna_backend_over_limit makes the sentence.
     luna_err (*compile)(void *state, const luna_plan_request *request, luna_plan **out,
                         luna_vae_cost *cost);

@@ -197,8 +197,12 @@ static void attend(void *context, size_t item, size_t thread)
     end(&c);
 }
 
-//  A few chunks a thread between steps: a watchdog wants to see them.
-enum { CHUNKS = 4 };
+//  A few chunks a thread: a watchdog wants to see them go by.
+size_t cpu_attention_step(const luna_plan *plan, const cpu_pass *pass)
+{
+    enum { CHUNKS = 4 };
+    return CHUNKS * plan->threads * pass->rows;
+}
 
 void cpu_attention_run(cpu_run *r, const cpu_pass *pass)
 {
@@ -209,12 +213,12 @@ void cpu_attention_run(cpu_run *r, const cpu_pass *pass)
                    .value = value,
                    .pixels = pixels_of(value)};
     const size_t height = value->shape.height;
-    const size_t once = CHUNKS * cpu_team_size(r->state->team);
+    const size_t once = cpu_attention_step(r->plan, pass);
     cpu_team_run(r->state->team, height, pack_row, &a);
     pack_rest(&a);
-    for (; a.first < height; a.first += once * pass->rows) {
-        const size_t left = (height - a.first + pass->rows - 1) / pass->rows;
-        cpu_team_run(r->state->team, left < once ? left : once, attend, &a);
+    for (; a.first < height; a.first += once) {
+        const size_t left = height - a.first, rows = left < once ? left : once;
+        cpu_team_run(r->state->team, (rows + pass->rows - 1) / pass->rows, attend, &a);
         cpu_step(r);
     }
 }

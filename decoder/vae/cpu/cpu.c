@@ -85,6 +85,7 @@ static luna_err compile(void *opaque, const luna_plan_request *request, luna_pla
     luna_plan *plan = NULL;
     luna_err err = fit(s, request, &plan);
     if (err == LUNA_OK) {
+        cost->steps = cpu_plan_steps(plan);
         cost->weight_bytes = s->weights.bytes;
         cost->peak_bytes =
             s->weights.bytes + plan->arena_bytes + largest_weights(request->graph);

@@ -106,6 +106,7 @@ typedef struct cpu_value {
 struct luna_plan {
     const luna_graph *graph;
     size_t threads;
+    size_t room;  //  bytes that values and working memory may take
     cpu_value value[LUNA_GRAPH_MAX];
     cpu_pass *passes;
     size_t pass_count;
@@ -115,13 +116,15 @@ struct luna_plan {
     size_t file_span_count;
     size_t arena_bytes;
     size_t file_bytes;
-    size_t loaded_bytes;  //  of packed weights that are not kept, at most
 };
 
 //  Puts values into the file until the rest is below `room` bytes, as far as that goes.
 LUNA_MUST_USE luna_err cpu_plan_build(const luna_plan_request *request, size_t threads,
                                       size_t room, luna_plan **out);
 void cpu_plan_free(luna_plan *plan);
+
+//  Calls of cpu_step in a decode.
+size_t cpu_plan_steps(const luna_plan *plan);
 
 //  Calls visit(context, node) for what a pass works out: its own node and all that are
 //  not stored down to stored ones, and those as well.
@@ -188,6 +191,8 @@ size_t cpu_bands_work(const luna_plan *plan, const cpu_pass *pass);
 size_t cpu_bands_source(const luna_plan *plan, const cpu_pass *pass);
 void cpu_bands_run(cpu_run *r, const cpu_pass *pass);
 
+//  Rows of queries from one cpu_step to the next.
+size_t cpu_attention_step(const luna_plan *plan, const cpu_pass *pass);
 size_t cpu_attention_work(const luna_plan *plan, const cpu_pass *pass);
 size_t cpu_attention_keys(const luna_plan *plan, const cpu_pass *pass);
 size_t cpu_attention_values(const luna_plan *plan, const cpu_pass *pass);

@@ -48,35 +48,43 @@ static void choose_stored(luna_plan *plan, const size_t *uses)
 
 //  ---- passes ----------------------------------------------------------------------
 
-//  About so much of a band's input at a time, and at least so many rows: a row at its
-//  edge that the next band needs too is kept, so smaller bands cost little.
-enum { SOURCE_BYTES = 16 << 20, LEAST_ROWS = 16, TILES = 112, QUERIES = 96 };
+//  Bands of about so many bytes of input, tiles and queries so many at a time: enough to
+//  read weights seldom. Where memory is short, less: SHARE bands, or all threads' tiles,
+//  would then fill it. Nothing is worked out twice where two bands meet.
+enum { SOURCE_BYTES = 16 << 20, TILES = 112, LEAST_TILES = 14, QUERIES = 96, SHARE = 16 };
 
 static size_t up(size_t value, size_t multiple)
 {
     return (value + multiple - 1) / multiple * multiple;
 }
 
-//  Tiles at a time: many, so that weights are read seldom, but a fair share for each
-//  thread.
-static size_t choose_tiles(size_t tiles, size_t threads)
+static size_t within(size_t value, size_t low, size_t high)
 {
-    const size_t shares = up((tiles + TILES - 1) / TILES, threads);
+    return value < low ? low : value > high ? high : value;
+}
+
+//  A fair share for each thread.
+static size_t choose_tiles(const luna_plan *plan, const cpu_pass *pass, size_t tiles)
+{
+    const int input = node_at(plan, pass->conv)->input[0];
+    const size_t channels =
+        plan->value[input].channels + plan->value[pass->node].channels;
+    const size_t bytes = plan->threads * CPU_POINTS * channels * sizeof(float);
+    const size_t most = within(plan->room / SHARE / bytes, LEAST_TILES, TILES);
+    const size_t shares = up((tiles + most - 1) / most, plan->threads);
     return (tiles + shares - 1) / shares;
 }
 
 static void size_band(const luna_plan *plan, cpu_pass *pass)
 {
     const int input = node_at(plan, pass->conv)->input[0];
-    const cpu_value *to = &plan->value[pass->node];
+    const luna_shape *to = &plan->value[pass->node].shape;
     const size_t row_bytes = plan->value[input].row_floats * sizeof(float);
-    const size_t height = up(to->shape.height, CPU_TILE);
-    size_t rows = SOURCE_BYTES / row_bytes / CPU_TILE * CPU_TILE;
-    if (rows < LEAST_ROWS) rows = LEAST_ROWS;
-    if (rows > height) rows = height;
-    const size_t across = up(to->shape.width, CPU_TILE) / CPU_TILE;
-    pass->rows = rows;
-    pass->tiles = choose_tiles(rows / CPU_TILE * across, plan->threads);
+    const size_t bytes = within(plan->room / SHARE, 0, SOURCE_BYTES);
+    const size_t rows = bytes / row_bytes / CPU_TILE * CPU_TILE;
+    const size_t across = up(to->width, CPU_TILE) / CPU_TILE;
+    pass->rows = within(rows, CPU_TILE, up(to->height, CPU_TILE));
+    pass->tiles = choose_tiles(plan, pass, pass->rows / CPU_TILE * across);
 }
 
 static cpu_pass make_pass(const luna_plan *plan, size_t node, const size_t *uses)
@@ -263,11 +271,10 @@ static bool spill_one(const life *l)
     return largest != NULL;
 }
 
-//  Only a band's worth of it would be saved by spilling what is smaller than that.
-static luna_err place_within(const life *l, size_t room)
+static luna_err place_within(const life *l)
 {
     LUNA_TRY(place_all(l));
-    while (l->plan->arena_bytes > room && spill_one(l)) LUNA_TRY(place_all(l));
+    while (l->plan->arena_bytes > l->plan->room && spill_one(l)) LUNA_TRY(place_all(l));
     return LUNA_OK;
 }
 
@@ -303,7 +310,7 @@ static luna_err allocate(luna_plan *plan)
                 : luna_error(LUNA_NO_MEMORY, "no memory for the decoder's plan");
 }
 
-static luna_err fill_plan(luna_plan *plan, const luna_plan_request *request, size_t room)
+static luna_err fill_plan(luna_plan *plan, const luna_plan_request *request)
 {
     size_t last[LUNA_GRAPH_MAX], uses[LUNA_GRAPH_MAX];
     life l = {.plan = plan};
@@ -313,7 +320,7 @@ static luna_err fill_plan(luna_plan *plan, const luna_plan_request *request, siz
     LUNA_TRY(allocate(plan));
     LUNA_TRY(make_passes(plan, uses));
     follow(&l);
-    return place_within(&l, room);
+    return place_within(&l);
 }
 
 luna_err cpu_plan_build(const luna_plan_request *request, size_t threads, size_t room,
@@ -323,7 +330,8 @@ luna_err cpu_plan_build(const luna_plan_request *request, size_t threads, size_t
     if (!plan) return luna_error(LUNA_NO_MEMORY, "no memory for the decoder's plan");
     plan->graph = request->graph;
     plan->threads = threads;
-    const luna_err err = fill_plan(plan, request, room);
+    plan->room = room;
+    const luna_err err = fill_plan(plan, request);
     if (err != LUNA_OK) cpu_plan_free(plan);
     if (err == LUNA_OK) *out = plan;
     return err;
@@ -338,4 +346,21 @@ void cpu_plan_free(luna_plan *plan)
     free(plan->spans);
     free(plan->file_spans);
     free(plan);
+}
+
+static size_t pass_steps(const luna_plan *plan, const cpu_pass *pass)
+{
+    const size_t height = plan->value[pass->node].shape.height;
+    size_t rows = height;
+    if (pass->kind == CPU_BANDS) rows = pass->rows;
+    if (pass->kind == CPU_ATTENTION) rows = cpu_attention_step(plan, pass);
+    return (height + rows - 1) / rows;
+}
+
+size_t cpu_plan_steps(const luna_plan *plan)
+{
+    size_t steps = 0;
+    for (size_t i = 0; i < plan->pass_count; i++)
+        steps += pass_steps(plan, &plan->passes[i]);
+    return steps;
 }
