@@ -228,7 +228,7 @@ $(BUILD)/target/$(1)/%: tests/fuzz/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLA
 	$$(call say,fuzz,$$@)$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
 	    -fsanitize=fuzzer -o $$@ $$< -Wl,--start-group $(call archives,$(ROOMS_$(1))) -Wl,--end-group $$(LIBS_$(1)) -lm
 endef
-$(foreach room,common proto store broker http image sink worker producer,$(eval $(call fuzz_rule,$(room))))
+$(foreach room,common proto store broker http vae image sink worker producer,$(eval $(call fuzz_rule,$(room))))
 
 , := ,
 

@@ -13,7 +13,6 @@
 #include "decoder/vae/builder.h"
 #include "decoder/vae/family.h"
 
-#include <assert.h>
 #include <stdio.h>
 
 enum { GROUPS = 32, NAME_ROOM = 128 };
@@ -99,7 +98,7 @@ static bool find_names(const luna_safetensors *file, kl *out)
             const naming *names = &namings[i];
             if (!has_middle(&b, names)) continue;
             const bool whole =
-                luna_build_has(&b, "%s.%s.weight", names->attention, names->q);
+                luna_build_has_layer(&b, "%s.%s", names->attention, names->q);
             if (out->names && !whole) continue;
             out->names = names;
             out->b = b;
@@ -121,10 +120,15 @@ static int number(const kl *k, int level)
     return k->names->from_picture ? k->levels - 1 - level : level;
 }
 
+//  Whichever of its tensors is missing, the others tell.
 static bool has_block(const kl *k, int level, int block)
 {
-    return luna_build_has(&k->b, "%s%d.%s%d.norm1.weight", k->names->up, level,
-                          k->names->block, block);
+    static const char *const parts[] = {"norm1", "conv1", "conv2"};
+    for (int i = 0; i < 3; i++)
+        if (luna_build_has(&k->b, "%s%d.%s%d.%s.weight", k->names->up, level,
+                           k->names->block, block, parts[i]))
+            return true;
+    return false;
 }
 
 static void count_levels(kl *k)
@@ -148,7 +152,7 @@ static int res_block(kl *k, int x, const char *base)
 {
     luna_builder *b = &k->b;
     const int y = half_block(b, half_block(b, x, base, 1), base, 2);
-    if (luna_build_has(b, "%s.%s.weight", base, k->names->shortcut))
+    if (luna_build_has_layer(b, "%s.%s", base, k->names->shortcut))
         x = luna_build_conv(b, x, 1, LUNA_WITH_BIAS, "%s.%s", base, k->names->shortcut);
     return luna_build_add(b, y, x);
 }
@@ -186,21 +190,26 @@ static int level(kl *k, int x, int at)
                            number(k, at), names->upsample);
 }
 
-//  FLUX.2's own files keep it below "decoder.".
-static int post_quant(kl *k, int x)
+//  NULL when there is none. FLUX.2's own files keep it below "decoder.".
+static const char *post_quant(const kl *k)
 {
     static const char *const names[] = {"post_quant_conv", "decoder.post_quant_conv"};
     for (int i = 0; i < 2; i++)
-        if (luna_build_has(&k->b, "%s.weight", names[i]))
-            return luna_build_conv(&k->b, x, 1, LUNA_WITH_BIAS, "%s", names[i]);
-    return x;
+        if (luna_build_has_layer(&k->b, "%s", names[i])) return names[i];
+    return NULL;
+}
+
+static size_t latent_channels(kl *k)
+{
+    const char *first = post_quant(k);
+    return luna_build_latent_channels(&k->b, "%s", first ? first : "decoder.conv_in");
 }
 
 static int decoder(kl *k, int x, const luna_model *model)
 {
     luna_builder *b = &k->b;
     x = luna_build_affine(b, x, model->latent_scale, model->latent_shift);
-    x = post_quant(k, x);
+    if (post_quant(k)) x = luna_build_conv(b, x, 1, LUNA_WITH_BIAS, "%s", post_quant(k));
     x = luna_build_conv(b, x, 3, LUNA_WITH_BIAS, "decoder.conv_in");
     x = res_block(k, x, k->names->middle[0]);
     x = attention(k, x);
@@ -213,7 +222,8 @@ static int decoder(kl *k, int x, const luna_model *model)
 
 static bool has_batch_norm(const kl *k)
 {
-    return luna_build_has(&k->b, "bn.running_mean");
+    return luna_build_has(&k->b, "bn.running_mean") ||
+           luna_build_has(&k->b, "bn.running_var");
 }
 
 static void build_packed(kl *k, luna_model *model)
@@ -239,18 +249,15 @@ static const char *variant(const kl *k, const luna_model *model)
 static luna_err build(luna_model *model)
 {
     kl k = {0};
-    const bool found = find_names(model->file, &k);
-    assert(found);  //  build follows fits
-    (void)found;
+    if (!find_names(model->file, &k)) return LUNA_BAD_MODEL;
     k.b.graph = &model->plain;
     k.b.weights = &model->weights;
     count_levels(&k);
     if (model->latent_scale == 0.0F) model->latent_scale = 1.0F;
-    model->latent_channels = luna_build_size(&k.b, 1, "decoder.conv_in.weight");
+    model->latent_channels = latent_channels(&k);
     decoder(&k, luna_build_input(&k.b, model->latent_channels), model);
     if (has_batch_norm(&k)) build_packed(&k, model);
     luna_build_refuse_others(&k.b, "decoder.");
-    model->spatial_factor = (size_t)1 << (k.levels > 0 ? k.levels - 1 : 0);
     model->range = LUNA_RANGE_SIGNED;
     model->variant = variant(&k, model);
     return k.b.err;

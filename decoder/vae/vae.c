@@ -63,6 +63,22 @@ static uint64_t count_parameters(const luna_weights *weights)
     return count;
 }
 
+//  With what lies between the values that act: it is in the same pages.
+static uint64_t weight_file_bytes(const luna_weight *weight)
+{
+    uint64_t values = weight->count;
+    if (weight->gap) values = values / weight->run * (weight->run + weight->gap);
+    return values * luna_dtype_size(weight->dtype);
+}
+
+static uint64_t count_read_bytes(const luna_model *model)
+{
+    uint64_t bytes = luna_safetensors_header_bytes(model->file);
+    for (size_t i = 0; i < model->weights.count; i++)
+        bytes += weight_file_bytes(&model->weights.item[i]);
+    return bytes;
+}
+
 static void fill_info(luna_vae *vae, luna_vae_precision precision)
 {
     const luna_model *model = &vae->model;
@@ -73,6 +89,8 @@ static void fill_info(luna_vae *vae, luna_vae_precision precision)
                                 .spatial_factor = model->spatial_factor,
                                 .output_channels = model->output_channels,
                                 .parameter_count = count_parameters(&model->weights),
+                                .file_bytes = luna_safetensors_bytes(model->file),
+                                .read_bytes = count_read_bytes(model),
                                 .latent_scale = model->latent_scale,
                                 .latent_shift = model->latent_shift,
                                 .device = vae->device,
