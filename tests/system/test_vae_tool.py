@@ -141,6 +141,18 @@ def test_refusals_leave_no_file(home):
     assert not list(folder.iterdir())
 
 
+def test_layers_of_another_architecture_are_named(home):
+    tensors = read_safetensors(DATA / "kl_small_z4.safetensors")[0]
+    for name, known in (("encoder.conv_in.weight", True), ("model_ema.decay", True),
+                        ("decoder.up.0.attn.0.q.weight", False)):
+        more = {**tensors, name: numpy.zeros((2, 2), numpy.float16)}
+        file = write_safetensors(home.home / "more.safetensors", more)
+        done = home.run("luna-vae", "info", file)
+        assert (done.code == 0) == known, done
+        if not known:
+            refused(done, 65, f"'{name}' belongs to no decoder Luna knows")
+
+
 def test_a_tower_of_upsamplings_is_refused(home):
     def ones(*shape):
         return numpy.ones(shape, numpy.float16)

@@ -161,9 +161,13 @@ static void unaligned_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_half),          cmocka_unit_test(every_bfloat),
-        cmocka_unit_test(half_rounds_to_even), cmocka_unit_test(bfloat_rounds_to_even),
-        cmocka_unit_test(names_and_sizes),     cmocka_unit_test(unaligned_values),
+        cmocka_unit_test(every_half),
+        cmocka_unit_test(every_bfloat),
+        cmocka_unit_test(every_float8),
+        cmocka_unit_test(half_rounds_to_even),
+        cmocka_unit_test(bfloat_rounds_to_even),
+        cmocka_unit_test(names_and_sizes),
+        cmocka_unit_test(unaligned_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
