@@ -9,7 +9,7 @@
 #include <dirent.h>
 #include <unistd.h>
 
-enum { CHANNELS = 4, HEIGHT = 19, WIDTH = 37 };
+enum { CHANNELS = 4, HEIGHT = 11, WIDTH = 23 };
 #define PIXELS ((size_t)3 * HEIGHT * 8 * WIDTH * 8)
 
 static float latent_values[CHANNELS * HEIGHT * WIDTH];
