@@ -82,6 +82,7 @@ help:
 	@echo "make bench      measure Luna beside its alternatives: the store, the hand-over, the broker"
 	@echo "make bench-broker  the broker beside beanstalkd, Redis and NATS; four minutes"
 	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
+	@echo "make bench-vae  a decode on the CPU beside PyTorch  (PYTHON=one that has torch)"
 	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
 	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES) SOAK=--power)"
 	@echo "make luna-vae   the VAE tool alone: a C compiler is all it takes (CPU=0: plain and slow)"
@@ -262,6 +263,10 @@ bench-broker: programs
 	@docker/deps.sh $(DEPS_BENCH) || echo "bench-broker goes on without them" >&2
 	@folder=$$(mktemp -d -p $(BUILD)); trap 'rm -rf "$$folder"' EXIT; LUNA_BIN=$(abspath $(BUILD)/bin) \
 	    $(PYTHON) tests/bench/broker_bench.py --folder $$folder --memory-jobs $(MEMORY_JOBS) $(BENCH_FLAGS)
+# Needs torch and safetensors: PYTHON=V/bin/python of a venv that has them.
+bench-vae: luna-vae
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/vae_bench.py $(BENCH_FLAGS)
+.PHONY: bench-vae
 
 # ---- install and run --------------------------------------------------------------
 DEPS ?= $(DEPS_BUILD)
