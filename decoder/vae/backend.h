@@ -17,7 +17,7 @@ typedef struct luna_backend_options {
     const luna_weights *weights;  //  outlive the backend
     luna_vae_precision precision;
     int device;                   //  the N of cuda:N
-    int threads;                  //  0: the library's choice
+    int threads;                  //  0: one for each processor
     void (*step)(void *context);  //  as in luna_vae_options; may be NULL
     void *step_context;
 } luna_backend_options;
