@@ -174,7 +174,7 @@ $(foreach room,common proto store broker http vae image sink worker producer,$(e
 unit: $(UNIT)
 	@LUNA_TEST_DATA=tests/data tests/unit/run $(filter $(BUILD)/unit/%,$(if $(T),$(foreach u,$(UNIT),$(if $(findstring $(T),$u),$u)),$(UNIT)))
 system: programs
-	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) --no-print-directory programs $(UNIT)
@@ -195,7 +195,7 @@ asan-system tsan-system: programs
 	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
 	 TSAN_OPTIONS=$$reports:halt_on_error=1:suppressions=$(abspath tests/unit/tsan.supp) \
 	 LUNA_TEST_LIBRARY=$(abspath $(LIBLUNA)) LUNA_BIN=$(abspath $(BUILD)/$(@:-system=)/bin) \
-	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 	@! ls $(BUILD)/reports/* 2>/dev/null
 
 # ---- fuzzing: tests/fuzz/<room>/x.c is one libFuzzer program, linked with its room --

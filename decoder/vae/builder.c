@@ -185,8 +185,9 @@ static void need_kernel(luna_builder *b, luna_node *node, const char *base,
     const size_t channels = channels_of(b, node->input[0]);
     if (!fits_conv(b, tensor, channels, node->kernel) ||
         tensor->shape[0] % part.count != 0 || (tensor->rank == 5 && part.count > 1)) {
-        luna_build_fail(b, "the tensor '%s' must have the shape [any, %zu, %zu, %zu]",
-                        name, channels, node->kernel, node->kernel);
+        luna_build_fail(b, "the tensor '%s' must have the shape [any, %zu, %s%zu, %zu]",
+                        name, channels, b->temporal ? "(time, )" : "", node->kernel,
+                        node->kernel);
         return;
     }
     node->channels = tensor->shape[0] / part.count;
