@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """luna-vae beside PyTorch on this machine's CPU: one picture, the same weights, in one run.
 
-A full-size SDXL decoder with seeded random weights is written to a file; each side decodes the
-same latent in a process of its own. Needs a Python with torch and safetensors from PyPI.
+A full-size SDXL decoder with seeded random weights is written to a file; the sides take turns,
+each in a process of its own that decodes the same latent twice, the first time to warm up.
+Needs a Python with torch and safetensors from PyPI.
 """
 
 import argparse
@@ -46,38 +47,39 @@ def write_inputs(folder, width, height):
               folder / "latents.safetensors")
 
 
-def pytorch_side(folder, runs):
-    """In a process of its own: times and the peak memory of it, as JSON, and the pixels."""
+def pytorch_side(folder):
+    """In a process of its own: the time and the peak memory of it, as JSON, and the pixels."""
     decode = decoder(folder / "model.safetensors")
     z = load_file(folder / "latents.safetensors")["latents"]
-    ms = []
-    for _ in range(runs + 1):  # the first warms up
-        begin = time.perf_counter()
-        pixels = decode(z)
-        ms.append(1e3 * (time.perf_counter() - begin))
+    decode(z)
+    begin = time.perf_counter()
+    pixels = decode(z)
+    ms = 1e3 * (time.perf_counter() - begin)
     save_file({"pixels": pixels.contiguous()}, folder / "pytorch.safetensors")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ms": statistics.median(ms[1:]), "mib": peak}))
+    print(json.dumps({"ms": ms, "mib": peak}))
 
 
-def run_pytorch(folder, runs):
-    command = [sys.executable, __file__, "--pytorch", folder, "--runs", str(runs)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+def output_of(*command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
 
-def run_luna(folder, shape, runs):
-    model = ["--model", folder / "model.safetensors", "--device", "cpu"]
-    bench = [LUNA, "bench", *model, "--shape", f"1x{shape}", "--runs", str(runs), "--json"]
-    result = json.loads(subprocess.run(bench, check=True, stdout=subprocess.PIPE).stdout)
-    subprocess.run([LUNA, "decode", *model, "--latents", folder / "latents.safetensors", "--raw",
-                    "--output", folder / "luna.safetensors"], check=True,
-                   stdout=subprocess.DEVNULL)
-    return {"ms": result["ms_per_image"], "mib": result["process_mib"],
-            "backend": result["backend"]}
+def run_pytorch(folder):
+    return json.loads(output_of(sys.executable, __file__, "--pytorch", folder))
+
+
+def run_luna(folder, shape):
+    result = json.loads(output_of(LUNA, "bench", "--model", folder / "model.safetensors",
+                                  "--device", "cpu", "--shape", f"1x{shape}", "--runs", "1",
+                                  "--json"))
+    return {"ms": result["ms_per_image"], "mib": result["process_mib"]}
 
 
 def distance(folder):
     """Decibels between the two pictures, brought to [0, 1]."""
+    output_of(LUNA, "decode", "--model", folder / "model.safetensors", "--device", "cpu",
+              "--latents", folder / "latents.safetensors", "--raw",
+              "--output", folder / "luna.safetensors")
     a, b = (load_file(folder / f"{side}.safetensors")["pixels"].double() / 2
             for side in ("luna", "pytorch"))
     return -10 * torch.log10(((a - b) ** 2).mean()).item()
@@ -89,33 +91,32 @@ def processor():
     return f"{len(os.sched_getaffinity(0))} cores of {name}"
 
 
-def compare(folder, width, height, runs):
-    write_inputs(folder, width, height)
-    print(f"SDXL decoder, fp32, 1 x {width} x {height}, median of {runs}; {processor()}; "
-          f"load {os.getloadavg()[0]:.1f}", flush=True)
-    luna = run_luna(folder, f"{width}x{height}", runs)
-    pytorch = run_pytorch(folder, runs)
-    for name, side in ((f"luna-vae ({luna['backend']})", luna),
-                       (f"PyTorch {torch.__version__}", pytorch)):
-        print(f"{name:28} {side['ms']:9.0f} ms   process {side['mib']:6.0f} MiB")
-    print(f"{'PyTorch to Luna':28} {pytorch['ms'] / luna['ms']:9.2f} times the time, "
-          f"{pytorch['mib'] / luna['mib']:.2f} times the memory; "
+def compare(folder, shape, rounds):
+    write_inputs(folder, *map(int, shape.split("x")))
+    print(f"SDXL decoder, fp32, 1 x {shape}; {processor()}", flush=True)
+    ratios = []
+    for _ in range(rounds):
+        luna, pytorch = run_luna(folder, shape), run_pytorch(folder)
+        ratios.append(pytorch["ms"] / luna["ms"])
+        print(f"luna-vae {luna['ms']:6.0f} ms {luna['mib']:5.0f} MiB   "
+              f"PyTorch {torch.__version__} {pytorch['ms']:6.0f} ms {pytorch['mib']:5.0f} MiB   "
+              f"{ratios[-1]:.2f} times   load {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"PyTorch takes {statistics.median(ratios):.2f} times as long (median); "
           f"{distance(folder):.1f} dB between the pictures")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", default="512x512", help="WIDTHxHEIGHT in pixels (512x512)")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pytorch", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with torch.inference_mode():
         if options.pytorch:
-            pytorch_side(options.pytorch, options.runs)
+            pytorch_side(options.pytorch)
             return
         with tempfile.TemporaryDirectory() as folder:
-            width, height = map(int, options.shape.split("x"))
-            compare(Path(folder), width, height, options.runs)
+            compare(Path(folder), options.shape, options.rounds)
 
 
 if __name__ == "__main__":
