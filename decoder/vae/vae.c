@@ -3,6 +3,7 @@
 #include "decoder/vae/backend.h"
 #include "decoder/vae/family.h"
 #include "decoder/vae/latents.h"
+#include "decoder/vae/output_check.h"
 #include "decoder/vae/pixels.h"
 
 #include <stdio.h>
@@ -26,6 +27,7 @@ struct luna_vae {
     luna_model model;
     luna_vae_info info;
     char device[16];
+    luna_vae_precision precision;
     size_t memory_limit_bytes;
     const luna_backend *backend;
     void *state;
@@ -109,6 +111,7 @@ static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
     const bool numbered = strncmp(options->device, "cuda:", 5) == 0;
     snprintf(vae->device, sizeof vae->device, "%s",
              numbered ? options->device : vae->backend->device);
+    vae->precision = settings.precision;
     fill_info(vae, settings.precision);
     return vae->backend->open(&settings, &vae->state);
 }
@@ -319,18 +322,11 @@ luna_err luna_vae_prepare(luna_vae *vae, const luna_vae_latents *latents,
     return LUNA_OK;
 }
 
-static luna_err check_output(const float *values, const luna_vae_shape *shape,
-                             size_t image)
+static luna_err check_output(const luna_vae *vae, const float *values,
+                             const luna_vae_shape *shape, size_t image)
 {
-    size_t first = 0;
-    const size_t area = shape->height * shape->width;
-    const size_t bad = luna_count_not_finite(values, area * shape->channels, &first);
-    if (bad == 0) return LUNA_OK;
-    return luna_error(
-        LUNA_OVERFLOW,
-        "the decode of image %zu gave %zu values that are NaN or infinite, the "
-        "first at channel %zu, row %zu, column %zu; try a wider precision",
-        image, bad, first / area, first % area / shape->width, first % shape->width);
+    const luna_output output = {.values = values, .shape = shape, .image = image};
+    return luna_output_check(&output, &vae->model.weights, vae->precision);
 }
 
 static luna_err check_target(const luna_vae_shape *shape, size_t first, size_t count,
@@ -385,7 +381,7 @@ static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_
     luna_err err = allocate_staging(latents, &shape, &stage);
     for (size_t i = 0; err == LUNA_OK && i < count; i++) {
         err = decode_one(vae, latents, first + i, entry, &stage);
-        if (err == LUNA_OK) err = check_output(stage.output, &shape, first + i);
+        if (err == LUNA_OK) err = check_output(vae, stage.output, &shape, first + i);
         if (err == LUNA_OK)
             luna_pixels_convert(stage.output, &shape, vae->model.range, target,
                                 (uint8_t *)target->data + i * step);

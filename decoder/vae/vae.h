@@ -182,7 +182,8 @@ size_t luna_pixels_bytes(const luna_vae_shape *shape, size_t count,
 //  Decodes images first .. first + count - 1 of the batch into target->data, the
 //  first at its start. Cost: seconds on a CPU.
 //  LUNA_BAD_LATENT: channels, or values that are NaN or infinite (how many and where).
-//  LUNA_OVERFLOW: the output is not finite; try a wider precision.
+//  LUNA_OVERFLOW: the output is not finite although the latents are; the sentence says
+//  which weight is damaged, or what to try.
 //  LUNA_NO_MEMORY: over memory_limit_bytes, or none to be had; the engine stays usable.
 //  LUNA_DEVICE: the device failed; close the engine.
 //  LUNA_USAGE: the range is outside the batch, the room too small, U8 with RAW.

@@ -146,6 +146,27 @@ static void rgba_becomes_bytes(void **state)
     free(values);
 }
 
+//  Finite latents that no model was made for, and a wide enough precision: neither the
+//  latents nor the model is called damaged.
+static void latents_far_away_are_told(void **state)
+{
+    (void)state;
+    float values[16], pixels[4 * 64];
+    luna_vae *vae = open_sample(&samples[2], "cpu");
+    for (int i = 0; i < 16; i++) values[i] = i % 2 ? 3e38F : -3e38F;
+    const luna_vae_latents latents = {.data = values,
+                                      .dtype = LUNA_DTYPE_F32,
+                                      .count = 1,
+                                      .channels = 16,
+                                      .height = 1,
+                                      .width = 1};
+    const luna_vae_target target = {
+        .data = pixels, .bytes = sizeof pixels, .format = LUNA_PIXELS_F32_PLANAR};
+    assert_int_equal(luna_vae_decode(vae, &latents, 0, 1, &target), LUNA_OVERFLOW);
+    assert_non_null(strstr(luna_error_text(), "far from what this model takes"));
+    luna_vae_close(&vae);
+}
+
 //  ---- damage ----------------------------------------------------------------------
 
 //  A changeable copy of a file.
@@ -365,6 +386,7 @@ int main(void)
         cmocka_unit_test(samples_are_described),
         cmocka_unit_test(samples_decode),
         cmocka_unit_test(rgba_becomes_bytes),
+        cmocka_unit_test(latents_far_away_are_told),
         cmocka_unit_test(every_missing_tensor_is_named),
         cmocka_unit_test(every_wrong_shape_is_named),
         cmocka_unit_test(foreign_tensors_are_named),
