@@ -22,8 +22,7 @@ endif
 
 # ---- what must be installed: Debian 12 packages, the README says what for ------
 DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
-    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
-    libdnnl-dev
+    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
     python3-numpy curl pngcheck
 DEPS_FUZZ  := clang libclang-rt-dev python3
@@ -33,7 +32,7 @@ DEPS_BENCH := python3 python3-msgpack python3-zmq beanstalkd redis-server nats-s
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla -Wstrict-prototypes \
     -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Werror
 CPPFLAGS += -I. -D_DEFAULT_SOURCE -D_POSIX_C_SOURCE=200809L -DLUNA_VERSION='"$(VERSION)"' \
-    -DLUNA_VAE_ONEDNN=$(CPU)
+    -DLUNA_VAE_CPU=$(CPU)
 CFLAGS   += -std=c17 $(OPT) -g $(WARN) -fPIC -fvisibility=hidden -pthread $(SANITIZE)
 LDFLAGS  += -pthread $(SANITIZE)
 # Asked only when a recipe runs: `make deps` must work before pkg-config is there.
@@ -55,7 +54,7 @@ LUNA_ROOMS    := producer/luna proto common
 # luna-vae builds alone: a C compiler and one backend, nothing else installed.
 VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text program \
     safetensors safetensors_header safetensors_write latent_file)
-VAE_LIBS   := $(if $(filter 1,$(CPU)),-ldnnl) -lm
+VAE_LIBS   := -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
 BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto
 DECODER_LIBS   = $(ZMQ_LIBS) -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
@@ -83,9 +82,10 @@ help:
 	@echo "make bench      measure Luna beside its alternatives: the store, the hand-over, the broker"
 	@echo "make bench-broker  the broker beside beanstalkd, Redis and NATS; four minutes"
 	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
+	@echo "make bench-vae  a decode on the CPU beside PyTorch  (PYTHON=one that has torch)"
 	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
 	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES) SOAK=--power)"
-	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
+	@echo "make luna-vae   the VAE tool alone: a C compiler is all it takes (CPU=0: plain and slow)"
 	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
 	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
 	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
@@ -102,6 +102,15 @@ $(BUILD)/obj/decoder/image/%.o $(BUILD)/obj/decoder/worker/%.o: CPPFLAGS += $(VI
 $(BUILD)/obj/%.o: %.c $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,cc,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+# The CPU backend's kernels, once for each instruction set. Vectors never cross a call: how
+# they would be passed does not matter.
+KERNELS := $(BUILD)/obj/decoder/vae/cpu/kernels_
+$(KERNELS)%.o: CFLAGS += -O3 -ffp-contract=fast -Wno-psabi
+ifeq ($(shell uname -m),x86_64)
+$(KERNELS)avx2.o: CFLAGS += -mavx2 -mfma
+$(KERNELS)avx512.o: CFLAGS += -mavx512f -mfma
+endif
 
 define room_rule
 $(call archive,$(1)): $(call objects,$(1))
@@ -254,6 +263,10 @@ bench-broker: programs
 	@docker/deps.sh $(DEPS_BENCH) || echo "bench-broker goes on without them" >&2
 	@folder=$$(mktemp -d -p $(BUILD)); trap 'rm -rf "$$folder"' EXIT; LUNA_BIN=$(abspath $(BUILD)/bin) \
 	    $(PYTHON) tests/bench/broker_bench.py --folder $$folder --memory-jobs $(MEMORY_JOBS) $(BENCH_FLAGS)
+# Needs torch and safetensors: PYTHON=V/bin/python of a venv that has them.
+bench-vae: luna-vae
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/vae_bench.py $(BENCH_FLAGS)
+.PHONY: bench-vae
 
 # ---- install and run --------------------------------------------------------------
 DEPS ?= $(DEPS_BUILD)

@@ -17,7 +17,7 @@ typedef struct luna_backend_options {
     const luna_weights *weights;  //  outlive the backend
     luna_vae_precision precision;
     int device;                   //  the N of cuda:N
-    int threads;                  //  0: the library's choice
+    int threads;                  //  0: one for each processor
     void (*step)(void *context);  //  as in luna_vae_options; may be NULL
     void *step_context;
 } luna_backend_options;
@@ -38,7 +38,8 @@ typedef struct luna_backend {
     //  LUNA_UNAVAILABLE, LUNA_NO_MEMORY, LUNA_DEVICE.
     luna_err (*open)(const luna_backend_options *options, void **state);
     void (*close)(void *state);
-    //  Sets cost->peak_bytes (weights, activations and scratch) and cost->weight_bytes.
+    //  Sets cost->peak_bytes (weights, activations and scratch), cost->weight_bytes and
+    //  cost->steps.
     //  LUNA_NO_MEMORY above the limit: luna_backend_over_limit makes the sentence.
     luna_err (*compile)(void *state, const luna_plan_request *request, luna_plan **out,
                         luna_vae_cost *cost);
@@ -53,13 +54,8 @@ typedef struct luna_backend {
 //  Plain C, written to be obviously right: tests compare the others with it, and a build
 //  without another CPU backend uses it. fp32.
 extern const luna_backend luna_backend_reference;
-//  oneDNN, fp32.
-extern const luna_backend luna_backend_onednn;
-
-//  Call first in main, with its argv: lets the backends set what only a fresh process can
-//  have. May start the program again, with the same process id; returns once.
-void luna_backends_start(char **argv);
-void luna_onednn_start(char **argv);
+//  Vector kernels on all processors, fp32.
+extern const luna_backend luna_backend_cpu;
 
 //  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0).
 //  LUNA_UNAVAILABLE when this build has none for it, LUNA_USAGE for another word.

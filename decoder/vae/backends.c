@@ -7,21 +7,13 @@
 //  This file is the only place that knows which backends there are; the first of a device
 //  is taken.
 static const luna_backend *const backends[] = {
-#if LUNA_VAE_ONEDNN
-    &luna_backend_onednn,
+#if LUNA_VAE_CPU
+    &luna_backend_cpu,
 #endif
     &luna_backend_reference,
 };
 
-void luna_backends_start(char **argv)
-{
-#if LUNA_VAE_ONEDNN
-    luna_onednn_start(argv);
-#endif
-    (void)argv;
-}
-
-//  In a build without oneDNN the plain C backend is what "cpu" means.
+//  In a build without it the plain C backend is what "cpu" means.
 static const luna_backend *cpu_backend(void)
 {
     return backends[0];

@@ -139,6 +139,7 @@ static luna_err compile(void *opaque, const luna_plan_request *request, luna_pla
     luna_err err = plan_memory(plan);
     if (err == LUNA_OK) err = luna_backend_over_limit(request, plan->arena_bytes);
     if (err == LUNA_OK) err = load_all(s, request->graph);
+    cost->steps = request->graph->count - 1;
     cost->weight_bytes = s->weight_bytes;
     cost->peak_bytes = s->weight_bytes + plan->arena_bytes;
     if (err == LUNA_OK) err = luna_backend_over_limit(request, cost->peak_bytes);

@@ -46,8 +46,11 @@ LUNA_MUST_USE luna_err luna_vae_precision_parse(const char *word,
 typedef struct luna_vae_options {
     const char *device;  //  "auto", "cpu", "cuda:N", or "reference" (plain C)
     luna_vae_precision precision;
-    int threads;                //  CPU threads; 0: as many as the library likes
-    size_t memory_limit_bytes;  //  for one decode, weights included; 0: none
+    int threads;  //  CPU threads; 0: one for each processor
+    //  For one decode, weights included; 0: none. On a CPU, values that do not fit are
+    //  kept in a temporary file (in TMPDIR, else /var/tmp), with the same pixels; without
+    //  a limit, those that are over 1.5 GiB.
+    size_t memory_limit_bytes;
     //  The model sees (latent - shift) * scale. A scale of 0 means what ComfyUI's
     //  latents need: 1 and 0, but for the TAESD family, where it is taken from the
     //  file (vae_scale and vae_shift) or from the member that its name or a folder's
@@ -79,7 +82,7 @@ typedef struct luna_vae_info {
     float latent_scale;   //  what is applied, see luna_vae_options
     float latent_shift;
     const char *device;     //  "cpu", "cuda:0", "reference"
-    const char *backend;    //  "oneDNN 2.6"
+    const char *backend;    //  "AVX-512"
     const char *precision;  //  "fp32"
 } luna_vae_info;
 
@@ -142,6 +145,7 @@ typedef struct luna_vae_cost {
     size_t peak_bytes;    //  weight_bytes + activations + scratch + staging
     size_t weight_bytes;  //  in the device's own layout
     uint64_t flop;        //  2 x multiply-adds, counted as direct convolutions
+    size_t steps;         //  calls of luna_vae_options.step that a decode makes
 } luna_vae_cost;
 
 //  Makes (and keeps) the plan for pictures of this size, so that the first decode

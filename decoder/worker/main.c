@@ -105,7 +105,6 @@ static luna_err act(const command *what, int *exit_code)
 
 int main(int argc, char **argv)
 {
-    luna_backends_start(argv);
     command what = {.action = SERVE};
     int exit_code = 0;
     luna_err err = parse(argc, argv, &what);

@@ -23,7 +23,7 @@ static const luna_setting table[] = {
     SETTING("decoder", "encode_threads", COUNT, encode_threads, "0",
             "images encoded at a time; 0: one less than there are cores"),
     SETTING("decoder", "cpu_threads", COUNT, cpu_threads, "0",
-            "threads of a decode on the CPU; 0: the library's choice"),
+            "threads of a decode on the CPU; 0: one for each processor"),
     SETTING("decoder", "credit_jobs", COUNT, credit_jobs, "2",
             "jobs held at a time: one running, the others fetched ahead"),
     SETTING("decoder", "credit_bytes", SIZE, credit_bytes, "512MiB",

@@ -51,8 +51,8 @@ class Net:
 
 def attend(q, k, v):
     """One head over the pixels of [N, C, H, W]."""
-    flat = [t.flatten(2).transpose(1, 2) for t in (q, k, v)]
-    return F.scaled_dot_product_attention(*flat).transpose(1, 2).reshape(q.shape)
+    flat = [t.flatten(2).transpose(1, 2).unsqueeze(1) for t in (q, k, v)]
+    return F.scaled_dot_product_attention(*flat).transpose(2, 3).reshape(q.shape)
 
 
 def unpack(x):

@@ -6,41 +6,61 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static bool shows_progress(size_t total)
-{
-    return total > 1 && isatty(STDERR_FILENO);
-}
+//  What a terminal is told of a decode, a few times a second.
+typedef struct progress {
+    size_t images;
+    size_t image_steps;  //  of one image; 0: not known
+    size_t steps;        //  done, of all images
+    size_t shown;        //  images done
+    int64_t started_ms;
+    int64_t drawn_ms;
+    bool wanted;
+} progress;
 
-static void progress(size_t done, size_t total, int64_t started_ms)
+static void draw(progress *p)
 {
     enum { WIDTH = 30 };
     char bar[WIDTH + 1];
-    if (!shows_progress(total)) return;
-    for (size_t i = 0; i < WIDTH; i++) bar[i] = i < done * WIDTH / total ? '#' : '.';
+    const size_t all = p->images * p->image_steps;
+    const size_t filled = all ? p->steps * WIDTH / all : 0;
+    for (size_t i = 0; i < WIDTH; i++) bar[i] = i < filled ? '#' : '.';
     bar[WIDTH] = '\0';
-    const double seconds = (double)(luna_now_ms() - started_ms) / 1e3;
-    fprintf(stderr, "\r[%s] %zu/%zu images, %.1f s", bar, done, total, seconds);
+    p->drawn_ms = luna_now_ms();
+    fprintf(stderr, "\r[%s] %3zu%%, %zu/%zu images, %.1f s", bar,
+            all ? p->steps * 100 / all : 0, p->shown, p->images,
+            (double)(p->drawn_ms - p->started_ms) / 1e3);
+}
+
+static void advance(void *context)
+{
+    enum { EVERY_MS = 200 };
+    progress *p = context;
+    p->steps++;
+    if (p->wanted && luna_now_ms() - p->drawn_ms >= EVERY_MS) draw(p);
 }
 
 static luna_err decode_to(luna_vae *vae, const luna_vae_latents *latents,
-                          const luna_vae_target *target, luna_safetensors_writer *writer)
+                          const luna_vae_target *target, luna_safetensors_writer *writer,
+                          progress *p)
 {
-    const int64_t started_ms = luna_now_ms();
     luna_err err = LUNA_OK;
-    progress(0, latents->count, started_ms);
+    p->started_ms = luna_now_ms();
+    if (p->wanted) draw(p);
     for (size_t i = 0; err == LUNA_OK && i < latents->count; i++) {
         err = luna_vae_decode(vae, latents, i, 1, target);
         if (err == LUNA_OK)
             err = luna_safetensors_append(writer, target->data, target->bytes);
-        if (err == LUNA_OK) progress(i + 1, latents->count, started_ms);
+        if (err == LUNA_OK) p->shown++;
+        if (err == LUNA_OK && p->wanted) draw(p);
     }
-    if (shows_progress(latents->count)) fputc('\n', stderr);
+    if (p->wanted) fputc('\n', stderr);
     return err;
 }
 
 //  One image at a time through one buffer, however large the batch.
 static luna_err decode_file(const tool_options *options, luna_vae *vae,
-                            const luna_vae_latents *latents, const luna_vae_shape *shape)
+                            const luna_vae_latents *latents, const luna_vae_shape *shape,
+                            progress *p)
 {
     const luna_tensor_spec spec = {
         .name = "pixels",
@@ -56,7 +76,7 @@ static luna_err decode_file(const tool_options *options, luna_vae *vae,
     luna_err err =
         target.data ? LUNA_OK : luna_error(LUNA_NO_MEMORY, "no memory for a picture");
     if (err == LUNA_OK) err = luna_safetensors_create(options->output, &spec, 1, &writer);
-    if (err == LUNA_OK) err = decode_to(vae, latents, &target, writer);
+    if (err == LUNA_OK) err = decode_to(vae, latents, &target, writer, p);
     if (err == LUNA_OK) err = luna_safetensors_commit(&writer);
     luna_safetensors_abandon(&writer);
     free(target.data);
@@ -76,12 +96,21 @@ static luna_err decode_tensor(const tool_options *options, const luna_tensor *te
     luna_vae *vae = NULL;
     luna_vae_latents latents;
     luna_vae_shape shape;
+    luna_vae_cost cost;
+    luna_vae_options settings = options->vae;
+    progress p = {.wanted = isatty(STDERR_FILENO)};
+    settings.step = advance;
+    settings.step_context = &p;
     LUNA_TRY(luna_vae_latents_from(tensor->data, tensor->dtype, tensor->shape,
                                    tensor->rank, &latents));
-    LUNA_TRY(luna_vae_open(options->model, &options->vae, &vae));
+    LUNA_TRY(luna_vae_open(options->model, &settings, &vae));
     luna_err err = luna_vae_output_shape(vae, &latents, &shape);
-    if (err == LUNA_OK) err = luna_vae_prepare(vae, &latents, NULL);
-    if (err == LUNA_OK) err = decode_file(options, vae, &latents, &shape);
+    if (err == LUNA_OK) err = luna_vae_prepare(vae, &latents, &cost);
+    if (err == LUNA_OK) {
+        p.images = shape.count;
+        p.image_steps = cost.steps;
+        err = decode_file(options, vae, &latents, &shape, &p);
+    }
     if (err == LUNA_OK) report(luna_vae_describe(vae), &shape);
     luna_vae_close(&vae);
     return err;

@@ -1,7 +1,6 @@
 //  luna-vae: look at, run and time a VAE decoder without the rest of Luna
 
 #include "common/program.h"
-#include "decoder/vae/backend.h"
 #include "decoder/vae/tool/tool.h"
 
 #include <stdio.h>
@@ -22,7 +21,8 @@ static const char help[] =
     "every command\n"
     "  --device DEVICE        auto (default), cpu, cuda:N, or reference (plain C, slow)\n"
     "  --precision P          fp32, bf16 or fp16; a CPU has fp32\n"
-    "  --memory-limit BYTES   refuse a picture that needs more; K, M, G are taken\n"
+    "  --memory-limit BYTES   of one decode (K, M, G are taken); a CPU keeps the rest in a\n"
+    "                         file in TMPDIR or /var/tmp, without a limit beyond 1.5 GiB\n"
     "  --threads N            CPU threads\n"
     "  --latent-scale X, --latent-shift X\n"
     "                         the model sees (latent - shift) * scale; for a TAESD whose\n"
@@ -58,7 +58,6 @@ static int finish(luna_err err)
 
 int main(int argc, char **argv)
 {
-    luna_backends_start(argv);
     tool_options options = {.vae = luna_vae_options_default()};
     if (asked(argc, argv, "--help") || asked(argc, argv, "-h")) {
         fputs(help, stdout);

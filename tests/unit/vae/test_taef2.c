@@ -72,7 +72,7 @@ static void expect_photo(const char *device, const char *name)
 static void photographs_on_the_cpu(void **state)
 {
     (void)state;
-    if (strncmp(luna_vae_describe(*state)->backend, "oneDNN", 6) != 0) skip();
+    if (strcmp(luna_vae_describe(*state)->backend, "plain C") == 0) skip();
     expect_photo("cpu", "astronaut");
     expect_photo("cpu", "coffee");
     expect_photo("cpu", "chelsea");
@@ -338,7 +338,7 @@ static void steps_are_told(void **state)
             luna_vae_open(data_path("taef2_decoder.safetensors"), &options, &vae),
             LUNA_OK);
         free(decode(vae, &latents, 0, 1));
-        assert_true(steps >= 44);  //  as many as convolutions
+        assert_true(steps >= 35);  //  as many as 3x3 convolutions
         luna_vae_close(&vae);
     }
     free_latents(&latents);
