@@ -73,6 +73,8 @@ static const luna_field job_fields[] = {
     OPT(min_quality, FLOAT, ANY),
     DEF(embed_workflow, BOOL, 1, 1),
     OPT(round_pixels, BOOL, 1),
+    OPT(sidecar, BOOL, 1),
+    OPT(parameters, BOOL, 1),
     OPT(custom_metadata, TEXT, TEXT_MAX),
     OPT(prompt_id, TEXT, NAME),
     OPT(prompt, BYTES, JSON),
@@ -120,6 +122,7 @@ static const luna_field image_fields[] = {
     OPT(decode_ms, FLOAT, ANY),
     OPT(encode_ms, FLOAT, ANY),
     OPT(write_ms, FLOAT, ANY),
+    OPT(note, TEXT, NAME),
 };
 #undef ROW
 static const luna_schema image_schema = SCHEMA("image", luna_msg_image, image_fields);

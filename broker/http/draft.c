@@ -12,6 +12,7 @@ void luna_draft_init(luna_draft *draft)
 {
     *draft =
         (luna_draft){.job = luna_msg_job_default(), .common = luna_msg_input_default()};
+    draft->job.min_quality = LUNA_MIN_QUALITY_DEFAULT;
 }
 
 void luna_draft_free(luna_draft *draft)

@@ -27,6 +27,8 @@ static const luna_http_setting settings[] = {
     OF_JOB("min_quality", FLOAT, job.min_quality),
     OF_JOB("embed_workflow", BOOL, job.embed_workflow),
     OF_JOB("round_pixels", BOOL, job.round_pixels),
+    OF_JOB("sidecar", BOOL, job.sidecar),
+    OF_JOB("parameters", BOOL, job.parameters),
     OF_JOB("priority", UINT, job.priority),
     OF_JOB("deadline_ms", UINT, job.deadline_ms),
     OF_JOB("custom_metadata", TEXT, job.custom_metadata),

@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "decoder/image/encode.h"
 #include "decoder/worker/accept.h"
 #include "decoder/worker/picture.h"
 #include "proto/job.h"
@@ -169,6 +170,13 @@ static luna_err decode_batch(const luna_decode *decode, const batch *from,
     return LUNA_OK;
 }
 
+static luna_err check_fits(const luna_msg_input *input, const luna_picture_is *is)
+{
+    luna_format format;
+    LUNA_TRY(luna_format_parse(input->format.data, input->format.len, &format));
+    return luna_image_fits(format, is->width, is->height);
+}
+
 //  Every batch is measured and has its place before the first is decoded, so that a job
 //  whose second input does not fit leaves no half of itself behind.
 static luna_err open_batches(luna_sink *sink, const luna_msg_job *job, luna_vae *vae,
@@ -176,11 +184,14 @@ static luna_err open_batches(luna_sink *sink, const luna_msg_job *job, luna_vae 
 {
     for (size_t i = 0; i < job->inputs.count; i++) {
         luna_name name;
-        const luna_image_key key = {job->id, i, 0};
+        luna_picture_is is = {.key = {job->id, i, 0}};
         batches[i] = (batch){.vae = vae, .job = job, .input = i};
         LUNA_TRY(read_latents(&job->inputs.items[i], &batches[i].latents));
         LUNA_TRY(luna_vae_output_shape(vae, &batches[i].latents, &batches[i].shape));
-        LUNA_TRY(luna_picture_name(job, &key, &name));
+        is.width = batches[i].shape.width;
+        is.height = batches[i].shape.height;
+        LUNA_TRY(check_fits(&job->inputs.items[i], &is));
+        LUNA_TRY(luna_picture_name(job, &is, &name));
         LUNA_TRY(luna_sink_check(sink, job->output_dir, &name));
     }
     return LUNA_OK;

@@ -1,7 +1,7 @@
 //  picture.h - one image on its way from pixels to a file
 //
-//  Made by the decode thread, run by an encode thread: encode, add the metadata, hand
-//  the bytes to the sink, note the record with the attempt.
+//  Made by the decode thread, run by an encode thread: ask the quality gate, encode, add
+//  the metadata, hand the bytes to the sink, note the record with the attempt.
 
 #ifndef LUNA_WORKER_PICTURE_H
 #define LUNA_WORKER_PICTURE_H
@@ -30,8 +30,16 @@ luna_picture *luna_picture_new(luna_attempt *attempt, size_t width, size_t heigh
 //  Frees a picture and lets its attempt go; the end of every picture's task too.
 void luna_picture_free(luna_picture *picture);
 
+//  What the name of an image is made of, beside its job.
+typedef struct luna_picture_is {
+    luna_image_key key;
+    size_t width;  //  pixels
+    size_t height;
+    bool discarded;  //  by the quality gate
+} luna_picture_is;
+
 //  The name of an image below its job's output folder. Errors are luna_name_make's.
 LUNA_MUST_USE luna_err luna_picture_name(const luna_msg_job *job,
-                                         const luna_image_key *key, luna_name *out);
+                                         const luna_picture_is *is, luna_name *out);
 
 #endif

@@ -107,6 +107,8 @@ class Submission(Structure):
         ("extra_count", c_uint32),
         ("input_count", c_uint32),
         ("inputs", Latent * INPUTS_MAX),
+        ("sidecar", c_int32),
+        ("parameters", c_int32),
     ]
 
 

@@ -77,7 +77,8 @@ static size_t round_trip(const luna_pixels *pixels, int level)
 {
     luna_encode_options options = luna_encode_options_default();
     options.png_compression = level;
-    const luna_png_text texts[] = {{"prompt", "{}", 2}, {"note", "\xC3\xA9", 2}};
+    const luna_image_text texts[] = {{"prompt", "{}", 2, LUNA_TEXT_GRAPH},
+                                     {"note", "\xC3\xA9", 2, LUNA_TEXT_NOTE}};
     uint8_t *plain, *file;
     size_t plain_len, len, text_len;
     const char *text;
@@ -206,9 +207,13 @@ static void test_refused(void **state)
     check_refused(good, options, LUNA_BAD_REQUEST);
     options = luna_encode_options_default();
     options.format = LUNA_FORMAT_WEBP;
-    check_refused(good, options, LUNA_UNSUPPORTED);
+    options.lossy_quality = 0;
+    check_refused(good, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 16384, 1, 3}, options, LUNA_BAD_REQUEST);
     options.format = LUNA_FORMAT_JPEG;
-    check_refused(good, options, LUNA_UNSUPPORTED);
+    options.lossy_quality = 101;
+    check_refused(good, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 1, 65501, 3}, options, LUNA_BAD_REQUEST);
 }
 
 static void test_format_words(void **state)

@@ -219,7 +219,7 @@ static void test_longest_name_and_candidates(void **state)
     assert_int_equal(luna_name_make(&r, &name), LUNA_OK);
     luna_name_candidate(&name, LUNA_NAME_TRIES - 1, file);
     assert_int_equal(strlen(file), 255);
-    assert_string_equal(file + 245, "_99999.png");
+    assert_string_equal(file + 245, "_99998.png");
     luna_name_candidate(&name, 1, file);
     assert_string_equal(file + 245, "_00001.png");
     r.filename.len = 246;

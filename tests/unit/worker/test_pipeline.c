@@ -473,15 +473,7 @@ static void bad_numbers_are_not_decoded(void **state)
 static void what_is_not_offered_is_refused(void **state)
 {
     rig *self = *state;
-    self->inputs[0].format = TEXT("webp");
-    expect_failed(self, "unsupported", "webp", false);
-    self->inputs[0].format = TEXT("png");
-    self->job.quality_gate = TEXT("variance");
-    self->job.id = id_of(2);
-    expect_failed(self, "unsupported", "variance", false);
-    self->job.quality_gate = TEXT("disabled");
     self->job.save_mode = TEXT("database_store");
-    self->job.id = id_of(3);
     expect_failed(self, "unsupported", "database_store", false);
 }
 
