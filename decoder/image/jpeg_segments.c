@@ -50,41 +50,21 @@ static void put_app1(luna_bytes *out, const void *name, size_t name_len,
     luna_bytes_put(out, block->data, block->len);
 }
 
-//  JFIF's header says "no unit, square pixels": data[7] is the unit, then two numbers.
-static void put_jfif(luna_bytes *out, const segment *s)
-{
-    static const uint8_t square[] = {0, 0, 1, 0, 1};
-    luna_bytes_be16(out, 0xFF00 | APP0);
-    luna_bytes_be16(out, (uint32_t)(2 + s->len));
-    luna_bytes_put(out, s->data, 7);
-    luna_bytes_put(out, square, sizeof square);
-    luna_bytes_put(out, s->data + 12, s->len - 12);
-}
+//  Version 1.1, no unit, square pixels, no thumbnail. It stands first: Diffusion Toolkit
+//  takes for a JPEG only what begins with an application segment.
+static const uint8_t jfif[] = {0xFF, APP0, 0, 16, 'J', 'F', 'I', 'F', 0,
+                               1,    1,    0, 0,  1,   0,   1,   0,   0};
 
-static bool is_jfif(const segment *s)
-{
-    return s->marker == APP0 && s->len >= 14 && memcmp(s->data, "JFIF", 5) == 0;
-}
-
-//  JFIF's header wants to be the first, then come the blocks, then everything but APP1,
-//  and behind SOS the picture.
-static luna_err put_all(luna_bytes *out, const uint8_t *file, size_t len,
-                        const luna_bytes *exif, const luna_bytes *xmp)
+//  Everything but APP0 and APP1, and behind SOS the picture.
+static luna_err put_rest(luna_bytes *out, const uint8_t *file, size_t len)
 {
     segment s = {0};
     size_t at = 2;
-    bool placed = false;
     while (s.marker != SOS) {
         const size_t from = at;
         LUNA_TRY(next(file, len, &at, &s));
-        if (!placed && is_jfif(&s)) {
-            put_jfif(out, &s);
-            continue;
-        }
-        if (!placed) put_app1(out, exif_name, sizeof exif_name, exif);
-        if (!placed) put_app1(out, xmp_name, sizeof xmp_name, xmp);
-        placed = true;
-        if (s.marker != APP1) luna_bytes_put(out, file + from, at - from);
+        if (s.marker != APP0 && s.marker != APP1)
+            luna_bytes_put(out, file + from, at - from);
     }
     luna_bytes_put(out, file + at, len - at);
     return LUNA_OK;
@@ -98,7 +78,10 @@ luna_err luna_jpeg_add(const void *file, size_t len, const luna_bytes *exif,
     if (exif->len > LUNA_JPEG_EXIF_MAX || xmp->len > LUNA_JPEG_XMP_MAX)
         return luna_error(LUNA_TOO_LARGE, "a JPEG takes 64 KiB of metadata");
     luna_bytes_be16(&made, 0xFF00 | SOI);
-    luna_err err = put_all(&made, file, len, exif, xmp);
+    luna_bytes_put(&made, jfif, sizeof jfif);
+    put_app1(&made, exif_name, sizeof exif_name, exif);
+    put_app1(&made, xmp_name, sizeof xmp_name, xmp);
+    luna_err err = put_rest(&made, file, len);
     if (err == LUNA_OK) err = luna_bytes_end(&made, "a JPEG file");
     if (err != LUNA_OK) {
         luna_bytes_free(&made);

@@ -13,9 +13,9 @@
 #define LUNA_JPEG_EXIF_MAX (65533 - 6)
 #define LUNA_JPEG_XMP_MAX  (65533 - 29)
 
-//  A new file with these blocks in APP1 segments, each left out when its len is 0. What
-//  the file had of APP1 is dropped, and the resolution in its JFIF header, which nobody
-//  chose, is set to none. *out is malloc'd, the caller frees it; set on success only.
+//  A new file with a JFIF header that claims no resolution and these blocks in APP1
+//  segments, each left out when its len is 0. What the file had of APP0 and APP1 is
+//  dropped. *out is malloc'd, the caller frees it; set on success only.
 //  LUNA_BAD_REQUEST: `file` is no sound JPEG. LUNA_TOO_LARGE: a block that does not fit.
 //  LUNA_NO_MEMORY. Cost: copies the file once.
 LUNA_MUST_USE luna_err luna_jpeg_add(const void *file, size_t len, const luna_bytes *exif,
