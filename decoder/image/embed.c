@@ -13,7 +13,8 @@
 #define TAG_MAKE    0x010F
 #define TAG_FURTHER 0x010D  //  and 0x010E: the last tags below Make that are texts
 #define TAG_COMMENT 0x9286
-#define TAG_PRIVATE 0xFE80  //  up to 0xFFFF, LUNA_EMBED_TEXTS_MAX of them
+#define TAG_PRIVATE 0xFE80       //  up to 0xFFFF, LUNA_EMBED_TEXTS_MAX of them
+#define COPY_CODING "ASCII\0\0"  //  and its NUL: 8 bytes
 #define COPY_HEAD   "{\"prompt\":"
 
 //  How much of the EXIF block a JPEG is left with.
@@ -90,11 +91,17 @@ static void fill_block(plan *p, exif_step step)
             continue;
         }
         p->entries[p->block.count++] =
-            (luna_exif_entry){tag_of(t, &further, &private), t->keyword, t->text, t->len};
+            (luna_exif_entry){.tag = tag_of(t, &further, &private),
+                              .keyword = t->keyword,
+                              .text = t->text,
+                              .len = t->len};
     }
     if (p->copy.len > 0 && step == EXIF_ALL)
         p->entries[p->block.count++] =
-            (luna_exif_entry){TAG_COMMENT, NULL, (const char *)p->copy.data, p->copy.len};
+            (luna_exif_entry){.tag = TAG_COMMENT,
+                              .coded = p->copy.data[0] == COPY_CODING[0],
+                              .text = (const char *)p->copy.data,
+                              .len = p->copy.len};
     qsort(p->entries, p->block.count, sizeof p->entries[0], by_tag);
 }
 
@@ -108,12 +115,23 @@ static void fit_block(plan *p, size_t most, bool *left_out)
         if (p->exif[i]) left_out[i] = !stays(&p->texts[i], step);
 }
 
+static bool is_ascii(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if ((uint8_t)text[i] > 0x7F) return false;
+    return true;
+}
+
+//  The standard has no name for UTF-8; Diffusion Toolkit takes a comment without one.
 static void make_copy(plan *p)
 {
     for (size_t i = 0; i < p->count; i++) {
-        if (!is(&p->texts[i], "prompt")) continue;
+        const luna_image_text *t = &p->texts[i];
+        if (!is(t, "prompt")) continue;
+        if (is_ascii(t->text, t->len))
+            luna_bytes_put(&p->copy, COPY_CODING, sizeof COPY_CODING);
         luna_bytes_text(&p->copy, COPY_HEAD);
-        luna_bytes_put(&p->copy, p->texts[i].text, p->texts[i].len);
+        luna_bytes_put(&p->copy, t->text, t->len);
         luna_bytes_text(&p->copy, "}");
     }
 }

@@ -18,7 +18,7 @@
 
 static size_t value_bytes(const luna_exif_entry *e)
 {
-    return (e->keyword ? strlen(e->keyword) + 1 : 0) + e->len + 1;
+    return (e->keyword ? strlen(e->keyword) + 1 : 0) + e->len + !e->coded;
 }
 
 //  Values begin at even offsets; short ones need no place of their own.
@@ -76,14 +76,14 @@ static void put_value(luna_bytes *out, const luna_exif_entry *e)
     if (e->keyword) luna_bytes_text(out, e->keyword);
     if (e->keyword) luna_bytes_put(out, ":", 1);
     luna_bytes_put(out, e->text, e->len);
-    luna_bytes_put(out, "", 1);
+    luna_bytes_put(out, "", !e->coded);
 }
 
 //  *at is the offset of the next value's place, and moves on.
 static void put_text_entry(luna_bytes *out, const luna_exif_entry *e, size_t *at)
 {
     const size_t bytes = value_bytes(e);
-    put_entry(out, e->tag, TYPE_ASCII, bytes);
+    put_entry(out, e->tag, e->coded ? TYPE_UNDEF : TYPE_ASCII, bytes);
     if (bytes > INLINE_BYTES) {
         luna_bytes_be32(out, (uint32_t)*at);
     } else {

@@ -13,9 +13,11 @@
 #define LUNA_EXIF_ENTRIES_MAX 1024
 
 //  One ASCII entry: its value is `keyword`, a colon and `text`, or `text` alone when
-//  keyword is NULL. All borrowed.
+//  keyword is NULL. A coded one is UNDEFINED, as user comments are: `text` begins with
+//  the eight bytes that name its coding and has no NUL behind it. All borrowed.
 typedef struct luna_exif_entry {
     uint16_t tag;
+    bool coded;
     const char *keyword;
     const char *text;
     size_t len;

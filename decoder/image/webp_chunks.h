@@ -3,10 +3,10 @@
 //  Pure functions over the bytes of a WebP file; nothing here decodes pixels. Formula
 //  source: the WebP container specification (RIFF, "VP8X", "EXIF", "XMP ").
 //
-//  A chunk of odd length that stands before the EXIF chunk is made to cover its padding
-//  byte: the parser of ComfyUI's page forgot the padding until February 2026 and found
-//  no metadata behind such a chunk. Half of the lossless pictures have one. Decoders
-//  read the same pixels from it: the bitstreams end themselves.
+//  A chunk of odd length is made to cover its padding byte, and the blocks that are added
+//  are even: the parser of ComfyUI's page forgot the padding until February 2026 and
+//  found no metadata behind such a chunk. Half of the lossless pictures have one.
+//  Decoders read the same pixels from it: the bitstreams end themselves.
 
 #ifndef LUNA_IMAGE_WEBP_CHUNKS_H
 #define LUNA_IMAGE_WEBP_CHUNKS_H

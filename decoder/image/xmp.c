@@ -8,9 +8,8 @@ static const char head[] =
     "<x:xmpmeta xmlns:x=\"adobe:ns:meta/\">\n"
     "<rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\n"
     "<rdf:Description rdf:about=\"\" xmlns:luna=\"" LUNA_XMP_NAMESPACE "\">\n";
-static const char tail[] =
-    "</rdf:Description>\n</rdf:RDF>\n</x:xmpmeta>\n"
-    "<?xpacket end=\"r\"?>";
+static const char tail[] = "</rdf:Description>\n</rdf:RDF>\n</x:xmpmeta>\n";
+static const char trailer[] = "<?xpacket end=\"r\"?>";
 
 //  "<luna:KEY>", "</luna:KEY>" and a line end.
 #define PROPERTY_BYTES (6 + 1 + 7 + 1 + 1)
@@ -69,7 +68,7 @@ size_t luna_xmp_text_bytes(const luna_image_text *text)
 
 size_t luna_xmp_frame_bytes(void)
 {
-    return sizeof head - 1 + sizeof tail - 1;
+    return sizeof head - 1 + sizeof tail - 1 + 1 + sizeof trailer - 1;
 }
 
 static void put_escaped(luna_bytes *out, const char *text, size_t len)
@@ -99,8 +98,11 @@ static void put_property(luna_bytes *out, const luna_image_text *text)
 void luna_xmp_write(const luna_image_text *texts, const bool *chosen, size_t count,
                     luna_bytes *out)
 {
+    const size_t from = out->len;
     luna_bytes_text(out, head);
     for (size_t i = 0; i < count; i++)
         if (chosen[i]) put_property(out, &texts[i]);
     luna_bytes_text(out, tail);
+    luna_bytes_put(out, "\n", (out->len - from + sizeof trailer - 1) & 1);
+    luna_bytes_text(out, trailer);
 }

@@ -18,7 +18,7 @@ bool luna_xmp_can_hold(const luna_image_text *text);
 //  Bytes of the property of a text that can be held.
 size_t luna_xmp_text_bytes(const luna_image_text *text);
 
-//  Bytes of a packet without properties.
+//  Bytes of a packet without properties, at most: a packet's length is made even.
 size_t luna_xmp_frame_bytes(void);
 
 //  Adds a packet of those `texts` whose place in `chosen` is true; all can be held.

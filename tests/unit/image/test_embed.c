@@ -218,7 +218,7 @@ static void test_every_text(void **state)
 }
 
 //  An old ComfyUI page finds nothing behind a chunk of odd length.
-static void test_no_odd_chunk_before_exif(void **state)
+static void test_no_odd_chunk(void **state)
 {
     (void)state;
     bool left_out[ALL];
@@ -229,12 +229,10 @@ static void test_no_odd_chunk_before_exif(void **state)
         luna_webp_chunk chunk;
         assert_int_equal(luna_webp_walk(plain.data, plain.len, &walker), LUNA_OK);
         while (luna_webp_next(&walker, &chunk) == LUNA_OK) odd += chunk.len & 1;
-        file made = embed(&plain, LUNA_FORMAT_WEBP, all, ALL, left_out);
+        file made = embed(&plain, LUNA_FORMAT_WEBP, all, i % ALL, left_out);
         assert_int_equal(luna_webp_walk(made.data, made.len, &walker), LUNA_OK);
-        while (luna_webp_next(&walker, &chunk) == LUNA_OK) {
-            if (strcmp(chunk.type, "EXIF") == 0) break;
+        while (luna_webp_next(&walker, &chunk) == LUNA_OK)
             assert_int_equal(chunk.len & 1, 0);
-        }
         free(plain.data);
         free(made.data);
     }
@@ -377,7 +375,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_text),
-        cmocka_unit_test(test_no_odd_chunk_before_exif),
+        cmocka_unit_test(test_no_odd_chunk),
         cmocka_unit_test(test_without_texts),
         cmocka_unit_test(test_ladder),
         cmocka_unit_test(test_ladder_of_notes),
