@@ -225,7 +225,7 @@ class Luna:
         for job_id, state in self.expected.items():
             info = self.wait_job(job_id, state)
             self._check_job(job_id, info, recorded)
-        known = {wire.id_text(info["id"]) for info in self.client.query("jobs").get("jobs", [])}
+        known = {wire.id_text(info["id"]) for info in self.client.query("jobs", limit=10000).get("jobs", [])}
         assert known == set(self.expected), f"jobs nobody submitted: {known ^ set(self.expected)}"
         there = {str(path) for path in self.output.rglob("*") if path.suffix in IMAGES}
         there -= {str(path) for path in self.strangers}
