@@ -5,29 +5,33 @@
 
 #define FIRST_ROOM 256
 
-static bool grow(luna_bytes *bytes, size_t more)
+//  To at least `need`, and then by doubling.
+static bool grow(luna_bytes *bytes, size_t need)
 {
-    size_t need;
-    if (bytes->failed || __builtin_add_overflow(bytes->len, more, &need)) return false;
-    if (need <= bytes->room) return true;
     size_t room = bytes->room ? bytes->room : FIRST_ROOM;
-    while (room < need && !__builtin_mul_overflow(room, (size_t)2, &room)) {
-    }
-    uint8_t *data = room >= need ? realloc(bytes->data, room) : NULL;
+    if (need <= bytes->room) return true;
+    if (__builtin_mul_overflow(room, (size_t)2, &room) || room < need) room = need;
+    uint8_t *data = realloc(bytes->data, room);
     if (!data) return false;
     bytes->data = data;
     bytes->room = room;
     return true;
 }
 
+void luna_bytes_reserve(luna_bytes *bytes, size_t more)
+{
+    size_t need;
+    if (bytes->failed) return;
+    if (!__builtin_add_overflow(bytes->len, more, &need) && grow(bytes, need)) return;
+    luna_bytes_free(bytes);
+    bytes->failed = true;
+}
+
 void luna_bytes_put(luna_bytes *bytes, const void *data, size_t len)
 {
     if (len == 0) return;
-    if (!grow(bytes, len)) {
-        luna_bytes_free(bytes);
-        bytes->failed = true;
-        return;
-    }
+    luna_bytes_reserve(bytes, len);
+    if (bytes->failed) return;
     memcpy(bytes->data + bytes->len, data, len);
     bytes->len += len;
 }

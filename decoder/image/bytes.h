@@ -19,6 +19,8 @@ typedef struct luna_bytes {
     bool failed;  //  memory ran out; `data` is NULL
 } luna_bytes;     //  ready for use when zeroed
 
+//  Room for so many more, so that it need not grow by and by.
+void luna_bytes_reserve(luna_bytes *bytes, size_t more);
 void luna_bytes_put(luna_bytes *bytes, const void *data, size_t len);
 void luna_bytes_text(luna_bytes *bytes, const char *text);  //  without its NUL
 void luna_bytes_be16(luna_bytes *bytes, uint32_t value);

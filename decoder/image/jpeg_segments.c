@@ -77,6 +77,7 @@ luna_err luna_jpeg_add(const void *file, size_t len, const luna_bytes *exif,
     LUNA_TRY(check_start(file, len));
     if (exif->len > LUNA_JPEG_EXIF_MAX || xmp->len > LUNA_JPEG_XMP_MAX)
         return luna_error(LUNA_TOO_LARGE, "a JPEG takes 64 KiB of metadata");
+    luna_bytes_reserve(&made, len + exif->len + xmp->len + 128);
     luna_bytes_be16(&made, 0xFF00 | SOI);
     luna_bytes_put(&made, jfif, sizeof jfif);
     put_app1(&made, exif_name, sizeof exif_name, exif);

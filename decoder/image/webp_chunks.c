@@ -162,6 +162,7 @@ luna_err luna_webp_add(const void *file, size_t len, const luna_bytes *exif,
         return luna_error(LUNA_TOO_LARGE, "a WebP file takes 4 GiB");
     const uint8_t flags =
         (uint8_t)((exif->len ? FLAG_EXIF : 0) | (xmp->len ? FLAG_XMP : 0));
+    luna_bytes_reserve(&made, len + exif->len + xmp->len + 64);
     luna_bytes_put(&made, "RIFF\0\0\0\0WEBP", RIFF_BYTES);
     if (flags || size.flags) put_vp8x(&made, &size, flags);
     put_picture(&made, walker);
