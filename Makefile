@@ -22,12 +22,12 @@ endif
 
 # ---- what must be installed: Debian 12 packages, the README says what for ------
 DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
-    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev \
+    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev \
     libdeflate-dev libjpeg62-turbo-dev libdnnl-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
-    python3-numpy curl pngcheck libimage-exiftool-perl webp
-DEPS_FUZZ  := clang libclang-rt-dev python3
-DEPS_BENCH := python3 python3-msgpack python3-zmq beanstalkd redis-server nats-server
+    python3-numpy curl pngcheck libimage-exiftool-perl webp zlib1g-dev
+DEPS_FUZZ  := clang libclang-rt-dev python3 zlib1g-dev
+DEPS_BENCH := python3 python3-msgpack python3-zmq python3-pil python3-numpy beanstalkd redis-server nats-server
 
 # ---- flags ---------------------------------------------------------------------
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla -Wstrict-prototypes \
@@ -58,7 +58,7 @@ VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text pr
 VAE_LIBS   := $(if $(filter 1,$(CPU)),-ldnnl) -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
 BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto
-IMAGE_LIBS     = $(shell pkg-config --libs vips) -ldeflate -ljpeg -lz
+IMAGE_LIBS     = $(shell pkg-config --libs vips) -ldeflate -ljpeg
 DECODER_LIBS   = $(ZMQ_LIBS) -lcrypto $(IMAGE_LIBS) $(VAE_LIBS)
 
 MAN_PAGES := $(wildcard broker/*.8 decoder/*.8 decoder/vae/*.1 producer/man/*.1 producer/man/*.3)
@@ -87,6 +87,7 @@ help:
 	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
 	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
 	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES) SOAK=--power)"
+	@echo "make race       four processes save under one name  (RACE=$(RACE) files)"
 	@echo "make luna-vae   the VAE tool alone: a C compiler and oneDNN (or CPU=0: a C compiler)"
 	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
 	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
@@ -152,7 +153,7 @@ LIBS_store    := -lsqlite3 -lmsgpackc -lxxhash
 LIBS_broker   := $(BROKER_LIBS)
 LIBS_http     := $(BROKER_LIBS)
 LIBS_vae      := $(VAE_LIBS)
-LIBS_image     = $(IMAGE_LIBS)
+LIBS_image     = $(IMAGE_LIBS) -lz
 LIBS_sink     := -lcrypto
 LIBS_worker    = $(DECODER_LIBS)
 LIBS_producer := $(ZMQ_LIBS) -ljansson
@@ -237,11 +238,15 @@ faultfs: programs $(FAULTFS)
 fault: faultfs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/sweep.py broker $(POINTS)
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/sweep.py decoder $(POINTS)
+RACE ?= 10000
+race: $(BUILD)/unit/sink/test_race
+	@folder=$$(mktemp -d -p $(BUILD)) && (cd $$folder && LUNA_RACE_FILES=$(RACE) $(abspath $<)); \
+	    code=$$?; rm -rf $$folder; exit $$code
 soak: faultfs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/soak.py --kills $(KILLS) --minutes $(MINUTES) $(SOAK)
 fault-tests: faultfs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/fault $(if $(T),-k '$(T)')
-.PHONY: faultfs fault soak fault-tests
+.PHONY: faultfs fault soak race fault-tests
 
 $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/store proto common) $(FLAGS)
 	@mkdir -p $(@D)

@@ -88,7 +88,7 @@ static luna_err take_latents(luna_draft *draft, luna_text document)
         draft->inputs[i] = draft->common;
         const luna_err err = take_members(draft, &draft->inputs[i], false, &members);
         if (err != LUNA_OK) return in_input(err, i);
-        draft->input_count++;
+        draft->input_count += !luna_text_is(draft->inputs[i].format, "no save");
     }
     return LUNA_OK;
 }

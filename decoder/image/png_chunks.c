@@ -2,10 +2,10 @@
 
 #include "common/utf8.h"
 
+#include <libdeflate.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #define SIGNATURE_BYTES 8
 #define FRAME_BYTES     12  //  length, type and CRC around the data
@@ -22,11 +22,10 @@ static uint32_t read_u32(const uint8_t *at)
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
-//  zlib's crc32 takes 32-bit lengths; a chunk's type and data may have 2^31 + 3 bytes.
+//  Over type and data, which follow each other.
 static uint32_t chunk_crc(const uint8_t *type, size_t data_len)
 {
-    const uLong crc = crc32(0, type, 4);
-    return (uint32_t)crc32(crc, type + 4, (uInt)data_len);
+    return libdeflate_crc32(0, type, 4 + data_len);
 }
 
 static luna_err unsound(size_t at, const char *why)
