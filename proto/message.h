@@ -62,6 +62,7 @@ typedef struct luna_msg_input {
     uint64_t png_compression;  //  0 to 9
     uint64_t lossy_quality;    //  70 to 100
     bool lossless_webp;
+    uint64_t png_bits;  //  8 or 16 a channel
     bool subdir;       //  a folder named after the affix
     luna_text dtype;   //  "float32", "float16" or "bfloat16"
     luna_dims shape;   //  [N, C, H, W] or [N, C, 1, H, W]

@@ -46,6 +46,7 @@ static const luna_field input_fields[] = {
     DEF(png_compression, UINT, 9, 4),
     DEF(lossy_quality, UINT, 100, 90),
     OPT(lossless_webp, BOOL, 1),
+    DEF(png_bits, UINT, 16, 8),
     DEF(subdir, BOOL, 1, 1),
     REQ(dtype, TEXT, 16),
     REQ(shape, DIMS, 1 << 20),

@@ -47,6 +47,7 @@ static const luna_http_setting settings[] = {
     OF_INPUT("png_compression", UINT, png_compression),
     OF_INPUT("lossy_quality", UINT, lossy_quality),
     OF_INPUT("lossless_webp", BOOL, lossless_webp),
+    OF_INPUT("png_bits", UINT, png_bits),
     OF_INPUT("dtype", DTYPE, dtype),
     OF_INPUT("shape", SHAPE, shape),
     OF_INPUT("data", DATA, latent),

@@ -39,6 +39,9 @@ static luna_err check(const luna_pixels *pixels)
             LUNA_BAD_REQUEST,
             "an image of %zu x %zu pixels cannot be encoded; sides are 1 to %d",
             pixels->width, pixels->height, LUNA_IMAGE_MAX_SIDE_PX);
+    if (pixels->sample_bytes != 1 && pixels->sample_bytes != 2)
+        return luna_error(LUNA_BAD_REQUEST, "a sample has 1 or 2 bytes, not %zu",
+                          pixels->sample_bytes);
     if (pixels->channels == 3 || pixels->channels == 4) return LUNA_OK;
     return luna_error(
         LUNA_BAD_REQUEST,
@@ -73,6 +76,9 @@ luna_err luna_image_encode(const luna_pixels *pixels, const luna_encode_options 
                            uint8_t **out, size_t *out_len)
 {
     LUNA_TRY(check(pixels));
+    if (pixels->sample_bytes == 2 && options->format != LUNA_FORMAT_PNG)
+        return luna_error(LUNA_BAD_REQUEST, "a %s has 8 bits a channel; 16 need png",
+                          luna_format_word(options->format));
     LUNA_TRY(luna_image_fits(options->format, pixels->width, pixels->height));
     switch (options->format) {
         case LUNA_FORMAT_WEBP:

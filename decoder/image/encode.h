@@ -51,12 +51,13 @@ LUNA_MUST_USE luna_err luna_format_parse(const char *word, size_t len, luna_form
 const char *luna_format_word(luna_format format);
 const char *luna_format_extension(luna_format format);
 
-//  8-bit sRGB pixels, rows from the top without padding, channels interleaved.
+//  sRGB pixels, rows from the top without padding, channels interleaved.
 typedef struct luna_pixels {
-    const uint8_t *data;  //  height * width * channels bytes, borrowed
+    const uint8_t *data;  //  height * width * channels * sample_bytes, borrowed
     size_t width;         //  1 to LUNA_IMAGE_MAX_SIDE_PX
     size_t height;
-    size_t channels;  //  3: RGB, 4: RGBA with unassociated alpha
+    size_t channels;      //  3: RGB, 4: RGBA with unassociated alpha
+    size_t sample_bytes;  //  1, or 2 for 16 bits, big-endian: PNG only
 } luna_pixels;
 
 typedef struct luna_encode_options {
@@ -89,7 +90,7 @@ void luna_image_stop(void);
 //  JPEG keeps colour at half the resolution below quality 95, as Pillow does, and at the
 //  full one from there on.
 //
-//  LUNA_BAD_REQUEST: sides, channels, compression or quality out of range.
+//  LUNA_BAD_REQUEST: sides, channels, samples, compression or quality out of range.
 //  LUNA_NO_MEMORY, or LUNA_INTERNAL with libvips' own words.
 //  Thread-safe between luna_image_start and luna_image_stop. Cost at the defaults for a
 //  megapixel: README, "Measured".

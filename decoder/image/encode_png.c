@@ -39,7 +39,8 @@ static void put_chunk(luna_bytes *out, const char *type, const void *data, size_
 static void put_header(luna_bytes *out, const luna_pixels *p)
 {
     luna_bytes header = {0};
-    const uint8_t rest[] = {8, p->channels == 4 ? 6 : 2, 0, 0, 0};
+    const uint8_t rest[] = {(uint8_t)(8 * p->sample_bytes), p->channels == 4 ? 6 : 2, 0,
+                            0, 0};
     luna_bytes_be32(&header, (uint32_t)p->width);
     luna_bytes_be32(&header, (uint32_t)p->height);
     luna_bytes_put(&header, rest, sizeof rest);

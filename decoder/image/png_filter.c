@@ -91,12 +91,13 @@ static void choose(const row *r, uint8_t *out, uint8_t *scratch)
 
 size_t luna_png_filtered_bytes(const luna_pixels *p)
 {
-    return p->height * (p->width * p->channels + 1);
+    return p->height * (p->width * p->channels * p->sample_bytes + 1);
 }
 
 luna_err luna_png_filter(const luna_pixels *p, luna_png_filtering how, uint8_t *out)
 {
-    row r = {.len = p->width * p->channels, .bpp = p->channels};
+    const size_t bpp = p->channels * p->sample_bytes;
+    row r = {.len = p->width * bpp, .bpp = bpp};
     uint8_t *nothing = calloc(2, r.len + 1), *scratch = nothing + r.len + 1;
     if (!nothing)
         return luna_error(LUNA_NO_MEMORY, "no memory for a row of %zu bytes", r.len);

@@ -6,9 +6,10 @@
 #define EDGE_DENSITY_WHOLE (0.05 * 255.0)
 
 //  Luma in thousandths of a level: 0 to 255000. Sums of whole numbers stay exact.
-static int32_t luma(const uint8_t *pixel)
+//  The first byte of a sample is its upper one.
+static int32_t luma(const uint8_t *pixel, size_t sample_bytes)
 {
-    return 299 * pixel[0] + 587 * pixel[1] + 114 * pixel[2];
+    return 299 * pixel[0] + 587 * pixel[sample_bytes] + 114 * pixel[2 * sample_bytes];
 }
 
 typedef struct sums {
@@ -20,16 +21,17 @@ typedef struct sums {
 //  Variance is taken around the first pixel's luma, so that nothing cancels.
 static void add_row(const luna_pixels *p, size_t y, int32_t origin, sums *to)
 {
-    const size_t stride = p->width * p->channels;
+    const size_t sample = p->sample_bytes, step = p->channels * sample;
+    const size_t stride = p->width * step;
     const uint8_t *row = p->data + y * stride;
     int64_t squares = 0;  //  a row of 10^6 pixels: below 10^17
     for (size_t x = 0; x < p->width; x++) {
-        const uint8_t *at = row + x * p->channels;
-        const int32_t here = luma(at), distance = here - origin;
+        const uint8_t *at = row + x * step;
+        const int32_t here = luma(at, sample), distance = here - origin;
         squares += (int64_t)distance * distance;
         to->values += distance;
-        if (x > 0) to->across += abs(here - luma(at - p->channels));
-        if (y > 0) to->down += abs(here - luma(at - stride));
+        if (x > 0) to->across += abs(here - luma(at - step, sample));
+        if (y > 0) to->down += abs(here - luma(at - stride, sample));
     }
     to->squares += (double)squares;
 }
@@ -48,7 +50,7 @@ luna_quality luna_image_quality(const luna_pixels *p)
 {
     const size_t count = p->width * p->height;
     sums all = {0};
-    const int32_t origin = luma(p->data);
+    const int32_t origin = luma(p->data, p->sample_bytes);
     for (size_t y = 0; y < p->height; y++) add_row(p, y, origin, &all);
     const double middle = mean(all.values, count);
     const double variance = all.squares / (double)count - middle * middle;

@@ -18,7 +18,8 @@ typedef struct luna_quality {
     double edge_density;
 } luna_quality;
 
-//  Measures RGB or RGBA pixels; alpha does not count. About 5 ms a megapixel.
+//  Measures RGB or RGBA pixels, of 16 bits the upper 8; alpha does not count. About 5 ms
+//  a megapixel.
 luna_quality luna_image_quality(const luna_pixels *pixels);
 
 #endif

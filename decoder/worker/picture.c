@@ -1,5 +1,6 @@
 #include "decoder/worker/picture.h"
 
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 
 //  A picture as it becomes a file.
 typedef struct product {
-    const luna_picture *picture;
+    luna_picture *picture;
     luna_picture_is is;
     uint8_t *data;
     size_t len;
@@ -101,12 +102,33 @@ static luna_err embed(product *p, luna_format format)
     return LUNA_OK;
 }
 
+//  Floats in [0, 1] become big-endian numbers of 16 bits, in their place: a number is
+//  written where a float was read before.
+static void deepen(luna_picture *picture)
+{
+    const size_t count = picture->width * picture->height * picture->channels;
+    for (size_t i = 0; i < count; i++) {
+        float value;
+        memcpy(&value, picture->pixels + i * sizeof value, sizeof value);
+        const float scaled = value * 65535.0f;
+        const uint16_t sample =
+            (uint16_t)(picture->job->round_pixels ? lrintf(scaled) : (long)scaled);
+        picture->pixels[2 * i] = (uint8_t)(sample >> 8);
+        picture->pixels[2 * i + 1] = (uint8_t)sample;
+    }
+}
+
 static luna_err encode(product *p, luna_format *format)
 {
-    const luna_picture *picture = p->picture;
+    luna_picture *picture = p->picture;
+    const bool deep = picture->format == LUNA_PIXELS_F32;
+    if (deep) deepen(picture);
     const luna_msg_input *input = input_of(picture->job, &picture->key);
-    const luna_pixels pixels = {picture->pixels, picture->width, picture->height,
-                                picture->channels};
+    const luna_pixels pixels = {.data = picture->pixels,
+                                .width = picture->width,
+                                .height = picture->height,
+                                .channels = picture->channels,
+                                .sample_bytes = deep ? 2 : 1};
     luna_encode_options options = luna_encode_options_default();
     LUNA_TRY(luna_format_parse(input->format.data, input->format.len, format));
     options.format = *format;
@@ -160,7 +182,7 @@ static luna_err put(const product *p, luna_image_record *record)
     return luna_sink_put(picture->sink, &image, record);
 }
 
-static luna_err save(const luna_picture *picture)
+static luna_err save(luna_picture *picture)
 {
     luna_timings timings = {.decode_ms = picture->decode_ms};
     product p = {.picture = picture,
@@ -192,10 +214,17 @@ static void run(luna_task *task)
     luna_picture_free(picture);
 }
 
-luna_picture *luna_picture_new(luna_attempt *attempt, size_t width, size_t height,
-                               size_t channels)
+luna_pixels_format luna_picture_format(const luna_msg_input *input)
 {
-    const size_t bytes = width * height * channels;
+    const bool deep = input->png_bits == 16 && luna_text_is(input->format, "png");
+    return deep ? LUNA_PIXELS_F32 : LUNA_PIXELS_U8;
+}
+
+luna_picture *luna_picture_new(luna_attempt *attempt, const luna_vae_shape *shape,
+                               luna_pixels_format format)
+{
+    const size_t width = shape->width, height = shape->height;
+    const size_t bytes = luna_pixels_bytes(shape, 1, format);
     luna_picture *picture = malloc(sizeof *picture + bytes);
     if (!picture) {
         (void)luna_error(LUNA_NO_MEMORY, "no memory for %zu x %zu pixels", width, height);
@@ -205,7 +234,8 @@ luna_picture *luna_picture_new(luna_attempt *attempt, size_t width, size_t heigh
                               .attempt = attempt,
                               .width = width,
                               .height = height,
-                              .channels = channels};
+                              .channels = shape->channels,
+                              .format = format};
     luna_attempt_hold(attempt);
     return picture;
 }

@@ -7,6 +7,7 @@
 #define LUNA_WORKER_PICTURE_H
 
 #include "decoder/sink/sink.h"
+#include "decoder/vae/vae.h"
 #include "decoder/worker/attempts.h"
 #include "decoder/worker/pool.h"
 
@@ -20,12 +21,16 @@ typedef struct luna_picture {
     size_t width;  //  pixels
     size_t height;
     size_t channels;
-    uint8_t pixels[];
+    luna_pixels_format format;         //  U8, or F32 that is to become 16 bits
+    _Alignas(float) uint8_t pixels[];  //  interleaved
 } luna_picture;
 
+//  What an input's pixels are decoded to.
+luna_pixels_format luna_picture_format(const luna_msg_input *input);
+
 //  A picture with room for its pixels that holds the attempt; NULL without memory.
-luna_picture *luna_picture_new(luna_attempt *attempt, size_t width, size_t height,
-                               size_t channels);
+luna_picture *luna_picture_new(luna_attempt *attempt, const luna_vae_shape *shape,
+                               luna_pixels_format format);
 
 //  Frees a picture and lets its attempt go; the end of every picture's task too.
 void luna_picture_free(luna_picture *picture);

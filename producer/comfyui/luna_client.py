@@ -75,6 +75,7 @@ class Latent(Structure):
         ("lossy_quality", c_uint32),
         ("lossless_webp", c_int32),
         ("subdir", c_int32),
+        ("png_bits", c_uint32),
     ]
 
 

@@ -215,6 +215,7 @@ typedef struct luna_latent {
     uint32_t lossy_quality;    //  70 to 100, webp and jpeg; default 90
     int32_t lossless_webp;     //  0 or 1; default 0
     int32_t subdir;            //  1: a folder named after the affix; default 1
+    uint32_t png_bits;         //  8 or 16 a channel, png only; default 8
 } luna_latent;
 
 //  A further key of extra_pnginfo: `value` is JSON.

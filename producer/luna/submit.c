@@ -20,6 +20,7 @@ static luna_latent default_latent(void)
                          .format = "png",
                          .png_compression = 4,
                          .lossy_quality = 90,
+                         .png_bits = 8,
                          .subdir = 1};
 }
 
@@ -62,6 +63,7 @@ static luna_err fill_input(const luna_latent *from, size_t number, luna_msg_inpu
         .png_compression = from->png_compression,
         .lossy_quality = from->lossy_quality,
         .lossless_webp = from->lossless_webp != 0,
+        .png_bits = from->png_bits,
         .subdir = from->subdir != 0,
         .dtype = luna_text_of(from->dtype ? from->dtype : fallback.dtype),
         .shape.count = from->dims,

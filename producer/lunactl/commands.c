@@ -40,6 +40,7 @@ static const luna_flag submit_flags[] = {
     INPUT("--no-subdir", OFF, subdir, NULL, "no folder named after the affix"),
     INPUT("--format", TEXT, format, "png|webp|jpeg", "of this input; png"),
     INPUT_U32("--png-compression", png_compression, 0, 9, "0-9", "4"),
+    INPUT_U32("--png-bits", png_bits, 8, 16, "8|16", "a channel, in png; 8"),
     INPUT_U32("--lossy-quality", lossy_quality, 70, 100, "70-100", "webp and jpeg; 90"),
     INPUT("--lossless-webp", ON, lossless_webp, NULL, "no loss in webp"),
     CTL("--vae", TEXT, job.vae, "VAE", "which one decodes: a name, a path or auto; auto"),

@@ -13,7 +13,7 @@ _lunactl_decoders() {
 _lunactl_words() {
     case $1 in
     submit)
-        printf '%s\n' --latents --affix --no-subdir --format --png-compression --lossy-quality \
+        printf '%s\n' --latents --affix --no-subdir --format --png-compression --png-bits --lossy-quality \
             --lossless-webp --vae --output-dir --save-path --filename --model-name \
             --filename-index --prompt --workflow --metadata --no-embed --sidecar --parameters \
             --quality-gate --min-quality --save-mode --priority --deadline --job-id --wait

@@ -98,7 +98,8 @@ int main(int argc, char **argv)
     if (argc != 4) return 64;
     const luna_pixels size = {.width = strtoul(argv[2], NULL, 10),
                               .height = strtoul(argv[3], NULL, 10),
-                              .channels = 3};
+                              .channels = 3,
+                              .sample_bytes = 1};
     const size_t bytes = size.width * size.height * size.channels;
     uint8_t *data = malloc(bytes ? bytes : 1);
     FILE *from = fopen(argv[1], "rb");

@@ -45,7 +45,7 @@ static file encode(luna_format format, bool lossless, size_t channels, unsigned 
     file out = {0};
     for (size_t i = 0; i < sizeof data; i++)
         data[i] = (uint8_t)(i / 7 + (size_t)rand_r(&seed) % 9);
-    const luna_pixels pixels = {data, SIDE, SIDE, channels};
+    const luna_pixels pixels = {data, SIDE, SIDE, channels, 1};
     options.format = format;
     options.lossless = lossless;
     if (luna_image_encode(&pixels, &options, &out.data, &out.len) != LUNA_OK)

@@ -50,8 +50,8 @@ static void test_formulas(void **state)
     for (int round = 0; round < 8; round++) {
         for (size_t i = 0; i < sizeof data; i++)
             data[i] = (uint8_t)(200 + rand_r(&seed) % (2 << round) / 8);
-        check(&(luna_pixels){data, 90, 70, 3 + (size_t)round % 2});
-        check(&(luna_pixels){data, 2, 70, 4});
+        check(&(luna_pixels){data, 90, 70, 3 + (size_t)round % 2, 1});
+        check(&(luna_pixels){data, 2, 70, 4, 1});
     }
 }
 
@@ -65,13 +65,13 @@ static void test_what_it_is_for(void **state)
         ramp[i] = (uint8_t)(i / 3 % 64 * 4);
         noise[i] = (uint8_t)rand_r(&seed);
     }
-    const luna_quality blank = luna_image_quality(&(luna_pixels){flat, 64, 64, 3});
-    const luna_quality blurred = luna_image_quality(&(luna_pixels){ramp, 64, 64, 3});
-    const luna_quality detailed = luna_image_quality(&(luna_pixels){noise, 64, 64, 3});
+    const luna_quality blank = luna_image_quality(&(luna_pixels){flat, 64, 64, 3, 1});
+    const luna_quality blurred = luna_image_quality(&(luna_pixels){ramp, 64, 64, 3, 1});
+    const luna_quality detailed = luna_image_quality(&(luna_pixels){noise, 64, 64, 3, 1});
     assert_true(blank.variance < 1e-12 && blank.edge_density < 1e-12);
     assert_true(blurred.variance > 0.99 && blurred.edge_density < 0.2);
     assert_true(detailed.variance > 0.3 && detailed.edge_density > 0.99);
-    const luna_quality dot = luna_image_quality(&(luna_pixels){noise, 1, 1, 3});
+    const luna_quality dot = luna_image_quality(&(luna_pixels){noise, 1, 1, 3, 1});
     assert_true(dot.variance < 1e-12 && dot.edge_density < 1e-12);
 }
 

@@ -518,6 +518,38 @@ static void each_format(void **state)
     }
 }
 
+//  The upper 8 of its 16 bits are the truncated picture.
+static void sixteen_bits_are_the_decoders_own(void **state)
+{
+    rig *self = *state;
+    char path[4096], deep_path[4096];
+    size_t bytes, deep_bytes;
+    report told = run(self);
+    copy_path(&told.done.images.items[0], path);
+    close_report(&told);
+    self->job.id = id_of(2);
+    self->inputs[0].png_bits = 16;
+    told = run(self);
+    check_told(&told, "/dev_CAT_00001.png", "");
+    copy_path(&told.done.images.items[0], deep_path);
+    close_report(&told);
+    VipsImage *flat = vips_image_new_from_file(path, NULL);
+    VipsImage *deep = vips_image_new_from_file(deep_path, NULL);
+    uint8_t *a = vips_image_write_to_memory(flat, &bytes);
+    uint16_t *b = vips_image_write_to_memory(deep, &deep_bytes);
+    size_t between = 0;
+    assert_int_equal(deep_bytes, 2 * bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        assert_true(b[i] / 257 == a[i] || (b[i] + 1) / 257 == a[i]);
+        between += b[i] % 257 != 0;
+    }
+    assert_true(between > bytes / 2);
+    g_free(a);
+    g_free(b);
+    g_object_unref(flat);
+    g_object_unref(deep);
+}
+
 //  What the gate rejects is kept in a folder of its own and told, also by an attempt
 //  that finds it there; what it lets through is where it belongs.
 static void the_gate_sorts_out(void **state)
@@ -646,6 +678,7 @@ int main(void)
         T(bad_numbers_are_not_decoded),
         T(what_is_not_offered_is_refused),
         T(each_format),
+        T(sixteen_bits_are_the_decoders_own),
         T(the_gate_sorts_out),
         T(a_jpeg_leaves_out_and_the_sidecar_keeps),
         T(a_picture_too_large_for_its_format_is_refused),
