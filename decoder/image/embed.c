@@ -216,7 +216,7 @@ luna_err luna_image_embed(luna_format format, const luna_image_text *texts, size
     if (count > LUNA_EMBED_TEXTS_MAX)
         return luna_error(LUNA_TOO_LARGE, "%zu texts; an image file takes %d", count,
                           LUNA_EMBED_TEXTS_MAX);
-    memset(left_out, 0, count * sizeof *left_out);
+    for (size_t i = 0; i < count; i++) left_out[i] = false;
     LUNA_TRY(format == LUNA_FORMAT_PNG
                  ? luna_png_add_text(*file, *len, texts, count, &made.data, &made.len)
                  : embed_blocks(format, texts, count, *file, *len, left_out, &made));
