@@ -90,7 +90,7 @@ extern "C" {
 
 //  Grows when a struct of this header changes. A caller that mirrors the structs
 //  compares it with luna_api_version() before anything else.
-#define LUNA_API_VERSION 2
+#define LUNA_API_VERSION 3
 
 #define LUNA_JOB_ID_BYTES 37  //  36 characters of a UUID and the NUL
 #define LUNA_INPUTS_MAX   5   //  latent batches of one job
