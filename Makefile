@@ -22,11 +22,12 @@ endif
 
 # ---- what must be installed: Debian 12 packages, the README says what for ------
 DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
-    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev zlib1g-dev
+    libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev \
+    libdeflate-dev libjpeg62-turbo-dev
 DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
-    python3-numpy curl pngcheck
-DEPS_FUZZ  := clang libclang-rt-dev python3
-DEPS_BENCH := python3 python3-msgpack python3-zmq beanstalkd redis-server nats-server
+    python3-numpy curl pngcheck libimage-exiftool-perl webp zlib1g-dev
+DEPS_FUZZ  := clang libclang-rt-dev python3 zlib1g-dev
+DEPS_BENCH := python3 python3-msgpack python3-zmq python3-pil python3-numpy beanstalkd redis-server nats-server
 
 # ---- flags ---------------------------------------------------------------------
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla -Wstrict-prototypes \
@@ -57,14 +58,15 @@ VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text pr
 VAE_LIBS   := -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
 BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto
-DECODER_LIBS   = $(ZMQ_LIBS) -lcrypto -lz $(shell pkg-config --libs vips) $(VAE_LIBS)
+IMAGE_LIBS     = $(shell pkg-config --libs vips) -ldeflate -ljpeg
+DECODER_LIBS   = $(ZMQ_LIBS) -lcrypto $(IMAGE_LIBS) $(VAE_LIBS)
 
 MAN_PAGES := $(wildcard broker/*.8 decoder/*.8 decoder/vae/*.1 producer/man/*.1 producer/man/*.3)
 PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
 
-.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps fuzz bench-broker
+.PHONY: all help deps run test unit system bench install clean luna-vae asan tsan asan-system tsan-system check-deps fuzz bench-broker bench-encode
 .SUFFIXES:
 .SECONDARY:
 
@@ -80,11 +82,13 @@ help:
 	@echo "make test       install what is missing, build, run every test  (T=pattern: only these)"
 	@echo "make deps       install the missing Debian packages, and nothing when all are there"
 	@echo "make bench      measure Luna beside its alternatives: the store, the hand-over, the broker"
+	@echo "make bench-encode  every format and level beside Pillow, one minute"
 	@echo "make bench-broker  the broker beside beanstalkd, Redis and NATS; four minutes"
 	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
 	@echo "make bench-vae  a decode on the CPU beside PyTorch  (PYTHON=one that has torch)"
 	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
 	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES) SOAK=--power)"
+	@echo "make race       four processes save under one name  (RACE=$(RACE) files)"
 	@echo "make luna-vae   the VAE tool alone: a C compiler is all it takes (CPU=0: plain and slow)"
 	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
 	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
@@ -99,6 +103,7 @@ FLAGS := $(BUILD)/flags
 $(shell mkdir -p $(BUILD); echo '$(subst ','\'',$(FLAGS_TEXT))' | cmp -s - $(FLAGS) || echo '$(subst ','\'',$(FLAGS_TEXT))' > $(FLAGS))
 
 $(BUILD)/obj/decoder/image/%.o $(BUILD)/obj/decoder/worker/%.o: CPPFLAGS += $(VIPS_INC)
+$(BUILD)/obj/decoder/image/png_filter.o: CFLAGS += -O3
 $(BUILD)/obj/%.o: %.c $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,cc,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
@@ -158,7 +163,7 @@ LIBS_store    := -lsqlite3 -lmsgpackc -lxxhash
 LIBS_broker   := $(BROKER_LIBS)
 LIBS_http     := $(BROKER_LIBS)
 LIBS_vae      := $(VAE_LIBS)
-LIBS_image     = $(shell pkg-config --libs vips) -lz
+LIBS_image     = $(IMAGE_LIBS) -lz
 LIBS_sink     := -lcrypto
 LIBS_worker    = $(DECODER_LIBS)
 LIBS_producer := $(ZMQ_LIBS) -ljansson
@@ -243,19 +248,30 @@ faultfs: programs $(FAULTFS)
 fault: faultfs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/sweep.py broker $(POINTS)
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/sweep.py decoder $(POINTS)
+RACE ?= 10000
+race: $(BUILD)/unit/sink/test_race
+	@folder=$$(mktemp -d -p $(BUILD)) && (cd $$folder && LUNA_RACE_FILES=$(RACE) $(abspath $<)); \
+	    code=$$?; rm -rf $$folder; exit $$code
 soak: faultfs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/fault/soak.py --kills $(KILLS) --minutes $(MINUTES) $(SOAK)
 fault-tests: faultfs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/fault $(if $(T),-k '$(T)')
-.PHONY: faultfs fault soak fault-tests
+.PHONY: faultfs fault soak race fault-tests
 
 $(BUILD)/bench/store_bench: tests/bench/store_bench.c $(call archives,broker/store proto common) $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,bench,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -Wl,--start-group \
 	    $(call archives,broker/store proto common) -Wl,--end-group $(LIBS_store) -lm
+$(BUILD)/bench/encode_bench: tests/bench/encode_bench.c $(call archives,decoder/image common) $(FLAGS)
+	@mkdir -p $(@D)
+	$(call say,bench,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -Wl,--start-group \
+	    $(call archives,decoder/image common) -Wl,--end-group $(LIBS_image) -lm
+bench-encode: $(BUILD)/bench/encode_bench
+	@$(PYTHON) tests/bench/encode_bench.py $<
 bench: programs $(BUILD)/bench/store_bench
 	@folder=$$(mktemp -d -p $(BUILD)) && $(BUILD)/bench/store_bench $$folder 1 4 16; rm -rf $$folder
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py
+	@$(MAKE) --no-print-directory bench-encode
 	@$(MAKE) --no-print-directory bench-broker
 # What cannot be installed is left out. The trap also removes what a killed run leaves.
 MEMORY_JOBS ?= 0

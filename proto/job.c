@@ -64,6 +64,8 @@ static luna_err check_input(const luna_msg_input *input, size_t i)
         return bad(LUNA_BAD_REQUEST, i, "its format must be png, webp or jpeg");
     if (input->lossy_quality < 70)
         return bad(LUNA_BAD_REQUEST, i, "lossy_quality must be 70 to 100");
+    if (input->png_bits != 8 && input->png_bits != 16)
+        return bad(LUNA_BAD_REQUEST, i, "png_bits must be 8 or 16");
     return LUNA_OK;
 }
 
@@ -122,6 +124,7 @@ luna_msg_input luna_msg_input_default(void)
     return (luna_msg_input){.format = luna_text_of("png"),
                             .png_compression = 4,
                             .lossy_quality = 90,
+                            .png_bits = 8,
                             .subdir = true};
 }
 

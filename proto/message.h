@@ -14,18 +14,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LUNA_WIRE_VERSION     1
-#define LUNA_MAX_INPUTS       5
-#define LUNA_MAX_DIMS         5
-#define LUNA_MAX_BATCH        4096    //  images of one input
-#define LUNA_MAX_LIST         100000  //  items of any list
-#define LUNA_MAX_NAME_BYTES   1024    //  names, affixes, words
-#define LUNA_MAX_PATH_BYTES   4096
-#define LUNA_MAX_TEXT_BYTES   65536     //  custom metadata, error sentences
-#define LUNA_MAX_PAGE_BYTES   4194304   //  the metrics of one broker
-#define LUNA_MAX_JSON_BYTES   33554432  //  prompt, workflow, metadata: 32 MiB each
-#define LUNA_PRIORITY_MAX     9         //  most urgent
-#define LUNA_PRIORITY_DEFAULT 5
+#define LUNA_WIRE_VERSION        1
+#define LUNA_MAX_INPUTS          5
+#define LUNA_MAX_DIMS            5
+#define LUNA_MAX_BATCH           4096    //  images of one input
+#define LUNA_MAX_LIST            100000  //  items of any list
+#define LUNA_MAX_NAME_BYTES      1024    //  names, affixes, words
+#define LUNA_MAX_PATH_BYTES      4096
+#define LUNA_MAX_TEXT_BYTES      65536     //  custom metadata, error sentences
+#define LUNA_MAX_PAGE_BYTES      4194304   //  the metrics of one broker
+#define LUNA_MAX_JSON_BYTES      33554432  //  prompt, workflow, metadata: 32 MiB each
+#define LUNA_PRIORITY_MAX        9         //  most urgent
+#define LUNA_PRIORITY_DEFAULT    5
+#define LUNA_MIN_QUALITY_DEFAULT 0.3  //  of producers; the wire's own is 0
 
 typedef struct luna_text {
     const char *data;  //  UTF-8, no NUL; NULL when absent
@@ -61,6 +62,7 @@ typedef struct luna_msg_input {
     uint64_t png_compression;  //  0 to 9
     uint64_t lossy_quality;    //  70 to 100
     bool lossless_webp;
+    uint64_t png_bits;  //  8 or 16 a channel
     bool subdir;       //  a folder named after the affix
     luna_text dtype;   //  "float32", "float16" or "bfloat16"
     luna_dims shape;   //  [N, C, H, W] or [N, C, 1, H, W]
@@ -85,6 +87,8 @@ typedef struct luna_msg_job {
     double min_quality;
     bool embed_workflow;
     bool round_pixels;  //  round instead of ComfyUI's truncation
+    bool sidecar;       //  a JSON file of the texts beside each picture
+    bool parameters;    //  also AUTOMATIC1111's text, made of `metadata`
     luna_text custom_metadata;
     luna_text prompt_id;  //  ComfyUI's, for cancel-by-prompt
     luna_blob prompt;     //  JSON as the producer has it, never re-serialised
@@ -131,6 +135,7 @@ typedef struct luna_msg_image {
     double decode_ms;
     double encode_ms;
     double write_ms;
+    luna_text note;  //  what is to be told of it, one sentence; absent for nothing
 } luna_msg_image;
 
 //  ---- control: both roles --------------------------------------------------------

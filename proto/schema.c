@@ -46,6 +46,7 @@ static const luna_field input_fields[] = {
     DEF(png_compression, UINT, 9, 4),
     DEF(lossy_quality, UINT, 100, 90),
     OPT(lossless_webp, BOOL, 1),
+    DEF(png_bits, UINT, 16, 8),
     DEF(subdir, BOOL, 1, 1),
     REQ(dtype, TEXT, 16),
     REQ(shape, DIMS, 1 << 20),
@@ -73,6 +74,8 @@ static const luna_field job_fields[] = {
     OPT(min_quality, FLOAT, ANY),
     DEF(embed_workflow, BOOL, 1, 1),
     OPT(round_pixels, BOOL, 1),
+    OPT(sidecar, BOOL, 1),
+    OPT(parameters, BOOL, 1),
     OPT(custom_metadata, TEXT, TEXT_MAX),
     OPT(prompt_id, TEXT, NAME),
     OPT(prompt, BYTES, JSON),
@@ -120,6 +123,7 @@ static const luna_field image_fields[] = {
     OPT(decode_ms, FLOAT, ANY),
     OPT(encode_ms, FLOAT, ANY),
     OPT(write_ms, FLOAT, ANY),
+    OPT(note, TEXT, NAME),
 };
 #undef ROW
 static const luna_schema image_schema = SCHEMA("image", luna_msg_image, image_fields);

@@ -12,6 +12,7 @@ void luna_draft_init(luna_draft *draft)
 {
     *draft =
         (luna_draft){.job = luna_msg_job_default(), .common = luna_msg_input_default()};
+    draft->job.min_quality = LUNA_MIN_QUALITY_DEFAULT;
 }
 
 void luna_draft_free(luna_draft *draft)
@@ -87,7 +88,7 @@ static luna_err take_latents(luna_draft *draft, luna_text document)
         draft->inputs[i] = draft->common;
         const luna_err err = take_members(draft, &draft->inputs[i], false, &members);
         if (err != LUNA_OK) return in_input(err, i);
-        draft->input_count++;
+        draft->input_count += !luna_text_is(draft->inputs[i].format, "no save");
     }
     return LUNA_OK;
 }

@@ -63,6 +63,7 @@ static json_t *view_image(const luna_msg_image *image)
     json_object_set_new(to, "decode_ms", json_real(image->decode_ms));
     json_object_set_new(to, "encode_ms", json_real(image->encode_ms));
     json_object_set_new(to, "write_ms", json_real(image->write_ms));
+    put_text(to, "note", image->note);
     return to;
 }
 

@@ -157,6 +157,7 @@ static luna_err add_image(luna_db *db, const luna_id *id, const luna_msg_image *
     luna_query_real(&query, image->decode_ms);
     luna_query_real(&query, image->encode_ms);
     luna_query_real(&query, image->write_ms);
+    luna_query_text(&query, image->note);
     LUNA_TRY(luna_query_run(&query, &changed));
     *added += changed;
     return LUNA_OK;

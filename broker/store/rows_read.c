@@ -155,6 +155,7 @@ static luna_err read_image(const luna_query *query, luna_arena *arena,
     out->encode_ms = luna_query_as_real(query, 9);
     out->write_ms = luna_query_as_real(query, 10);
     LUNA_TRY(luna_query_as_text(query, 3, arena, &out->path));
+    LUNA_TRY(luna_query_as_text(query, 11, arena, &out->note));
     return luna_query_as_text(query, 5, arena, &out->sha256);
 }
 
@@ -198,7 +199,7 @@ static luna_err read_images(luna_query *query, luna_arena *arena, luna_msg_image
         LUNA_TRY(luna_query_step(query, &row));
         if (!row) return LUNA_OK;
         LUNA_TRY(read_image(query, arena, &to[*count]));
-        if (!luna_query_as_uint(query, 11)) continue;
+        if (!luna_query_as_uint(query, 12)) continue;
         *count += *count == 0 || comes_after(&to[*count], &to[*count - 1]);
     }
     return LUNA_OK;

@@ -13,7 +13,7 @@
 
 //  "LUNA" in ASCII
 #define APPLICATION_ID 0x4c554e41
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 
 #define NEW_IN_2                                                        \
     "CREATE TABLE setting ("                                            \
@@ -50,7 +50,7 @@ static const char create[] =
     "  input INTEGER NOT NULL, idx INTEGER NOT NULL,"
     "  path TEXT, bytes INTEGER NOT NULL, sha256 TEXT,"
     "  width INTEGER NOT NULL, height INTEGER NOT NULL,"
-    "  decode_ms REAL, encode_ms REAL, write_ms REAL,"
+    "  decode_ms REAL, encode_ms REAL, write_ms REAL, note TEXT,"
     "  sum INTEGER NOT NULL DEFAULT 0,"
     "  PRIMARY KEY (job, input, idx)"
     ") STRICT, WITHOUT ROWID;" NEW_IN_2
@@ -64,6 +64,9 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
     "ALTER TABLE job ADD COLUMN next_ms INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE job ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE image ADD COLUMN sum INTEGER NOT NULL DEFAULT 0;" NEW_IN_2,
+    //  The sums that rows have are over fewer columns.
+    "ALTER TABLE image ADD COLUMN note TEXT;"
+    "UPDATE image SET sum = 0;",
 };
 
 #define JOB_VALUES                                                              \
@@ -88,7 +91,7 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
 
 #define IMAGE_VALUES                                                              \
     "job, input, idx, path, bytes, sha256, width, height, decode_ms, encode_ms, " \
-    "write_ms"
+    "write_ms, note"
 
 static const char *const sql[LUNA_SQL_COUNT] = {
     [LUNA_SQL_HEAD] = "SELECT state, batches, " JOB_SOUND " FROM job WHERE id = ?1",
@@ -121,8 +124,8 @@ static const char *const sql[LUNA_SQL_COUNT] = {
         " decoder = ?3, started_ms = ?4 WHERE id = ?1",
     [LUNA_SQL_IMAGE] = "INSERT INTO image (" IMAGE_VALUES
                        ", sum) VALUES"
-                       " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
-                       " luna_sum(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11))"
+                       " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"
+                       " luna_sum(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12))"
                        " ON CONFLICT DO NOTHING",
     [LUNA_SQL_FINISH] =
         "UPDATE job SET state = ?2, error = ?3, detail = ?4,"

@@ -1,40 +1,21 @@
 #include "decoder/image/encode.h"
 
-#include <glib.h>
-#include <string.h>
-#include <vips/vips.h>
+#include "decoder/image/encoders.h"
 
-//  libpng's filter for each zlib level. Unfiltered rows make photographs 20 to 50 %
-//  larger. Trying every filter on each row ("all") saves 1 % over Paeth and costs 10 %
-//  of the time from level 4 on, 30 % below, where Up is the fastest. Stored rows gain
-//  nothing from a filter; Up costs nothing there.
-static const VipsForeignPngFilter filters[LUNA_PNG_COMPRESSION_MAX + 1] = {
-    VIPS_FOREIGN_PNG_FILTER_UP,  VIPS_FOREIGN_PNG_FILTER_UP,
-    VIPS_FOREIGN_PNG_FILTER_UP,  VIPS_FOREIGN_PNG_FILTER_PAETH,
-    VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL,
-    VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL,
-    VIPS_FOREIGN_PNG_FILTER_ALL, VIPS_FOREIGN_PNG_FILTER_ALL,
-};
+#include <vips/vips.h>
 
 luna_encode_options luna_encode_options_default(void)
 {
     return (luna_encode_options){.format = LUNA_FORMAT_PNG,
-                                 .png_compression = LUNA_PNG_COMPRESSION_DEFAULT};
-}
-
-//  libvips keeps one text for all threads; under load it may be another image's.
-static luna_err vips_failed(const char *what)
-{
-    char *reason = vips_error_buffer_copy();
-    g_strchomp(reason);
-    const luna_err err = luna_error(LUNA_INTERNAL, "%s: %.500s", what, reason);
-    g_free(reason);
-    return err;
+                                 .png_compression = LUNA_PNG_COMPRESSION_DEFAULT,
+                                 .lossy_quality = LUNA_LOSSY_QUALITY_DEFAULT};
 }
 
 luna_err luna_image_start(void)
 {
-    if (VIPS_INIT("luna") != 0) return vips_failed("libvips does not start");
+    if (VIPS_INIT("luna") != 0)
+        return luna_error(LUNA_INTERNAL, "libvips does not start: %.500s",
+                          vips_error_buffer());
     vips_concurrency_set(1);
     vips_cache_set_max(0);
     return LUNA_OK;
@@ -50,65 +31,61 @@ void luna_image_stop(void)
     vips_shutdown();
 }
 
-//  *bytes is the size of the pixels: at most 10^12 * 4, which fits any size_t.
-static luna_err check(const luna_pixels *pixels, size_t *bytes)
+static luna_err check(const luna_pixels *pixels)
 {
     if (pixels->width == 0 || pixels->width > LUNA_IMAGE_MAX_SIDE_PX ||
         pixels->height == 0 || pixels->height > LUNA_IMAGE_MAX_SIDE_PX)
         return luna_error(
             LUNA_BAD_REQUEST,
-            "an image of %zu x %zu pixels cannot be encoded; sides are 1 to "
-            "%d",
+            "an image of %zu x %zu pixels cannot be encoded; sides are 1 to %d",
             pixels->width, pixels->height, LUNA_IMAGE_MAX_SIDE_PX);
-    if (pixels->channels != 3 && pixels->channels != 4)
-        return luna_error(LUNA_BAD_REQUEST,
-                          "an image of %zu channels cannot be encoded; it must be RGB or "
-                          "RGBA",
-                          pixels->channels);
-    *bytes = pixels->width * pixels->height * pixels->channels;
-    return LUNA_OK;
+    if (pixels->sample_bytes != 1 && pixels->sample_bytes != 2)
+        return luna_error(LUNA_BAD_REQUEST, "a sample has 1 or 2 bytes, not %zu",
+                          pixels->sample_bytes);
+    if (pixels->channels == 3 || pixels->channels == 4) return LUNA_OK;
+    return luna_error(
+        LUNA_BAD_REQUEST,
+        "an image of %zu channels cannot be encoded; it must be RGB or RGBA",
+        pixels->channels);
 }
 
-static luna_err encode_png(VipsImage *image, int level, uint8_t **out, size_t *out_len)
+luna_err luna_encode_check_quality(const luna_encode_options *options)
 {
-    void *file = NULL;
-    size_t len = 0;
-    if (level < 0 || level > LUNA_PNG_COMPRESSION_MAX)
-        return luna_error(LUNA_BAD_REQUEST, "PNG compression is 0 to %d, not %d",
-                          LUNA_PNG_COMPRESSION_MAX, level);
-    if (vips_pngsave_buffer(image, &file, &len, "compression", level, "filter",
-                            filters[level], "strip", TRUE, NULL) != 0)
-        return vips_failed("libvips cannot write the PNG");
-    *out = file;  //  from g_malloc, which is malloc since GLib 2.46
-    *out_len = len;
-    return LUNA_OK;
+    const int quality = options->lossy_quality;
+    if (quality >= LUNA_LOSSY_QUALITY_MIN && quality <= LUNA_LOSSY_QUALITY_MAX)
+        return LUNA_OK;
+    return luna_error(LUNA_BAD_REQUEST, "quality is %d to %d, not %d",
+                      LUNA_LOSSY_QUALITY_MIN, LUNA_LOSSY_QUALITY_MAX, quality);
 }
 
-//  The pixels as an sRGB image, not copied. The caller unrefs *out.
-static luna_err wrap(const luna_pixels *pixels, size_t bytes, VipsImage **out)
+luna_err luna_image_fits(luna_format format, size_t width, size_t height)
 {
-    VipsImage *plain = vips_image_new_from_memory(
-        pixels->data, bytes, (int)pixels->width, (int)pixels->height,
-        (int)pixels->channels, VIPS_FORMAT_UCHAR);
-    if (!plain) return vips_failed("libvips does not take the pixels");
-    const int rc =
-        vips_copy(plain, out, "interpretation", VIPS_INTERPRETATION_sRGB, NULL);
-    g_object_unref(plain);
-    return rc == 0 ? LUNA_OK : vips_failed("libvips does not take the pixels");
+    static const size_t most[LUNA_FORMAT_COUNT] = {
+        [LUNA_FORMAT_PNG] = LUNA_IMAGE_MAX_SIDE_PX,
+        [LUNA_FORMAT_WEBP] = 16383,
+        [LUNA_FORMAT_JPEG] = 65500};
+    if (width <= most[format] && height <= most[format]) return LUNA_OK;
+    return luna_error(LUNA_BAD_REQUEST,
+                      "a picture of %zu x %zu pixels does not fit a %s, whose sides end "
+                      "at %zu%s",
+                      width, height, luna_format_word(format), most[format],
+                      format == LUNA_FORMAT_PNG ? "" : "; use png");
 }
 
 luna_err luna_image_encode(const luna_pixels *pixels, const luna_encode_options *options,
                            uint8_t **out, size_t *out_len)
 {
-    size_t bytes = 0;
-    if (options->format != LUNA_FORMAT_PNG)
-        return luna_error(LUNA_UNSUPPORTED,
-                          "this decoder does not write %s files; use png",
+    LUNA_TRY(check(pixels));
+    if (pixels->sample_bytes == 2 && options->format != LUNA_FORMAT_PNG)
+        return luna_error(LUNA_BAD_REQUEST, "a %s has 8 bits a channel; 16 need png",
                           luna_format_word(options->format));
-    LUNA_TRY(check(pixels, &bytes));
-    VipsImage *image = NULL;
-    LUNA_TRY(wrap(pixels, bytes, &image));
-    const luna_err err = encode_png(image, options->png_compression, out, out_len);
-    g_object_unref(image);
-    return err;
+    LUNA_TRY(luna_image_fits(options->format, pixels->width, pixels->height));
+    switch (options->format) {
+        case LUNA_FORMAT_WEBP:
+            return luna_encode_webp(pixels, options, out, out_len);
+        case LUNA_FORMAT_JPEG:
+            return luna_encode_jpeg(pixels, options, out, out_len);
+        default:
+            return luna_encode_png(pixels, options, out, out_len);
+    }
 }

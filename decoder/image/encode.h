@@ -1,10 +1,14 @@
 //  encode.h - pixels to the bytes of an image file
 //
-//  The encoder writes the picture, no profile and no text. Metadata is added to the
-//  bytes afterwards (png_chunks.h), because libvips 8.14 stores PNG text as zTXt,
-//  which ComfyUI does not read, and damages text that is not ASCII. Send every PNG
-//  through luna_png_add_text, one without texts too: it leaves out the resolution that
-//  libvips makes up.
+//  PNG by our own writer on libdeflate, JPEG by libjpeg-turbo, WebP by libvips: measured
+//  beside libvips for all of them, which took twice the time for a PNG and a third more
+//  for a JPEG (make bench-encode).
+//
+//  The encoder writes the picture, no profile and no text. Metadata is added to the bytes
+//  afterwards (embed.h): libvips 8.14 stores PNG text as zTXt, which ComfyUI does not
+//  read, damages text that is not ASCII, and loses what exceeds 64 KiB without an error.
+//  Send every file through luna_image_embed, one without texts too: it writes JPEG's
+//  header, and WebP chunks that old readers understand.
 //
 //  One image is encoded by one thread; a pool encodes as many images at a time as
 //  it has threads. Pixels are borrowed and never copied as a whole.
@@ -14,11 +18,15 @@
 
 #include "common/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define LUNA_PNG_COMPRESSION_MAX     9
 #define LUNA_PNG_COMPRESSION_DEFAULT 4
+#define LUNA_LOSSY_QUALITY_MIN       1
+#define LUNA_LOSSY_QUALITY_MAX       100
+#define LUNA_LOSSY_QUALITY_DEFAULT   90
 #define LUNA_IMAGE_MAX_SIDE_PX       1000000
 
 //  X(symbol, word on the wire, extension of the file)
@@ -43,21 +51,28 @@ LUNA_MUST_USE luna_err luna_format_parse(const char *word, size_t len, luna_form
 const char *luna_format_word(luna_format format);
 const char *luna_format_extension(luna_format format);
 
-//  8-bit sRGB pixels, rows from the top without padding, channels interleaved.
+//  sRGB pixels, rows from the top without padding, channels interleaved.
 typedef struct luna_pixels {
-    const uint8_t *data;  //  height * width * channels bytes, borrowed
+    const uint8_t *data;  //  height * width * channels * sample_bytes, borrowed
     size_t width;         //  1 to LUNA_IMAGE_MAX_SIDE_PX
     size_t height;
-    size_t channels;  //  3: RGB, 4: RGBA with unassociated alpha
+    size_t channels;      //  3: RGB, 4: RGBA with unassociated alpha
+    size_t sample_bytes;  //  1, or 2 for 16 bits, big-endian: PNG only
 } luna_pixels;
 
 typedef struct luna_encode_options {
     luna_format format;
-    int png_compression;  //  0 (stored) to 9 (smallest)
+    int png_compression;  //  PNG: 0 (stored) to 9 (smallest)
+    int lossy_quality;    //  JPEG, WebP: 1 to 100
+    bool lossless;        //  WebP: every pixel is kept, lossy_quality does not count
 } luna_encode_options;
 
-//  PNG, compression 4.
+//  PNG, compression 4, quality 90.
 luna_encode_options luna_encode_options_default(void);
+
+//  Whether a file of the format takes a picture of this size: LUNA_BAD_REQUEST with the
+//  format's limit (WebP 16383 pixels a side, JPEG 65500) and what to do.
+LUNA_MUST_USE luna_err luna_image_fits(luna_format format, size_t width, size_t height);
 
 //  Prepares libvips: one thread an image, no operation cache. Call once, before the
 //  threads that encode start; LUNA_INTERNAL when libvips does not start.
@@ -71,13 +86,14 @@ void luna_image_thread_end(void);
 void luna_image_stop(void);
 
 //  Encodes one image. *out is malloc'd and the caller's to free; it and *out_len
-//  are set on success only.
+//  are set on success only. JPEG has no alpha: an RGBA picture is laid on white.
+//  JPEG keeps colour at half the resolution below quality 95, as Pillow does, and at the
+//  full one from there on.
 //
-//  LUNA_BAD_REQUEST: sides, channels or compression out of range.
-//  LUNA_UNSUPPORTED: a format this build does not write.
+//  LUNA_BAD_REQUEST: sides, channels, samples, compression or quality out of range.
 //  LUNA_NO_MEMORY, or LUNA_INTERNAL with libvips' own words.
-//  Thread-safe between luna_image_start and luna_image_stop. Cost at the default
-//  compression: about 130 ms for a megapixel.
+//  Thread-safe between luna_image_start and luna_image_stop. Cost at the defaults for a
+//  megapixel: README, "Measured".
 LUNA_MUST_USE luna_err luna_image_encode(const luna_pixels *pixels,
                                          const luna_encode_options *options,
                                          uint8_t **out, size_t *out_len);

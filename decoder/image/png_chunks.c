@@ -2,10 +2,10 @@
 
 #include "common/utf8.h"
 
+#include <libdeflate.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #define SIGNATURE_BYTES 8
 #define FRAME_BYTES     12  //  length, type and CRC around the data
@@ -22,11 +22,10 @@ static uint32_t read_u32(const uint8_t *at)
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
-//  zlib's crc32 takes 32-bit lengths; a chunk's type and data may have 2^31 + 3 bytes.
+//  Over type and data, which follow each other.
 static uint32_t chunk_crc(const uint8_t *type, size_t data_len)
 {
-    const uLong crc = crc32(0, type, 4);
-    return (uint32_t)crc32(crc, type + 4, (uInt)data_len);
+    return libdeflate_crc32(0, type, 4 + data_len);
 }
 
 static luna_err unsound(size_t at, const char *why)
@@ -158,13 +157,13 @@ static luna_err check_keyword(const char *keyword)
                       keyword);
 }
 
-static size_t chunk_len(const luna_png_text *t)
+static size_t chunk_len(const luna_image_text *t)
 {
     const size_t extra = is_ascii(t->text, t->len) ? 0 : ITXT_EXTRA;
     return strlen(t->keyword) + 1 + extra + t->len;
 }
 
-static luna_err check_text(const luna_png_text *t)
+static luna_err check_text(const luna_image_text *t)
 {
     LUNA_TRY(check_keyword(t->keyword));
     if (t->len > LUNA_PNG_CHUNK_MAX - (LUNA_PNG_KEYWORD_MAX + 1 + ITXT_EXTRA))
@@ -185,7 +184,8 @@ static int by_keyword(const void *a, const void *b)
 }
 
 //  The keywords in order, so that a job with very many does not cost their square.
-static luna_err sort_keywords(const luna_png_text *texts, size_t count, const char ***out)
+static luna_err sort_keywords(const luna_image_text *texts, size_t count,
+                              const char ***out)
 {
     const char **sorted = calloc(count ? count : 1, sizeof *sorted);
     if (!sorted) return luna_error(LUNA_NO_MEMORY, "no memory for %zu keywords", count);
@@ -232,7 +232,7 @@ static luna_err measure_file(luna_png_walker walker, const char **sorted, size_t
     return LUNA_OK;
 }
 
-static luna_err measure_texts(const luna_png_text *texts, size_t count, size_t *total)
+static luna_err measure_texts(const luna_image_text *texts, size_t count, size_t *total)
 {
     for (size_t i = 0; i < count; i++) {
         LUNA_TRY(check_text(&texts[i]));
@@ -254,7 +254,7 @@ static uint8_t *put_bytes(uint8_t *at, const void *data, size_t len)
     return at + len;
 }
 
-static uint8_t *put_text(uint8_t *at, const luna_png_text *t)
+static uint8_t *put_text(uint8_t *at, const luna_image_text *t)
 {
     static const uint8_t extra[ITXT_EXTRA] = {0, 0, 0, 0};
     const bool ascii = is_ascii(t->text, t->len);
@@ -268,7 +268,7 @@ static uint8_t *put_text(uint8_t *at, const luna_png_text *t)
 }
 
 //  The file was measured: every chunk is sound and *at has room for all.
-static luna_err write_all(luna_png_walker walker, const luna_png_text *texts,
+static luna_err write_all(luna_png_walker walker, const luna_image_text *texts,
                           size_t count, uint8_t *at)
 {
     luna_png_chunk chunk;
@@ -283,7 +283,17 @@ static luna_err write_all(luna_png_walker walker, const luna_png_text *texts,
     return LUNA_OK;
 }
 
-luna_err luna_png_add_text(const void *file, size_t len, const luna_png_text *texts,
+luna_err luna_png_check_texts(const luna_image_text *texts, size_t count)
+{
+    size_t total = 0;
+    const char **sorted = NULL;
+    LUNA_TRY(measure_texts(texts, count, &total));
+    LUNA_TRY(sort_keywords(texts, count, &sorted));
+    free(sorted);
+    return LUNA_OK;
+}
+
+luna_err luna_png_add_text(const void *file, size_t len, const luna_image_text *texts,
                            size_t count, uint8_t **out, size_t *out_len)
 {
     luna_png_walker walker = {0};

@@ -16,6 +16,7 @@
 #define LUNA_IMAGE_PNG_CHUNKS_H
 
 #include "common/err.h"
+#include "decoder/image/texts.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -46,13 +47,6 @@ LUNA_MUST_USE luna_err luna_png_walk(const void *file, size_t len, luna_png_walk
 //  file that does not begin with IHDR or has bytes after IEND.
 LUNA_MUST_USE luna_err luna_png_next(luna_png_walker *walker, luna_png_chunk *out);
 
-//  One text to add; both borrowed.
-typedef struct luna_png_text {
-    const char *keyword;  //  NUL-terminated, printable Latin-1, 1 to 79 bytes
-    const char *text;     //  UTF-8; need not end with a NUL
-    size_t len;           //  bytes of text, may be 0
-} luna_png_text;
-
 //  A new file with `texts` right after IHDR, in their order, and everything else as
 //  it was but for tIME and pHYs, which say nothing about the picture and are left
 //  out. *out is malloc'd, the caller frees it; set on success only.
@@ -63,8 +57,11 @@ typedef struct luna_png_text {
 //  LUNA_TOO_LARGE: a text does not fit in one chunk. LUNA_NO_MEMORY.
 //  Cost: reads and copies the file once.
 LUNA_MUST_USE luna_err luna_png_add_text(const void *file, size_t len,
-                                         const luna_png_text *texts, size_t count,
+                                         const luna_image_text *texts, size_t count,
                                          uint8_t **out, size_t *out_len);
+
+//  Only the checks of luna_png_add_text that need no file.
+LUNA_MUST_USE luna_err luna_png_check_texts(const luna_image_text *texts, size_t count);
 
 //  The text stored under `keyword` in a tEXt or uncompressed iTXt chunk: *out points
 //  into the file, *out_len bytes, no NUL after it; UTF-8 when it came from iTXt or is

@@ -62,6 +62,7 @@ luna_err luna_files_open(const luna_files_options *options, luna_sink **out)
     luna_files *files = calloc(1, sizeof *files);
     if (!files) return luna_error(LUNA_NO_MEMORY, "no memory for the file sink");
     files->head.ops = &files_ops;
+    files->access = options->access;
     files->fault = (luna_fault){.before = options->before, .arg = options->arg};
     const luna_err err = luna_roots_open(options->roots, options->count, &files->roots);
     if (err == LUNA_OK)

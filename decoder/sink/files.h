@@ -23,9 +23,10 @@
 //      from now on the token of the image. A loser removes its own part and goes on
 //      with the winner's anchor and token.
 //   5. Look for a valid record again; if there is one, clean up and return it.
-//   6. Move the token to its final name: renameat2(RENAME_NOREPLACE) to candidate 0,
-//      1, 2, ... until a name is free. Who is not the winner finds the token, or the
-//      final name, by the anchor's inode in the folder.
+//   6. Move the token to its final name: renameat2(RENAME_NOREPLACE) to a candidate that
+//      was free a moment ago, and on to the next ones until that succeeds. Who is not the
+//      winner finds the token, or the final name, by the anchor's inode in the folder.
+//      Then the sidecar, if there is one (sidecar.h).
 //   7. fsync D, write the record (temporary name, fdatasync, rename, fsync).
 //   8. Remove the anchor, then the mark; if there are other marks of this image, whose
 //      attempts are at work or have died, remove every part and mark of it. Step 1 does
@@ -55,11 +56,13 @@
 #ifndef LUNA_SINK_FILES_H
 #define LUNA_SINK_FILES_H
 
+#include "decoder/sink/access.h"
 #include "decoder/sink/sink.h"
 
 typedef struct luna_files_options {
     const char *const *roots;  //  the allowed folders, the default one first; copied
     size_t count;              //  at least 1
+    luna_access access;        //  of pictures, sidecars and the folders they are in
     //  Test hook, else NULL: called before each step; an errno value other than 0
     //  becomes that step's failure.
     int (*before)(void *arg, const char *step);
@@ -72,7 +75,7 @@ typedef struct luna_files_options {
 //
 //  luna_sink_put on it fails with
 //    LUNA_FORBIDDEN    the folder is outside the roots, is in `.luna`, has a ".."
-//    LUNA_CANT_CREATE  a folder or file cannot be made
+//    LUNA_CANT_CREATE  a folder or file cannot be made, or not with that access
 //    LUNA_NO_SPACE     the disk or the quota is full
 //    LUNA_EXISTS       every candidate name is taken
 //    LUNA_BAD_REQUEST  an empty image, a relative output_dir, control characters in it

@@ -7,6 +7,8 @@
 
 #define DEFAULT_FILENAME "luna_%time:YYYY-mm-dd_HHMMSS%"
 #define UNKNOWN_MODEL    "UnknownModel"
+#define UNKNOWN_SEED     "UnknownSeed"
+#define COUNTER_DIGITS   5
 #define COUNTER_BYTES    6             //  "_99999"
 #define YEAR_MIN_S       -62135596800  //  0001-01-01
 #define YEAR_MAX_S       253402300799  //  9999-12-31
@@ -20,8 +22,8 @@ typedef struct buffer {
 
 //  What the words of the templates stand for.
 typedef struct values {
-    luna_text model_path, model_name, model_dir;
-    uint64_t index;
+    luna_text model_path, model_name, model_dir, seed;
+    uint64_t index, batch, width, height;
     int year, month, day, hour, minute, second;
     buffer model;  //  holds the model's texts
 } values;
@@ -35,6 +37,13 @@ static void add(buffer *b, const char *data, size_t len)
     if (len > 0) memcpy(b->data + b->len, data, len);
     b->len += len;
     b->data[b->len] = '\0';
+}
+
+//  What a job brings in. It has no counter of its own: that byte is for %counter%.
+static void add_text(buffer *b, const char *data, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        add(b, data[i] == LUNA_NAME_COUNTER ? "_" : data + i, 1);
 }
 
 //  `width` digits at least, zeros before.
@@ -135,29 +144,89 @@ static void add_time(buffer *b, luna_text format, const values *v)
             add_number(b, (uint64_t)words[i].value, (int)want);
             len = want;
         }
-        if (len == 1) add(b, format.data + at, 1);
+        if (len == 1) add_text(b, format.data + at, 1);
         at += len;
     }
+}
+
+//  One letter again and again is a part of the date with that many digits; "yy" and
+//  "yyyy" are the year.
+static size_t add_date_part(buffer *b, luna_text format, const values *v)
+{
+    const char letters[] = {'d', 'M', 'h', 'm', 's'};
+    const int parts[] = {v->day, v->month, v->hour, v->minute, v->second};
+    const char letter = format.data[0];
+    size_t run = 1;
+    while (run < format.len && format.data[run] == letter) run++;
+    if (letter == 'y' && run >= 4) return add_number(b, (uint64_t)v->year, 4), 4;
+    if (letter == 'y' && run == 2) return add_number(b, (uint64_t)v->year % 100, 2), 2;
+    for (size_t i = 0; i < sizeof letters; i++) {
+        if (letter != letters[i]) continue;
+        run = run > 2 ? 2 : run;
+        return add_number(b, (uint64_t)parts[i], (int)run), run;
+    }
+    return add_text(b, format.data, run), run;
+}
+
+static void add_date(buffer *b, luna_text format, const values *v)
+{
+    while (format.len > 0) {
+        const size_t used = add_date_part(b, format, v);
+        format.data += used;
+        format.len -= used;
+    }
+}
+
+//  The rest of `word` behind `prefix`; empty when it begins otherwise or has none.
+static luna_text behind(luna_text word, const char *prefix)
+{
+    const size_t skip = strlen(prefix);
+    if (word.len <= skip || memcmp(word.data, prefix, skip) != 0) return (luna_text){0};
+    return (luna_text){word.data + skip, word.len - skip};
+}
+
+static bool add_text_word(buffer *b, luna_text word, const values *v)
+{
+    const struct {
+        const char *word;
+        luna_text text;
+    } words[] = {{"model_path", v->model_path},
+                 {"model_name", v->model_name},
+                 {"model_dir", v->model_dir},
+                 {"seed", v->seed}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (!luna_text_is(word, words[i].word)) continue;
+        add_text(b, words[i].text.data, words[i].text.len);
+        return true;
+    }
+    return false;
+}
+
+static bool add_number_word(buffer *b, luna_text word, const values *v)
+{
+    const struct {
+        const char *word;
+        uint64_t number;
+    } words[] = {{"index", v->index},
+                 {"batch", v->batch},
+                 {"width", v->width},
+                 {"height", v->height}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (!luna_text_is(word, words[i].word)) continue;
+        add_number(b, words[i].number, 1);
+        return true;
+    }
+    return false;
 }
 
 //  Adds what the word between two percent signs stands for; false when it is none.
 static bool add_word(buffer *b, luna_text word, const values *v)
 {
-    static const char time[] = "time:";
-    const size_t skip = sizeof time - 1;
-    if (word.len > skip && memcmp(word.data, time, skip) == 0)
-        add_time(b, (luna_text){word.data + skip, word.len - skip}, v);
-    else if (luna_text_is(word, "model_path"))
-        add(b, v->model_path.data, v->model_path.len);
-    else if (luna_text_is(word, "model_name"))
-        add(b, v->model_name.data, v->model_name.len);
-    else if (luna_text_is(word, "model_dir"))
-        add(b, v->model_dir.data, v->model_dir.len);
-    else if (luna_text_is(word, "index"))
-        add_number(b, v->index, 1);
-    else
-        return false;
-    return true;
+    const luna_text time = behind(word, "time:"), date = behind(word, "date:");
+    if (time.len > 0) return add_time(b, time, v), true;
+    if (date.len > 0) return add_date(b, date, v), true;
+    if (luna_text_is(word, "counter")) return add(b, &(char){LUNA_NAME_COUNTER}, 1), true;
+    return add_text_word(b, word, v) || add_number_word(b, word, v);
 }
 
 static luna_err expand(luna_text source, const values *v, buffer *out)
@@ -171,7 +240,7 @@ static luna_err expand(luna_text source, const values *v, buffer *out)
         if (end && add_word(out, (luna_text){here + 1, len}, v)) {
             at += len + 2;
         } else {
-            add(out, here, 1);
+            add_text(out, here, 1);
             at++;
         }
     }
@@ -200,6 +269,9 @@ static luna_err add_folder(luna_name *name, const char *part, size_t len)
 {
     char clean[LUNA_NAME_PART_BYTES];
     const size_t used = strlen(name->folder);
+    if (memchr(part, LUNA_NAME_COUNTER, len))
+        return luna_error(LUNA_BAD_REQUEST,
+                          "%%counter%% stands in a folder; it belongs in the file name");
     LUNA_TRY(luna_name_part(part, len, clean));
     const size_t more = strlen(clean) + (used > 0);
     if (more == 0 || clean[0] == '\0') return LUNA_OK;
@@ -232,10 +304,28 @@ static luna_err add_folders(luna_name *name, const char *path, const char **last
 //  An affix is one part: it makes no folders of its own.
 static void flatten(luna_text affix, buffer *out)
 {
-    add(out, affix.data, affix.len);
+    add_text(out, affix.data, affix.len);
     for (size_t i = 0; i < out->len; i++)
         if (out->data[i] == '/' || out->data[i] == '\\') out->data[i] = '_';
     if (luna_name_is_up(out->data, out->len)) out->data[0] = '_';
+}
+
+static bool has_index(const luna_name_request *r)
+{
+    static const char word[] = "%batch%";
+    const size_t len = sizeof word - 1;
+    if (r->count < 2) return false;
+    for (size_t at = 0; at + len <= r->filename.len; at++)
+        if (memcmp(r->filename.data + at, word, len) == 0) return false;
+    return true;
+}
+
+//  What a counter adds to the bytes of a stem.
+static size_t counter_bytes(const char *stem)
+{
+    size_t places = 0;
+    for (const char *at = stem; (at = strchr(at, LUNA_NAME_COUNTER)); at++) places++;
+    return places ? (COUNTER_DIGITS - 1) * places : COUNTER_BYTES;
 }
 
 static luna_err make_stem(const luna_name_request *r, const char *base,
@@ -245,10 +335,11 @@ static luna_err make_stem(const luna_name_request *r, const char *base,
     add(&stem, base, strlen(base));
     if (affix->len > 0) add(&stem, "_", 1);
     add(&stem, affix->data, affix->len);
-    if (r->count > 1) add(&stem, "_", 1);
-    if (r->count > 1) add_number(&stem, r->index, 1);
+    if (has_index(r)) add(&stem, "_", 1);
+    if (has_index(r)) add_number(&stem, r->index, 1);
     if (!stem.full) LUNA_TRY(luna_name_part(stem.data, stem.len, name->stem));
-    const size_t rest = COUNTER_BYTES + 1 + strlen(name->ext);
+    const size_t rest = counter_bytes(name->stem) + 1 + strlen(name->ext) +
+                        (r->sidecar ? strlen(".json") : 0);
     if (!stem.full && strlen(name->stem) + rest < LUNA_NAME_PART_BYTES) return LUNA_OK;
     return luna_error(LUNA_TOO_LARGE,
                       "the file name %.60s... has %zu bytes; with counter and extension "
@@ -268,7 +359,8 @@ static luna_err make_filename(const luna_name_request *r, const values *v, buffe
 
 static luna_err check_request(const luna_name_request *r)
 {
-    const luna_text texts[] = {r->save_path, r->filename, r->affix, r->model_name};
+    const luna_text texts[] = {r->save_path, r->filename, r->affix, r->model_name,
+                               r->seed};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (texts[i].len > 0 && memchr(texts[i].data, '\0', texts[i].len))
             return luna_error(LUNA_BAD_REQUEST, "a template, affix or name holds a NUL");
@@ -282,7 +374,11 @@ static luna_err check_request(const luna_name_request *r)
 
 luna_err luna_name_make(const luna_name_request *request, luna_name *out)
 {
-    values v = {.index = request->filename_index};
+    values v = {.index = request->filename_index,
+                .batch = request->index,
+                .width = request->width,
+                .height = request->height,
+                .seed = request->seed.len ? request->seed : luna_text_of(UNKNOWN_SEED)};
     buffer path = {0}, affix = {0}, filename = {0};
     luna_name name = {0};
     const char *base = "";
@@ -296,6 +392,8 @@ luna_err luna_name_make(const luna_name_request *request, luna_name *out)
     LUNA_TRY(expand(request->save_path, &v, &path));
     LUNA_TRY(check_relative(path.data));
     LUNA_TRY(add_folders(&name, path.data, NULL));
+    if (request->discarded)
+        LUNA_TRY(add_folder(&name, LUNA_NAME_DISCARDED, strlen(LUNA_NAME_DISCARDED)));
     if (request->subdir) LUNA_TRY(add_folder(&name, affix.data, affix.len));
     LUNA_TRY(make_filename(request, &v, &filename));
     LUNA_TRY(add_folders(&name, filename.data, &base));
@@ -304,15 +402,46 @@ luna_err luna_name_make(const luna_name_request *request, luna_name *out)
     return LUNA_OK;
 }
 
+void luna_name_model(luna_text model_name, char room[LUNA_NAME_MODEL_BYTES],
+                     luna_text *path, luna_text *name)
+{
+    values v = {0};
+    _Static_assert(sizeof v.model.data <= LUNA_NAME_MODEL_BYTES, "it must fit");
+    *path = *name = (luna_text){room, 0};
+    if (model_name.len == 0) return;
+    split_model(model_name, &v);
+    memcpy(room, v.model_path.data, v.model_path.len);
+    path->len = v.model_path.len;
+    const size_t skip = v.model_dir.len + (v.model_dir.len > 0);
+    *name = (luna_text){room + skip, path->len > skip ? path->len - skip : 0};
+}
+
+//  The stem with `number` in place of its counters; false when it has none.
+static bool put_counter(const char *stem, unsigned number, buffer *out)
+{
+    const bool has = strchr(stem, LUNA_NAME_COUNTER) != NULL;
+    for (; *stem; stem++) {
+        if (*stem == LUNA_NAME_COUNTER)
+            add_number(out, number, COUNTER_DIGITS);
+        else
+            add(out, stem, 1);
+    }
+    return has;
+}
+
 void luna_name_candidate(const luna_name *name, unsigned k,
                          char out[LUNA_NAME_PART_BYTES])
 {
     //  luna_name_make left room for a counter, so nothing is cut at the copy.
-    char text[LUNA_NAME_PART_BYTES + LUNA_NAME_EXT_BYTES + 16];
-    if (k == 0)
-        snprintf(text, sizeof text, "%s.%s", name->stem, name->ext);
-    else
-        snprintf(text, sizeof text, "%s_%05u.%s", name->stem, k, name->ext);
-    memcpy(out, text, LUNA_NAME_PART_BYTES);
-    out[LUNA_NAME_PART_BYTES - 1] = '\0';
+    buffer text = {0};
+    if (!put_counter(name->stem, k + 1, &text) && k > 0) {
+        add(&text, "_", 1);
+        add_number(&text, k, COUNTER_DIGITS);
+    }
+    add(&text, ".", 1);
+    add(&text, name->ext, strlen(name->ext));
+    const size_t len =
+        text.len < LUNA_NAME_PART_BYTES ? text.len : LUNA_NAME_PART_BYTES - 1;
+    memcpy(out, text.data, len);
+    out[len] = '\0';
 }

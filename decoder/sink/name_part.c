@@ -18,6 +18,7 @@ bool luna_name_is_up(const char *part, size_t len)
 static bool is_refused(const char *at, size_t len)
 {
     const uint8_t first = (uint8_t)at[0];
+    if (at[0] == LUNA_NAME_COUNTER) return false;
     if (len == 2 && first == 0xC2) return (uint8_t)at[1] < 0xA0;
     return len == 1 && (first < 0x20 || first == 0x7F || strchr("<>:\"|?*/\\", at[0]));
 }

@@ -218,19 +218,34 @@ bool luna_place_is_plain(const char *path)
 
 //  ---- opening -------------------------------------------------------------------------
 
-static luna_err open_part(int parent, const char *part, const char *path, bool make,
-                          int *fd)
+const luna_access luna_access_plain = {0};
+
+static luna_err make_part(int parent, const char *part, const char *path,
+                          const luna_access *make, int *fd)
+{
+    const bool made = mkdirat(parent, part, 0777) == 0;
+    if (!made && errno != EEXIST) return luna_place_error("cannot make the folder", path);
+    if (fsync(parent) != 0)
+        return luna_error_errno(LUNA_IO, "cannot sync the folder above %s", path);
+    *fd = openat(parent, part, FOLDER_FLAGS | O_NOFOLLOW);
+    if (*fd < 0 || !made) return LUNA_OK;
+    const luna_err err = luna_access_set(make, *fd, true, path);
+    if (err != LUNA_OK) {
+        close(*fd);
+        unlinkat(parent, part, AT_REMOVEDIR);
+    }
+    return err;
+}
+
+static luna_err open_part(int parent, const char *part, const char *path,
+                          const luna_access *make, int *fd)
 {
     *fd = openat(parent, part, FOLDER_FLAGS | O_NOFOLLOW);
     if (*fd >= 0) return LUNA_OK;
     if (errno == ENOENT && !make)
         return luna_error(LUNA_NOT_FOUND, "there is no folder %s", path);
     if (errno == ENOENT) {
-        if (mkdirat(parent, part, 0777) != 0 && errno != EEXIST)
-            return luna_place_error("cannot make the folder", path);
-        if (fsync(parent) != 0)
-            return luna_error_errno(LUNA_IO, "cannot sync the folder above %s", path);
-        *fd = openat(parent, part, FOLDER_FLAGS | O_NOFOLLOW);
+        LUNA_TRY(make_part(parent, part, path, make, fd));
         if (*fd >= 0) return LUNA_OK;
     }
     struct stat info;
@@ -240,7 +255,7 @@ static luna_err open_part(int parent, const char *part, const char *path, bool m
     return luna_place_error("cannot open the folder", path);
 }
 
-luna_err luna_place_open(const luna_place *place, bool make, int *fd)
+luna_err luna_place_open(const luna_place *place, const luna_access *make, int *fd)
 {
     char path[LUNA_SINK_PATH_BYTES];
     int parent = open(place->root, FOLDER_FLAGS);

@@ -8,6 +8,7 @@
 #ifndef LUNA_SINK_PLACE_H
 #define LUNA_SINK_PLACE_H
 
+#include "decoder/sink/access.h"
 #include "decoder/sink/sink.h"
 
 #define LUNA_PLACE_HIDDEN ".luna"  //  the sink's own folder in a root
@@ -34,10 +35,14 @@ LUNA_MUST_USE luna_err luna_place_find(const luna_roots *roots, luna_text output
                                        const char *folder, luna_place *out);
 
 //  Opens the folder of a place; the caller closes *fd. With `make` its missing parts
-//  are made and their names synced, else LUNA_NOT_FOUND. A root that is gone is an
-//  error, never made: its disk may not be mounted. LUNA_FORBIDDEN: a part is a
-//  symlink.
-LUNA_MUST_USE luna_err luna_place_open(const luna_place *place, bool make, int *fd);
+//  are made, with that access, and their names synced; NULL: LUNA_NOT_FOUND. A root that
+//  is gone is an error, never made: its disk may not be mounted. LUNA_FORBIDDEN: a part
+//  is a symlink.
+LUNA_MUST_USE luna_err luna_place_open(const luna_place *place, const luna_access *make,
+                                       int *fd);
+
+//  To make folders as the system does it for this process.
+extern const luna_access luna_access_plain;
 
 //  Whether `path` is relative, with neither empty parts nor "..".
 bool luna_place_is_plain(const char *path);

@@ -5,6 +5,7 @@
 #include "common/file.h"
 #include "decoder/sink/scan.h"
 #include "decoder/sink/sha256.h"
+#include "decoder/sink/sidecar.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,7 @@ typedef struct attempt {
     bool winner;    //  the anchor is this attempt's part
     bool others;    //  more than this attempt's files may lie about
     bool again;
+    bool by_link;  //  the file system cannot rename without replacing
     char folder[LUNA_SINK_PATH_BYTES];  //  the target folder, for errors
     char prefix[LUNA_NAME_PART_BYTES];
     char anchor[LUNA_NAME_PART_BYTES];
@@ -85,12 +87,12 @@ static void tidy(const luna_files *files, const char *root,
     int dir, side;
     bool left;
     luna_record_place(root, &record->key.job, &side_place);
-    if (luna_place_open(&side_place, false, &side) != LUNA_OK) return;
+    if (luna_place_open(&side_place, NULL, &side) != LUNA_OK) return;
     luna_record_name(&record->key, ".", marks);
     if (luna_scan_has(side, marks, "", &left) == LUNA_OK && left &&
         luna_step(&files->fault, "tidy")) {
         luna_record_folder(root, record, &place);
-        if (luna_place_open(&place, false, &dir) == LUNA_OK) {
+        if (luna_place_open(&place, NULL, &dir) == LUNA_OK) {
             remove_all(dir, side, &record->key);
             close(dir);
         }
@@ -119,8 +121,8 @@ static luna_err open_folders(attempt *a)
     LUNA_TRY(luna_path_join(a->folder, sizeof a->folder, a->place.root, a->place.folder));
     luna_record_place(a->place.root, &a->image->key.job, &side);
     if (!step(a, "open folders")) return luna_place_error("cannot make", a->folder);
-    LUNA_TRY(luna_place_open(&a->place, true, &a->dir));
-    return luna_place_open(&side, true, &a->side);
+    LUNA_TRY(luna_place_open(&a->place, &a->files->access, &a->dir));
+    return luna_place_open(&side, &luna_access_plain, &a->side);
 }
 
 //  Every attempt has a mark of its own name: were it shared, another attempt could take
@@ -146,6 +148,7 @@ static luna_err set_mark(attempt *a)
 static luna_err fill_part(const attempt *a, int fd)
 {
     const luna_image *image = a->image;
+    LUNA_TRY(luna_access_set(&a->files->access, fd, false, a->folder));
     const bool reserved =
         step(a, "reserve") && fallocate(fd, 0, 0, (off_t)image->len) == 0;
     if (!reserved && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR)
@@ -289,23 +292,67 @@ static luna_err locate(attempt *a)
     return renew_token(a, (nlink_t)-1);
 }
 
+static bool is_there(const attempt *a, const char *name)
+{
+    return faccessat(a->dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static bool has_sidecar(const attempt *a, const char *name)
+{
+    char beside[LUNA_NAME_PART_BYTES];
+    if (!a->image->sidecar) return false;
+    luna_sidecar_name(name, beside);
+    return is_there(a, beside);
+}
+
+static bool is_taken(const attempt *a, unsigned k)
+{
+    char name[LUNA_NAME_PART_BYTES];
+    luna_name_candidate(a->image->name, k, name);
+    return is_there(a, name) || has_sidecar(a, name);
+}
+
+//  A free candidate behind a taken one, in steps that double, then by halves: a folder
+//  with ten thousand of a name must not cost ten thousand looks. Where names are missing
+//  in between it need not be the first free one. 0 when all seem to be taken: then the
+//  gaps are looked for.
+static unsigned free_candidate(const attempt *a)
+{
+    unsigned taken = 0, free = 1;
+    if (!is_taken(a, 0)) return 0;
+    while (free < LUNA_NAME_TRIES && is_taken(a, free)) {
+        taken = free;
+        free = free > LUNA_NAME_TRIES / 2 ? LUNA_NAME_TRIES : 2 * free;
+    }
+    while (free - taken > 1) {
+        const unsigned middle = taken + (free - taken) / 2;
+        if (is_taken(a, middle))
+            taken = middle;
+        else
+            free = middle;
+    }
+    return free < LUNA_NAME_TRIES ? free : 0;
+}
+
 //  Moves the token to `name` unless that exists. File systems that cannot do both in
 //  one step get a link, which does not replace either, and then lose the token.
 static int move_token(attempt *a, const char *name)
 {
     if (!step(a, "move token")) return -1;
-    if (renameat2(a->dir, a->part, a->dir, name, RENAME_NOREPLACE) == 0) return 0;
-    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP) return -1;
+    if (!a->by_link) return renameat2(a->dir, a->part, a->dir, name, RENAME_NOREPLACE);
     if (linkat(a->dir, a->part, a->dir, name, 0) != 0) return -1;
     if (unlinkat(a->dir, a->part, 0) != 0) a->others = true;
     return 0;
 }
 
+//  Links are tried from the first candidate on, so that two attempts at one image meet
+//  at the same name: a link, unlike a move, would give the file a second one.
 static luna_err try_names(attempt *a)
 {
     char name[LUNA_NAME_PART_BYTES];
-    for (unsigned k = 0; k < LUNA_NAME_TRIES; k++) {
+    for (unsigned k = a->by_link ? 0 : free_candidate(a); k < LUNA_NAME_TRIES; k++) {
         luna_name_candidate(a->image->name, k, name);
+        if (!is_ours(a, name) && has_sidecar(a, name)) continue;
         const bool moved = move_token(a, name) == 0;
         const int code = errno;
         if (moved || (code == EEXIST && is_ours(a, name))) {
@@ -313,14 +360,19 @@ static luna_err try_names(attempt *a)
             return LUNA_OK;
         }
         if (code == EEXIST) continue;
+        if (!a->by_link && (code == EINVAL || code == ENOSYS || code == EOPNOTSUPP)) {
+            a->by_link = true;
+            return LUNA_OK;
+        }
         errno = code;
         a->part[0] = '\0';
         return code == ENOENT ? LUNA_OK
                               : luna_place_error("cannot name an image in", a->folder);
     }
+    luna_name_candidate(a->image->name, 0, name);
     return luna_error(LUNA_EXISTS,
-                      "%s has %d files named %.100s_*; give the job another file name",
-                      a->folder, LUNA_NAME_TRIES, a->image->name->stem);
+                      "%s has %d files named like %.100s; give the job another file name",
+                      a->folder, LUNA_NAME_TRIES, name);
 }
 
 static luna_err publish_name(attempt *a)
@@ -335,7 +387,28 @@ static luna_err publish_name(attempt *a)
                       a->folder);
 }
 
+static luna_err put_sidecar(const attempt *a)
+{
+    const luna_sidecar sidecar = {.dir = a->dir,
+                                  .folder = a->folder,
+                                  .picture = a->final,
+                                  .prefix = a->prefix,
+                                  .text = a->image->sidecar,
+                                  .len = a->image->sidecar_len,
+                                  .access = &a->files->access,
+                                  .fault = &a->files->fault};
+    return a->image->sidecar ? luna_sidecar_put(&sidecar) : LUNA_OK;
+}
+
 //  ---- steps 7 and 8 ------------------------------------------------------------------
+
+//  Cut between characters, without line ends: a record has a line for it.
+static void copy_note(const char *note, char out[LUNA_SINK_NOTE_BYTES])
+{
+    luna_text_copy(luna_text_of(note), out, LUNA_SINK_NOTE_BYTES);
+    for (char *at = out; *at; at++)
+        if ((uint8_t)*at < 0x20) *at = ' ';
+}
 
 static luna_err write_record(attempt *a)
 {
@@ -343,6 +416,7 @@ static luna_err write_record(attempt *a)
     record->key = a->image->key;
     record->width = a->image->width;
     record->height = a->image->height;
+    copy_note(a->image->note, record->note);
     LUNA_TRY(luna_path_join(record->path, sizeof record->path, a->folder, a->final));
     if (!step(a, "sync folder") || fsync(a->dir) != 0)
         return luna_error_errno(LUNA_IO, "cannot sync the folder %s", a->folder);
@@ -400,6 +474,7 @@ static luna_err finish(attempt *a)
         a->others = true;
     } else {
         LUNA_TRY(publish_name(a));
+        if (!a->again) LUNA_TRY(put_sidecar(a));
         if (!a->again) LUNA_TRY(write_record(a));
         if (a->again) return LUNA_OK;
     }

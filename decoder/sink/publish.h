@@ -13,6 +13,7 @@
 typedef struct luna_files {
     luna_sink head;
     luna_roots roots;
+    luna_access access;
     luna_fault fault;
 } luna_files;
 

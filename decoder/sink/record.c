@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RECORD_BYTES (LUNA_SINK_PATH_BYTES + 512)
+#define RECORD_BYTES (LUNA_SINK_PATH_BYTES + LUNA_SINK_NOTE_BYTES + 512)
 
 bool luna_step(const luna_fault *fault, const char *step)
 {
@@ -70,6 +70,17 @@ static bool take_number(char **at, const char *key, uint64_t *out)
     return *end == '\0';
 }
 
+//  A record without a note ends before it.
+static bool take_note(char **at, char out[LUNA_SINK_NOTE_BYTES])
+{
+    out[0] = '\0';
+    if (**at == '\0') return true;
+    const char *value = take_line(at, "note ");
+    if (!value || strlen(value) >= LUNA_SINK_NOTE_BYTES) return false;
+    memcpy(out, value, strlen(value) + 1);
+    return true;
+}
+
 static bool parse(char *text, const char *root, luna_image_record *out)
 {
     const char *value = take_line(&text, "luna-image 1");
@@ -81,8 +92,9 @@ static bool parse(char *text, const char *root, luna_image_record *out)
     value = take_line(&text, "sha256 ");
     if (!value || strspn(value, "0123456789abcdef") != 64 || value[64]) return false;
     memcpy(out->sha256, value, LUNA_SINK_SHA256_BYTES);
-    return take_number(&text, "width ", &out->width) &&
-           take_number(&text, "height ", &out->height) && *text == '\0';
+    if (!take_number(&text, "width ", &out->width)) return false;
+    if (!take_number(&text, "height ", &out->height)) return false;
+    return take_note(&text, out->note) && *text == '\0';
 }
 
 //  *len is -1 when the file is not there; a file that is too long is cut.
@@ -118,7 +130,7 @@ static luna_err open_file(const char *root, const luna_image_record *record, int
     int dir;
     *fd = -1;
     luna_record_folder(root, record, &place);
-    const luna_err err = luna_place_open(&place, false, &dir);
+    const luna_err err = luna_place_open(&place, NULL, &dir);
     if (err == LUNA_NOT_FOUND || err == LUNA_FORBIDDEN) return LUNA_OK;
     if (err != LUNA_OK) return err;
     const char *name = strrchr(record->path, '/') + 1;
@@ -157,7 +169,7 @@ luna_err luna_record_read(const char *root, const luna_image_key *key,
     int side;
     *found = false;
     luna_record_place(root, &key->job, &place);
-    const luna_err err = luna_place_open(&place, false, &side);
+    const luna_err err = luna_place_open(&place, NULL, &side);
     if (err == LUNA_NOT_FOUND) return LUNA_OK;
     if (err != LUNA_OK) return err;
     luna_record_name(key, "", name);
@@ -203,8 +215,9 @@ static void make_text(const char *root, const luna_image_record *r,
     const char *inside = r->path + strlen(root) + (strcmp(root, "/") != 0);
     snprintf(text, RECORD_BYTES,
              "luna-image 1\npath %s\nbytes %" PRIu64 "\nsha256 %s\nwidth %" PRIu64
-             "\nheight %" PRIu64 "\n",
-             inside, r->bytes, r->sha256, r->width, r->height);
+             "\nheight %" PRIu64 "\n%s%s%s",
+             inside, r->bytes, r->sha256, r->width, r->height, r->note[0] ? "note " : "",
+             r->note, r->note[0] ? "\n" : "");
 }
 
 luna_err luna_record_write(int side, const char *root, const luna_image_record *record,

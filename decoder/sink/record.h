@@ -8,6 +8,7 @@
 //      sha256 <lower-case hex>
 //      width <pixels>
 //      height <pixels>
+//      note <one line>                  when there is one
 //
 //  It is written whole or not at all. What is read is checked as if a stranger had
 //  written it; a record that is damaged, or whose file is gone or changed, counts as

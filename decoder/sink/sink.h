@@ -20,6 +20,7 @@
 
 #define LUNA_SINK_PATH_BYTES   4096
 #define LUNA_SINK_SHA256_BYTES 65
+#define LUNA_SINK_NOTE_BYTES   512
 
 typedef struct luna_image_key {
     luna_id job;
@@ -36,6 +37,9 @@ typedef struct luna_image {
     size_t len;             //  its bytes, at least 1
     uint64_t width;         //  pixels
     uint64_t height;
+    const char *note;     //  goes into the record: one line, cut when long; NULL for none
+    const char *sidecar;  //  a JSON text for a file beside it, or NULL
+    size_t sidecar_len;   //  bytes
 } luna_image;
 
 //  What is known of an image that is kept.
@@ -46,6 +50,7 @@ typedef struct luna_image_record {
     char sha256[LUNA_SINK_SHA256_BYTES];  //  of the file, lower-case hex
     uint64_t width;                       //  pixels
     uint64_t height;
+    char note[LUNA_SINK_NOTE_BYTES];  //  "" for none
 } luna_image_record;
 
 typedef struct luna_sink luna_sink;

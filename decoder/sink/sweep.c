@@ -47,7 +47,7 @@ static bool sweep_marked(const sweep *s, int side, const char *mark)
     char prefix[LUNA_NAME_PART_BYTES];
     int dir;
     if (!read_key(mark, &key) || !read_folder(side, mark, place.folder)) return true;
-    const luna_err err = luna_place_open(&place, false, &dir);
+    const luna_err err = luna_place_open(&place, NULL, &dir);
     if (err != LUNA_OK) return err == LUNA_NOT_FOUND;
     luna_publish_prefix(&key, prefix);
     const bool done = luna_scan_remove(dir, prefix, s->before_ms) == LUNA_OK;
@@ -97,7 +97,7 @@ static luna_err sweep_root(sweep *s)
 {
     const luna_place place = {.root = s->root, .folder = LUNA_PLACE_HIDDEN};
     int hidden;
-    luna_err err = luna_place_open(&place, false, &hidden);
+    luna_err err = luna_place_open(&place, NULL, &hidden);
     if (err == LUNA_NOT_FOUND) return LUNA_OK;
     if (err != LUNA_OK) return err;
     err = luna_scan_each(hidden, sweep_job, s);

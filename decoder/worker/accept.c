@@ -14,10 +14,5 @@ luna_err luna_accept_job(const luna_msg_job *job)
 {
     if (job->save_mode.len && !luna_text_is(job->save_mode, "daemon"))
         return refuse(job->save_mode, "save mode", "daemon");
-    if (job->quality_gate.len && !luna_text_is(job->quality_gate, "disabled"))
-        return refuse(job->quality_gate, "quality gate", "disabled");
-    for (size_t i = 0; i < job->inputs.count; i++)
-        if (!luna_text_is(job->inputs.items[i].format, "png"))
-            return refuse(job->inputs.items[i].format, "format", "png");
     return LUNA_OK;
 }

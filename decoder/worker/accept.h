@@ -7,7 +7,7 @@
 
 #include "proto/message.h"
 
-//  LUNA_UNSUPPORTED: a format, quality gate or save mode that is not offered here.
+//  LUNA_UNSUPPORTED: a save mode that is not offered here.
 LUNA_MUST_USE luna_err luna_accept_job(const luna_msg_job *job);
 
 #endif

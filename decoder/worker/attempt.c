@@ -133,18 +133,22 @@ static luna_err save_locked(luna_attempt *attempt, const luna_image_record *reco
         luna_arena_text(&attempt->memory, record->path, strlen(record->path));
     const char *hash =
         luna_arena_text(&attempt->memory, record->sha256, strlen(record->sha256));
-    if (!path || !hash)
+    const char *note =
+        luna_arena_text(&attempt->memory, record->note, strlen(record->note));
+    if (!path || !hash || !note)
         return luna_error(LUNA_NO_MEMORY, "no memory for an image's record");
-    attempt->images[attempt->saved++] = (luna_msg_image){.input = record->key.input,
-                                                         .index = record->key.index,
-                                                         .path = luna_text_of(path),
-                                                         .bytes = record->bytes,
-                                                         .sha256 = luna_text_of(hash),
-                                                         .width = record->width,
-                                                         .height = record->height,
-                                                         .decode_ms = timings->decode_ms,
-                                                         .encode_ms = timings->encode_ms,
-                                                         .write_ms = timings->write_ms};
+    attempt->images[attempt->saved++] =
+        (luna_msg_image){.input = record->key.input,
+                         .index = record->key.index,
+                         .path = luna_text_of(path),
+                         .bytes = record->bytes,
+                         .sha256 = luna_text_of(hash),
+                         .width = record->width,
+                         .height = record->height,
+                         .decode_ms = timings->decode_ms,
+                         .encode_ms = timings->encode_ms,
+                         .write_ms = timings->write_ms,
+                         .note = luna_text_of(note[0] ? note : NULL)};
     return LUNA_OK;
 }
 

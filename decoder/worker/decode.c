@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "decoder/image/encode.h"
 #include "decoder/worker/accept.h"
 #include "decoder/worker/picture.h"
 #include "proto/job.h"
@@ -119,6 +120,7 @@ typedef struct batch {
     size_t input;
     luna_vae_latents latents;
     luna_vae_shape shape;
+    luna_pixels_format format;
 } batch;
 
 static luna_err decode_into(const batch *from, size_t index, luna_picture *picture)
@@ -127,7 +129,7 @@ static luna_err decode_into(const batch *from, size_t index, luna_picture *pictu
     const luna_vae_target target = {
         .data = picture->pixels,
         .bytes = picture->task.bytes,
-        .format = LUNA_PIXELS_U8,
+        .format = picture->format,
         .rule = from->job->round_pixels ? LUNA_PIXELS_ROUND : LUNA_PIXELS_TRUNCATE};
     LUNA_TRY(luna_vae_decode(from->vae, &from->latents, index, 1, &target));
     picture->decode_ms = (double)(luna_now_ns() - start_ns) / 1e6;
@@ -136,8 +138,7 @@ static luna_err decode_into(const batch *from, size_t index, luna_picture *pictu
 
 static luna_err decode_image(const luna_decode *decode, const batch *from, size_t index)
 {
-    luna_picture *picture = luna_picture_new(decode->attempt, from->shape.width,
-                                             from->shape.height, from->shape.channels);
+    luna_picture *picture = luna_picture_new(decode->attempt, &from->shape, from->format);
     if (!picture) return LUNA_NO_MEMORY;
     picture->sink = decode->sink;
     picture->job = from->job;
@@ -155,7 +156,7 @@ static luna_err decode_image(const luna_decode *decode, const batch *from, size_
 static luna_err decode_batch(const luna_decode *decode, const batch *from,
                              const uint8_t *missing)
 {
-    const size_t bytes = luna_pixels_bytes(&from->shape, 1, LUNA_PIXELS_U8);
+    const size_t bytes = luna_pixels_bytes(&from->shape, 1, from->format);
     for (size_t n = 0; n < from->latents.count; n++) {
         if (!missing[n]) continue;
         luna_pool_reserve(decode->pool, bytes);
@@ -169,6 +170,13 @@ static luna_err decode_batch(const luna_decode *decode, const batch *from,
     return LUNA_OK;
 }
 
+static luna_err check_fits(const luna_msg_input *input, const luna_picture_is *is)
+{
+    luna_format format;
+    LUNA_TRY(luna_format_parse(input->format.data, input->format.len, &format));
+    return luna_image_fits(format, is->width, is->height);
+}
+
 //  Every batch is measured and has its place before the first is decoded, so that a job
 //  whose second input does not fit leaves no half of itself behind.
 static luna_err open_batches(luna_sink *sink, const luna_msg_job *job, luna_vae *vae,
@@ -176,11 +184,17 @@ static luna_err open_batches(luna_sink *sink, const luna_msg_job *job, luna_vae 
 {
     for (size_t i = 0; i < job->inputs.count; i++) {
         luna_name name;
-        const luna_image_key key = {job->id, i, 0};
-        batches[i] = (batch){.vae = vae, .job = job, .input = i};
+        luna_picture_is is = {.key = {job->id, i, 0}};
+        batches[i] = (batch){.vae = vae,
+                             .job = job,
+                             .input = i,
+                             .format = luna_picture_format(&job->inputs.items[i])};
         LUNA_TRY(read_latents(&job->inputs.items[i], &batches[i].latents));
         LUNA_TRY(luna_vae_output_shape(vae, &batches[i].latents, &batches[i].shape));
-        LUNA_TRY(luna_picture_name(job, &key, &name));
+        is.width = batches[i].shape.width;
+        is.height = batches[i].shape.height;
+        LUNA_TRY(check_fits(&job->inputs.items[i], &is));
+        LUNA_TRY(luna_picture_name(job, &is, &name));
         LUNA_TRY(luna_sink_check(sink, job->output_dir, &name));
     }
     return LUNA_OK;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "common/json_text.h"
+
 luna_members luna_members_of(luna_blob json)
 {
     const char *text = json.data ? json.data : "";
@@ -68,4 +70,26 @@ bool luna_members_next(luna_members *members, luna_text *key, luna_text *value)
     if (!take(members, members->started ? ',' : '{')) return false;
     members->started = true;
     return take_string(members, key) && take(members, ':') && take_value(members, value);
+}
+
+bool luna_members_find(luna_blob json, const char *word, luna_text *value)
+{
+    luna_members members = luna_members_of(json);
+    luna_text key;
+    while (luna_members_next(&members, &key, value))
+        if (luna_text_is((luna_text){key.data + 1, key.len - 2}, word)) return true;
+    return false;
+}
+
+luna_err luna_member_text(luna_arena *memory, luna_text value, luna_text *out)
+{
+    const char *fault;
+    *out = value;
+    if (value.data[0] != '"') return LUNA_OK;
+    char *room = luna_arena_alloc(memory, value.len, 1);
+    if (!room) return luna_error(LUNA_NO_MEMORY, "no memory for a picture's metadata");
+    if (luna_json_text_read(value.data, value.len, room, &out->len, &fault) == 0)
+        return LUNA_OK;
+    out->data = room;
+    return LUNA_OK;
 }

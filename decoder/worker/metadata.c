@@ -8,9 +8,13 @@
 #include "common/json_text.h"
 #include "common/log.h"
 #include "common/utf8.h"
+#include "decoder/image/png_chunks.h"
+#include "decoder/sink/name.h"
 #include "decoder/worker/json_members.h"
+#include "decoder/worker/parameters.h"
 
 #define GEN_PREFIX "gen_"
+#define PARAMETERS "parameters"
 
 static bool is_printable(unsigned char c)
 {
@@ -50,7 +54,8 @@ static const char *fault_of(const luna_metadata *metadata, const char *keyword,
 }
 
 //  `keyword` and `text` must live as long as the metadata.
-static void add(luna_metadata *metadata, const char *keyword, luna_text text)
+static void add_kind(luna_metadata *metadata, const char *keyword, luna_text text,
+                     luna_text_kind kind)
 {
     if (!text.data || text.len == 0) return;
     const char *fault = fault_of(metadata, keyword, text);
@@ -59,7 +64,13 @@ static void add(luna_metadata *metadata, const char *keyword, luna_text text)
                  keyword, fault);
         return;
     }
-    metadata->texts[metadata->count++] = (luna_png_text){keyword, text.data, text.len};
+    metadata->texts[metadata->count++] =
+        (luna_image_text){keyword, text.data, text.len, kind};
+}
+
+static void add(luna_metadata *metadata, const char *keyword, luna_text text)
+{
+    add_kind(metadata, keyword, text, LUNA_TEXT_NOTE);
 }
 
 static luna_text as_text(luna_blob blob)
@@ -79,30 +90,39 @@ static luna_err add_extra(luna_metadata *metadata, const luna_msg_job *job)
         const char *keyword =
             luna_arena_text(&metadata->memory, pair->key.data, pair->key.len);
         if (!keyword) return no_memory();
-        add(metadata, keyword, as_text(pair->value));
+        const bool own = strcmp(keyword, PARAMETERS) == 0;
+        add_kind(metadata, keyword, as_text(pair->value),
+                 own ? LUNA_TEXT_PARAMETERS : LUNA_TEXT_GRAPH);
     }
     return LUNA_OK;
 }
 
-//  A JSON string as its text; anything else as it stands.
-static luna_err plain_value(luna_metadata *metadata, luna_text value, luna_text *out)
+static luna_err add_parameters(luna_metadata *metadata, const luna_metadata_of *of)
 {
-    const char *fault;
-    *out = value;
-    if (value.data[0] != '"') return LUNA_OK;
-    char *room = luna_arena_alloc(&metadata->memory, value.len, 1);
+    luna_text text;
+    if (!of->job->parameters || is_taken(metadata, PARAMETERS)) return LUNA_OK;
+    LUNA_TRY(luna_parameters_make(of->job->metadata, of->width, of->height,
+                                  &metadata->memory, &text));
+    add_kind(metadata, PARAMETERS, text, LUNA_TEXT_PARAMETERS);
+    return LUNA_OK;
+}
+
+static luna_err add_model(luna_metadata *metadata, const luna_msg_job *job)
+{
+    luna_text path, name;
+    char *room = luna_arena_alloc(&metadata->memory, LUNA_NAME_MODEL_BYTES, 1);
     if (!room) return no_memory();
-    if (luna_json_text_read(value.data, value.len, room, &out->len, &fault) == 0)
-        return LUNA_OK;
-    out->data = room;
+    luna_name_model(job->model_name, room, &path, &name);
+    add(metadata, "model_name", name);
+    add(metadata, "model_path", path);
     return LUNA_OK;
 }
 
 static luna_err add_member(luna_metadata *metadata, luna_text key, luna_text value)
 {
     luna_text name, plain;
-    LUNA_TRY(plain_value(metadata, key, &name));
-    LUNA_TRY(plain_value(metadata, value, &plain));
+    LUNA_TRY(luna_member_text(&metadata->memory, key, &name));
+    LUNA_TRY(luna_member_text(&metadata->memory, value, &plain));
     const size_t prefix = strlen(GEN_PREFIX);
     char *keyword = luna_arena_alloc(&metadata->memory, prefix + name.len + 1, 1);
     if (!keyword) return no_memory();
@@ -147,28 +167,59 @@ static luna_err add_time(luna_metadata *metadata, const luna_msg_job *job)
     return add_printed(metadata, "save_timestamp", text);
 }
 
-static luna_err add_index(luna_metadata *metadata, const luna_msg_input *input,
-                          size_t index)
+static luna_err add_index(luna_metadata *metadata, size_t index)
 {
-    if (input->shape.at[0] < 2) return LUNA_OK;
     char text[24];
     snprintf(text, sizeof text, "%zu", index);
     return add_printed(metadata, "batch_index", text);
 }
 
-luna_err luna_metadata_collect(const luna_msg_job *job, size_t input, size_t index,
-                               luna_metadata *out)
+luna_err luna_metadata_collect(const luna_metadata_of *of, luna_metadata *out)
 {
+    const luna_msg_job *job = of->job;
     out->count = 0;
     out->memory = (luna_arena){0};
-    if (!job->embed_workflow) return LUNA_OK;
-    add(out, "prompt", as_text(job->prompt));
-    add(out, "workflow", as_text(job->workflow));
+    add_kind(out, "prompt", as_text(job->prompt), LUNA_TEXT_GRAPH);
+    add_kind(out, "workflow", as_text(job->workflow), LUNA_TEXT_GRAPH);
     LUNA_TRY(add_extra(out, job));
+    LUNA_TRY(add_parameters(out, of));
     LUNA_TRY(add_generation(out, job));
-    add(out, "image_type", job->inputs.items[input].affix);
-    add(out, "model_name", job->model_name);
+    add(out, "image_type", job->inputs.items[of->input].affix);
+    LUNA_TRY(add_model(out, job));
     add(out, "custom_metadata", job->custom_metadata);
     LUNA_TRY(add_time(out, job));
-    return add_index(out, &job->inputs.items[input], index);
+    return add_index(out, of->index);
+}
+
+//  ---- as JSON ------------------------------------------------------------------------
+
+//  "{", a member a line, "}": called with NULL it only measures.
+static size_t write_json(const luna_metadata *metadata, char *out, size_t room)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < metadata->count; i++) {
+        const luna_image_text *t = &metadata->texts[i];
+        const char *before = i ? ",\n  " : "{\n  ";
+        const size_t keyword = strlen(t->keyword);
+        if (out) memcpy(out + at, before, strlen(before));
+        at += strlen(before);
+        at += luna_json_text_write(t->keyword, keyword, out ? out + at : NULL,
+                                   out ? room - at : 0);
+        if (out) memcpy(out + at, ": ", 2);
+        at += 2;
+        at += luna_json_text_write(t->text, t->len, out ? out + at : NULL,
+                                   out ? room - at : 0);
+    }
+    if (out) memcpy(out + at, metadata->count ? "\n}\n" : "{ }\n", 4);
+    return at + (metadata->count ? 3 : 4);
+}
+
+luna_err luna_metadata_json(luna_metadata *metadata, const char **out, size_t *len)
+{
+    const size_t room = write_json(metadata, NULL, 0) + 8;
+    char *data = luna_arena_alloc(&metadata->memory, room, 1);
+    if (!data) return no_memory();
+    *len = write_json(metadata, data, room);
+    *out = data;
+    return LUNA_OK;
 }

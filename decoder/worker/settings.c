@@ -1,5 +1,8 @@
 #include "decoder/worker/settings.h"
 
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -43,6 +46,14 @@ static const luna_setting table[] = {
             "weights of the VAEs kept in memory"),
     SETTING("output", "roots", PATHS, output_roots, "%output%",
             "folders below which pictures are written; the first is the default"),
+    SETTING("output", "file_mode", TEXT, file_mode, "",
+            "permissions of pictures, octal as 0640; empty: as the umask says"),
+    SETTING("output", "folder_mode", TEXT, folder_mode, "",
+            "permissions of folders that are made, octal; empty: as the umask says"),
+    SETTING("output", "owner", TEXT, owner, "",
+            "user that pictures and folders are given to; needs root"),
+    SETTING("output", "group", TEXT, group, "",
+            "group that they are given to; one of the decoder's own, or needs root"),
     SETTING("log", "level", TEXT, log_level, "info", "error, warning, info or debug")};
 
 static const char *const foreign[] = {"broker", "store",    "limits", "lease",
@@ -79,6 +90,53 @@ static void name_after_host(luna_decoder_settings *settings)
     (void)gethostname(host, sizeof host - 1);
     const char *device = strcmp(settings->device, "auto") == 0 ? "cpu" : settings->device;
     snprintf(settings->name, sizeof settings->name, "%s-%.100s", host, device);
+}
+
+static luna_err read_mode(const char *key, const char *text, mode_t *out)
+{
+    char *end;
+    const unsigned long mode = strtoul(text, &end, 8);
+    *out = (mode_t)mode;
+    if (text[0] == '\0' || (*end == '\0' && mode > 0 && mode <= 07777)) return LUNA_OK;
+    return luna_error(LUNA_CONFIG, "[output] %s: '%.40s' is no octal mode such as 0640",
+                      key, text);
+}
+
+static bool read_id(const char *text, unsigned *out)
+{
+    char *end;
+    const unsigned long number = strtoul(text, &end, 10);
+    *out = (unsigned)number;
+    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && number < UINT32_MAX;
+}
+
+static luna_err read_owner(const char *text, luna_access *out)
+{
+    if (text[0] == '\0') return LUNA_OK;
+    const struct passwd *user = getpwnam(text);
+    out->has_owner = true;
+    if (user) out->owner = user->pw_uid;
+    if (user || read_id(text, &out->owner)) return LUNA_OK;
+    return luna_error(LUNA_CONFIG, "[output] owner: there is no user '%.100s'", text);
+}
+
+static luna_err read_group(const char *text, luna_access *out)
+{
+    if (text[0] == '\0') return LUNA_OK;
+    const struct group *group = getgrnam(text);
+    out->has_group = true;
+    if (group) out->group = group->gr_gid;
+    if (group || read_id(text, &out->group)) return LUNA_OK;
+    return luna_error(LUNA_CONFIG, "[output] group: there is no group '%.100s'", text);
+}
+
+static luna_err read_access(luna_decoder_settings *s)
+{
+    s->access = (luna_access){0};
+    LUNA_TRY(read_mode("file_mode", s->file_mode, &s->access.file_mode));
+    LUNA_TRY(read_mode("folder_mode", s->folder_mode, &s->access.folder_mode));
+    LUNA_TRY(read_owner(s->owner, &s->access));
+    return read_group(s->group, &s->access);
 }
 
 static luna_err check_device(const char *device)
@@ -128,6 +186,7 @@ static luna_err complete(luna_decoder_settings *settings)
     if (!settings->name[0]) name_after_host(settings);
     if (settings->encode_threads == 0) settings->encode_threads = spare_cores();
     LUNA_TRY(luna_log_level_parse(settings->log_level, &settings->least));
+    LUNA_TRY(read_access(settings));
     return check(settings);
 }
 

@@ -5,6 +5,7 @@
 
 #include "common/config.h"
 #include "common/log.h"
+#include "decoder/sink/access.h"
 #include "decoder/worker/registry.h"
 
 typedef struct luna_decoder_settings {
@@ -23,6 +24,11 @@ typedef struct luna_decoder_settings {
     uint64_t keep_records_ms;  //  of saved images, against a second saving
     char vae_roots[LUNA_SETTING_BYTES];
     char output_roots[LUNA_SETTING_BYTES];
+    char file_mode[LUNA_SETTING_BYTES];
+    char folder_mode[LUNA_SETTING_BYTES];
+    char owner[LUNA_SETTING_BYTES];
+    char group[LUNA_SETTING_BYTES];
+    luna_access access;  //  what these four say
     char log_level[LUNA_SETTING_BYTES];
     luna_log_level least;
 } luna_decoder_settings;

@@ -63,7 +63,7 @@ static luna_err open_sink(worker *self)
 {
     char *paths = malloc((size_t)ROOTS_MAX * LUNA_SINK_PATH_BYTES);
     const char *roots[ROOTS_MAX];
-    luna_files_options options = {.roots = roots};
+    luna_files_options options = {.roots = roots, .access = self->settings->access};
     if (!paths) return luna_error(LUNA_NO_MEMORY, "no memory for the output roots");
     while (options.count < ROOTS_MAX) {
         char *path = paths + options.count * LUNA_SINK_PATH_BYTES;

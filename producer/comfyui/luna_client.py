@@ -11,7 +11,7 @@ import os
 from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_int, c_int32,
                     c_size_t, c_uint32, c_uint64, c_void_p)
 
-API_VERSION = 2
+API_VERSION = 3
 JOB_ID_BYTES = 37
 INPUTS_MAX = 5
 DIMS_MAX = 5
@@ -75,6 +75,7 @@ class Latent(Structure):
         ("lossy_quality", c_uint32),
         ("lossless_webp", c_int32),
         ("subdir", c_int32),
+        ("png_bits", c_uint32),
     ]
 
 
@@ -107,6 +108,8 @@ class Submission(Structure):
         ("extra_count", c_uint32),
         ("input_count", c_uint32),
         ("inputs", Latent * INPUTS_MAX),
+        ("sidecar", c_int32),
+        ("parameters", c_int32),
     ]
 
 

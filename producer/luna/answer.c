@@ -73,7 +73,8 @@ static luna_image copy_image(copier *to, const luna_msg_image *from)
                         .height = from->height,
                         .decode_ms = from->decode_ms,
                         .encode_ms = from->encode_ms,
-                        .write_ms = from->write_ms};
+                        .write_ms = from->write_ms,
+                        .note = copy_text(to, from->note)};
 }
 
 static void copy_files(copier *to, const luna_msg_job_info *from, luna_job *job)

@@ -90,7 +90,7 @@ extern "C" {
 
 //  Grows when a struct of this header changes. A caller that mirrors the structs
 //  compares it with luna_api_version() before anything else.
-#define LUNA_API_VERSION 2
+#define LUNA_API_VERSION 3
 
 #define LUNA_JOB_ID_BYTES 37  //  36 characters of a UUID and the NUL
 #define LUNA_INPUTS_MAX   5   //  latent batches of one job
@@ -201,7 +201,8 @@ LUNA_API void luna_unsettled(const luna_client *client, size_t *jobs, uint64_t *
 
 //  One latent batch. `data` holds shape[0] * ... * shape[dims - 1] values of `dtype`
 //  in C order, little-endian: [N, C, H, W], or [N, C, 1, H, W] from video models.
-//  They are in the VAE's own space, as ComfyUI's LATENT: no scaling is applied.
+//  They are in the VAE's own space, as ComfyUI's LATENT: no scaling is applied. An input
+//  of the format "no save" is left out; the others keep their order and count from 0.
 typedef struct luna_latent {
     const void *data;
     uint64_t bytes;     //  exactly what dtype and shape need
@@ -209,11 +210,12 @@ typedef struct luna_latent {
     uint32_t dims;      //  4 or 5
     uint64_t shape[LUNA_DIMS_MAX];
     const char *affix;         //  in names and as folder; default "", none
-    const char *format;        //  "png", "webp" or "jpeg"; default "png"
+    const char *format;        //  "png", "webp", "jpeg" or "no save"; default "png"
     uint32_t png_compression;  //  0 to 9; default 4
     uint32_t lossy_quality;    //  70 to 100, webp and jpeg; default 90
     int32_t lossless_webp;     //  0 or 1; default 0
     int32_t subdir;            //  1: a folder named after the affix; default 1
+    uint32_t png_bits;         //  8 or 16 a channel, png only; default 8
 } luna_latent;
 
 //  A further key of extra_pnginfo: `value` is JSON.
@@ -223,8 +225,8 @@ typedef struct luna_extra {
 } luna_extra;
 
 //  One job. JSON texts travel as the bytes they are and are never re-written. A decoder
-//  that does not offer a format, save mode or quality gate fails the job with
-//  LUNA_RC_UNSUPPORTED; luna-decoder offers "png", "daemon" and "disabled".
+//  that does not offer a save mode fails the job with LUNA_RC_UNSUPPORTED; luna-decoder
+//  offers "daemon".
 typedef struct luna_submission {
     const char *job_id;           //  a UUID of the caller's; default NULL, a new one
     uint32_t priority;            //  0 to 9, 9 most urgent; default 5
@@ -249,6 +251,8 @@ typedef struct luna_submission {
     uint32_t extra_count;
     uint32_t input_count;  //  1 to LUNA_INPUTS_MAX; default 0
     luna_latent inputs[LUNA_INPUTS_MAX];
+    int32_t sidecar;     //  1: a JSON file of the texts beside each picture; default 0
+    int32_t parameters;  //  1: also AUTOMATIC1111's text, made of `metadata`; default 0
 } luna_submission;
 
 //  Fills in the defaults of the job and of every input.
@@ -355,6 +359,7 @@ typedef struct luna_image {
     double decode_ms;
     double encode_ms;
     double write_ms;
+    const char *note;  //  it was discarded, or texts did not fit; "" for nothing
 } luna_image;
 
 typedef struct luna_job {

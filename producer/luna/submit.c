@@ -20,6 +20,7 @@ static luna_latent default_latent(void)
                          .format = "png",
                          .png_compression = 4,
                          .lossy_quality = 90,
+                         .png_bits = 8,
                          .subdir = 1};
 }
 
@@ -29,7 +30,7 @@ void luna_submission_init(luna_submission *submission)
                                     .vae = "auto",
                                     .save_mode = "daemon",
                                     .quality_gate = "disabled",
-                                    .min_quality = 0.3,
+                                    .min_quality = LUNA_MIN_QUALITY_DEFAULT,
                                     .embed_workflow = 1};
     for (size_t i = 0; i < LUNA_INPUTS_MAX; i++) submission->inputs[i] = default_latent();
 }
@@ -62,6 +63,7 @@ static luna_err fill_input(const luna_latent *from, size_t number, luna_msg_inpu
         .png_compression = from->png_compression,
         .lossy_quality = from->lossy_quality,
         .lossless_webp = from->lossless_webp != 0,
+        .png_bits = from->png_bits,
         .subdir = from->subdir != 0,
         .dtype = luna_text_of(from->dtype ? from->dtype : fallback.dtype),
         .shape.count = from->dims,
@@ -77,16 +79,25 @@ typedef struct draft {
     luna_pair extras[MAX_EXTRAS];
 } draft;
 
+static bool is_saved(const luna_latent *latent)
+{
+    return !latent->format || strcmp(latent->format, "no save") != 0;
+}
+
 static luna_err fill_inputs(const luna_submission *from, draft *to)
 {
     if (from->input_count > LUNA_INPUTS_MAX)
         return luna_error(LUNA_BAD_REQUEST, "a job has 1 to %d latents, not %u",
                           LUNA_INPUTS_MAX, (unsigned)from->input_count);
+    size_t count = 0;
     for (size_t i = 0; i < from->input_count; i++)
-        LUNA_TRY(fill_input(&from->inputs[i], i, &to->inputs[i]));
+        if (is_saved(&from->inputs[i]))
+            LUNA_TRY(fill_input(&from->inputs[i], i, &to->inputs[count++]));
     to->job.inputs.items = to->inputs;
-    to->job.inputs.count = from->input_count;
-    return LUNA_OK;
+    to->job.inputs.count = count;
+    if (count > 0 || from->input_count == 0) return LUNA_OK;
+    return luna_error(LUNA_BAD_REQUEST,
+                      "every latent has the format \"no save\"; there is nothing to do");
 }
 
 static luna_err fill_extras(const luna_submission *from, draft *to)
@@ -121,6 +132,8 @@ static void fill_settings(const luna_submission *from, luna_msg_job *job)
     job->min_quality = from->min_quality;
     job->embed_workflow = from->embed_workflow != 0;
     job->round_pixels = from->round_pixels != 0;
+    job->sidecar = from->sidecar != 0;
+    job->parameters = from->parameters != 0;
     job->custom_metadata = text_or_none(from->custom_metadata);
     job->prompt_id = text_or_none(from->prompt_id);
     job->prompt = blob_of(from->prompt);

@@ -40,6 +40,7 @@ static const luna_flag submit_flags[] = {
     INPUT("--no-subdir", OFF, subdir, NULL, "no folder named after the affix"),
     INPUT("--format", TEXT, format, "png|webp|jpeg", "of this input; png"),
     INPUT_U32("--png-compression", png_compression, 0, 9, "0-9", "4"),
+    INPUT_U32("--png-bits", png_bits, 8, 16, "8|16", "a channel, in png; 8"),
     INPUT_U32("--lossy-quality", lossy_quality, 70, 100, "70-100", "webp and jpeg; 90"),
     INPUT("--lossless-webp", ON, lossless_webp, NULL, "no loss in webp"),
     CTL("--vae", TEXT, job.vae, "VAE", "which one decodes: a name, a path or auto; auto"),
@@ -52,6 +53,8 @@ static const luna_flag submit_flags[] = {
     CTL("--workflow", TEXT, workflow_file, "FILE.json", "else the latent file's own"),
     CTL("--metadata", TEXT, metadata_file, "FILE.json", "generation metadata"),
     CTL("--no-embed", OFF, job.embed_workflow, NULL, "nothing but pixels in the files"),
+    CTL("--sidecar", ON, job.sidecar, NULL, "a .json file of the texts beside each"),
+    CTL("--parameters", ON, job.parameters, NULL, "also AUTOMATIC1111's text"),
     CTL("--quality-gate", TEXT, job.quality_gate, "disabled|variance|edge_density|both",
         "sort out empty pictures; disabled"),
     CTL("--min-quality", REAL, job.min_quality, "X", "threshold of the gate; 0.3"),
@@ -85,8 +88,8 @@ static const luna_flag top_flags[] = {
 static const char submit_note[] =
     "Prints the job id. The options from --affix to --lossless-webp belong to the\n"
     "--latents before them; given before the first --latents, to all inputs.\n"
-    "luna-decoder offers png, daemon and no quality gate; a job that asks for another\n"
-    "fails with a sentence.\n";
+    "luna-decoder offers the save mode daemon; a job that asks for another fails with a\n"
+    "sentence. Pictures that the quality gate sorts out lie in _discarded.\n";
 static const char jobs_note[] =
     "AGE is the time in the present state. On a terminal of less than 100 columns only\n"
     "the end of each id is shown.\n";

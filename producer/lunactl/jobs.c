@@ -86,7 +86,8 @@ static void add_file(luna_table *table, const luna_image *image)
     add_time(table, image->decode_ms);
     add_time(table, image->encode_ms);
     add_time(table, image->write_ms);
-    luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", image->path);
+    luna_table_cell(table, LUNA_STYLE_PLAIN, "%s%s%s%s", image->path,
+                    image->note[0] ? "  (" : "", image->note, image->note[0] ? ")" : "");
 }
 
 static luna_err print_files(luna_page *page, const luna_job *job)

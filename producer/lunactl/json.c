@@ -65,17 +65,18 @@ json_t *luna_ctl_json_status(const luna_status *status)
 
 json_t *luna_ctl_json_image(const luna_image *image)
 {
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f}",  //
-                     "input", number(image->input),                         //
-                     "index", number(image->index),                         //
-                     "path", text(image->path),                             //
-                     "bytes", number(image->bytes),                         //
-                     "sha256", text(image->sha256),                         //
-                     "width", number(image->width),                         //
-                     "height", number(image->height),                       //
-                     "decode_ms", image->decode_ms,                         //
-                     "encode_ms", image->encode_ms,                         //
-                     "write_ms", image->write_ms);
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:f, s:f, s:o}",  //
+                     "input", number(image->input),                              //
+                     "index", number(image->index),                              //
+                     "path", text(image->path),                                  //
+                     "bytes", number(image->bytes),                              //
+                     "sha256", text(image->sha256),                              //
+                     "width", number(image->width),                              //
+                     "height", number(image->height),                            //
+                     "decode_ms", image->decode_ms,                              //
+                     "encode_ms", image->encode_ms,                              //
+                     "write_ms", image->write_ms,                                //
+                     "note", text(image->note));
 }
 
 static json_t *job_times(const luna_job *job)

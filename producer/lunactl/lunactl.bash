@@ -13,10 +13,10 @@ _lunactl_decoders() {
 _lunactl_words() {
     case $1 in
     submit)
-        printf '%s\n' --latents --affix --no-subdir --format --png-compression --lossy-quality \
+        printf '%s\n' --latents --affix --no-subdir --format --png-compression --png-bits --lossy-quality \
             --lossless-webp --vae --output-dir --save-path --filename --model-name \
-            --filename-index --prompt --workflow --metadata --no-embed --quality-gate \
-            --min-quality --save-mode --priority --deadline --job-id --wait
+            --filename-index --prompt --workflow --metadata --no-embed --sidecar --parameters \
+            --quality-gate --min-quality --save-mode --priority --deadline --job-id --wait
         ;;
     jobs) printf '%s\n' --state --limit ;;
     show | wait) _lunactl_ids ;;
@@ -68,7 +68,7 @@ _lunactl() {
         return
         ;;
     --state) set -- pending in_progress completed failed cancelled ;;
-    --format) set -- png webp jpeg ;;
+    --format) set -- png webp jpeg 'no save' ;;
     --quality-gate) set -- disabled variance edge_density both ;;
     --save-mode) set -- daemon database_store ;;
     --broker | --affix | --png-compression | --lossy-quality | --vae | --save-path | \

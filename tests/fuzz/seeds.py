@@ -175,10 +175,13 @@ def sink(to):
     texts = [[b"FINAL", b"a\\b\\sdxl.safetensors", b"%model_dir%/x", b"luna_%time:YYYY-mm-dd%"],
              [b"", b"", b"../up", b"con"], [b"..", b"m", b"/root", b"%index%_%model_name%"],
              [b"x/y", b"caf\xc3\xa9.ckpt", b". /a./b ", b"a<b>c|d.. "]]
+    texts += [[b"A", b"m", b"%width%", b"%counter%-%seed%-%batch%"], [b"", b"m", b"%counter%", b""],
+              [b"", b"m", b"%date:yyyy-MM-dd%", b"%date:d.M.yy h:m:s%\x01"]]
     for number, parts in enumerate(texts):
-        packed = b"".join(bytes([len(part)]) + part for part in parts)
+        packed = b"".join(bytes([len(part)]) + part for part in [parts[0], b"123", *parts[1:]])
         to.seed("sink/name", f"{number}", head + packed)
-    to.words("sink/name", [b"%model_path%", b"%model_name%", b"%model_dir%", b"%index%",
+    to.words("sink/name", [b"%model_path%", b"%model_name%", b"%model_dir%", b"%index%", b"%seed%",
+                           b"%batch%", b"%width%", b"%height%", b"%counter%", b"%date:yyMdhms%",
                            b"%time:YYYYmmddHHMMSS%", b"..", b"CON", b"LPT1", b".safetensors"])
 
 
@@ -197,6 +200,13 @@ def image(to):
     for number, file in enumerate(files):
         for way, text in enumerate(texts):
             to.seed("image/png", f"{number}-{way}", bytes([way % 2]) + text + file)
+    webp = (b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\0\0\0\x10\x07\x10\x11\x11\x88\x88\xfe\x07\0\0")
+    jpeg = (b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0\xff\xdb\0\x04ab\xff\xda\0\x04cd12\xff\xd9")
+    for number, file in enumerate((webp, jpeg)):
+        for way, text in enumerate(texts + [b"\1\0" + text[1:] for text in texts]):
+            to.seed("image/embed", f"{number}-{way}", bytes([number]) + text + file)
+    to.words("image/embed", [b"RIFF", b"WEBP", b"VP8L", b"VP8 ", b"VP8X", b"EXIF", b"XMP ", b"Exif",
+                             b"prompt", b"workflow", b"parameters", b"\xff\xe1", b"\xff\xda"])
     to.words("image/png", [b"IHDR", b"IEND", b"IDAT", b"tEXt", b"iTXt", b"zTXt", b"pHYs", b"tIME"])
 
 

@@ -222,7 +222,7 @@ class Luna:
         if self.broker is None or self.broker.popen.poll() is not None:
             self.start_broker()
         recorded = self._recorded()
-        known = {wire.id_text(info["id"]) for info in self.client.query("jobs").get("jobs", [])}
+        known = {wire.id_text(info["id"]) for info in self.client.query("jobs", limit=10000).get("jobs", [])}
         assert known == set(self.expected), f"jobs nobody submitted: {known ^ set(self.expected)}"
         for _ in range(50):  # a job that ended early has its last picture a moment later
             if self._pictures() == set(recorded):

@@ -10,7 +10,7 @@
 enum { TEXTS = 4, KEY_BYTES = 90, TEXT_BYTES = 200 };
 
 typedef struct texts {
-    luna_png_text at[TEXTS];
+    luna_image_text at[TEXTS];
     char keys[TEXTS][KEY_BYTES + 1];
     size_t count;
 } texts;
@@ -23,7 +23,7 @@ static void choose_texts(fuzz_bytes *from, texts *out)
                         text = fuzz_text(from, TEXT_BYTES);
         if (key.len) memcpy(out->keys[i], key.data, key.len);
         out->keys[i][key.len] = '\0';
-        out->at[i] = (luna_png_text){
+        out->at[i] = (luna_image_text){
             .keyword = out->keys[i], .text = text.data ? text.data : "", .len = text.len};
     }
 }
@@ -31,7 +31,7 @@ static void choose_texts(fuzz_bytes *from, texts *out)
 static void check_found(const uint8_t *file, size_t len, const texts *given)
 {
     for (size_t i = 0; i < given->count; i++) {
-        const luna_png_text *text = &given->at[i];
+        const luna_image_text *text = &given->at[i];
         const char *found = NULL;
         size_t found_len = 0;
         CHECK(luna_png_find_text(file, len, text->keyword, &found, &found_len) ==

@@ -31,16 +31,18 @@ static void check_folder(const char *folder)
     }
 }
 
-static void check_candidates(const luna_name *name)
+static void check_candidates(const luna_name *name, bool sidecar)
 {
-    static const unsigned tries[] = {0, 1, 99999};
+    static const unsigned tries[] = {0, 1, LUNA_NAME_TRIES - 1};
+    const size_t before = strcspn(name->stem, (char[]){LUNA_NAME_COUNTER, '\0'});
     char all[3][LUNA_NAME_PART_BYTES];
     for (size_t i = 0; i < 3; i++) {
         luna_name_candidate(name, tries[i], all[i]);
         const size_t len = strlen(all[i]), ext = strlen(name->ext);
         check_part(all[i], len);
         CHECK(len > ext + 1 && strcmp(all[i] + len - ext, name->ext) == 0);
-        CHECK(strncmp(all[i], name->stem, strlen(name->stem)) == 0);
+        CHECK(strncmp(all[i], name->stem, before) == 0);
+        CHECK(len + (sidecar ? strlen(".json") : 0) < LUNA_NAME_PART_BYTES);
     }
     CHECK(strcmp(all[0], all[1]) != 0 && strcmp(all[1], all[2]) != 0);
 }
@@ -60,7 +62,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         .created_ms = fuzz_uint(&from, 8),
         .utc_offset_min = (int64_t)fuzz_uint(&from, 2) - 1500,
     };
+    request.discarded = request.count & 1;
+    request.sidecar = request.count & 2;
+    request.width = request.filename_index;
+    request.height = request.index;
     request.affix = fuzz_text(&from, 40);
+    request.seed = fuzz_text(&from, 30);
     request.model_name = fuzz_text(&from, TEXT_BYTES);
     request.save_path = fuzz_text(&from, TEXT_BYTES);
     request.filename = fuzz_text(&from, TEXT_BYTES);
@@ -72,6 +79,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     }
     CHECK(strlen(name.folder) < LUNA_NAME_FOLDER_BYTES);
     check_folder(name.folder);
-    check_candidates(&name);
+    check_candidates(&name, request.sidecar);
     return 0;
 }

@@ -3,7 +3,9 @@
 //  What loads is a job that passes the checks; its metadata, whatever is in it, makes a
 //  PNG that holds every text.
 
+#include "common/json_text.h"
 #include "common/log.h"
+#include "decoder/image/png_chunks.h"
 #include "decoder/worker/json_members.h"
 #include "decoder/worker/metadata.h"
 #include "decoder/worker/work.h"
@@ -26,12 +28,44 @@ static const uint8_t png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n', 0,   
                               8,    0,   0,   0,   0,    0x3a, 0x7e, 0x9b, 0x55, 0, 0, 0,
                               0,    'I', 'E', 'N', 'D',  0xae, 0x42, 0x60, 0x82};
 
+static const uint8_t webp[] = {'R', 'I', 'F',  'F', 18,  0,   0,   0, 'W',
+                               'E', 'B', 'P',  'V', 'P', '8', 'L', 5, 0,
+                               0,   0,   0x2F, 0,   0,   0,   0,   0};
+static const uint8_t jpeg[] = {0xFF, 0xD8, 0xFF, 0xDB, 0,    2,
+                               0xFF, 0xDA, 0,    2,    0xFF, 0xD9};
+
+//  What was collected can be embedded: no picture is lost over its texts.
+static void check_embedded(luna_format format, const uint8_t *plain, size_t len,
+                           const luna_metadata *metadata)
+{
+    bool left_out[LUNA_METADATA_MAX];
+    uint8_t *file = fuzz_copy(plain, len);
+    CHECK(luna_image_embed(format, metadata->texts, metadata->count, &file, &len,
+                           left_out) == LUNA_OK);
+    free(file);
+}
+
+static void check_json(luna_metadata *metadata)
+{
+    const char *text, *fault;
+    size_t len, key_len = 0;
+    CHECK(luna_metadata_json(metadata, &text, &len) == LUNA_OK);
+    CHECK(len >= 4 && text[0] == '{' && text[len - 2] == '}' && text[len - 1] == '\n');
+    if (metadata->count == 0) return;
+    char *key = malloc(len);
+    CHECK(key && luna_json_text_read(text + 4, len - 4, key, &key_len, &fault) > 0);
+    CHECK(key_len == strlen(metadata->texts[0].keyword));
+    free(key);
+}
+
 static void check_metadata(const luna_msg_job *job, size_t input, size_t index)
 {
     static luna_metadata metadata;
     uint8_t *out = NULL;
     size_t len = 0;
-    const luna_err err = luna_metadata_collect(job, input, index, &metadata);
+    const luna_metadata_of of = {
+        .job = job, .input = input, .index = index, .width = 640, .height = 480};
+    const luna_err err = luna_metadata_collect(&of, &metadata);
     CHECK(err == LUNA_OK && metadata.count <= LUNA_METADATA_MAX);
     CHECK(luna_png_add_text(png, sizeof png, metadata.texts, metadata.count, &out,
                             &len) == LUNA_OK);
@@ -43,6 +77,9 @@ static void check_metadata(const luna_msg_job *job, size_t input, size_t index)
         CHECK(found_len == metadata.texts[i].len);
     }
     free(out);
+    check_embedded(LUNA_FORMAT_WEBP, webp, sizeof webp, &metadata);
+    check_embedded(LUNA_FORMAT_JPEG, jpeg, sizeof jpeg, &metadata);
+    check_json(&metadata);
     luna_arena_free(&metadata.memory);
 }
 

@@ -347,11 +347,30 @@ static void hosts(void **state)
         if (luna_host_is_loopback(bad[i])) fail_msg("taken: %s", bad[i]);
 }
 
+//  A latent that is not to be saved is no input; the others move up.
+static void a_latent_may_be_left_out(void **state)
+{
+    made m;
+    (void)state;
+    assert_int_equal(
+        make_json(&m, "{\"sidecar\":true,\"parameters\":true,\"latents\":[{" ONE
+                      ",\"format\":\"no save\"},{" ONE ",\"affix\":\"B\"}]}"),
+        LUNA_OK);
+    assert_int_equal(m.draft.job.inputs.count, 1);
+    assert_text(m.draft.job.inputs.items[0].affix, "B");
+    assert_true(m.draft.job.sidecar && m.draft.job.parameters);
+    assert_true(m.draft.job.min_quality > 0.29 && m.draft.job.min_quality < 0.31);
+    drop(&m);
+    refused("{\"latents\":[{" ONE ",\"format\":\"no save\"}]}", LUNA_BAD_REQUEST,
+            "1 to 5 latents");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_latent_with_defaults),
         cmocka_unit_test(every_setting),
+        cmocka_unit_test(a_latent_may_be_left_out),
         cmocka_unit_test(documents_stay_byte_for_byte),
         cmocka_unit_test(a_string_is_the_document_itself),
         cmocka_unit_test(mistakes_are_named),

@@ -96,6 +96,7 @@ static void msgpack_job(void **state)
     const luna_msg_input input = {.format = luna_text_of("png"),
                                   .png_compression = 4,
                                   .lossy_quality = 90,
+                                  .png_bits = 8,
                                   .subdir = true,
                                   .dtype = luna_text_of("float16"),
                                   .shape = {{1, 4, 1, 1}, 4},

@@ -77,7 +77,8 @@ static size_t round_trip(const luna_pixels *pixels, int level)
 {
     luna_encode_options options = luna_encode_options_default();
     options.png_compression = level;
-    const luna_png_text texts[] = {{"prompt", "{}", 2}, {"note", "\xC3\xA9", 2}};
+    const luna_image_text texts[] = {{"prompt", "{}", 2, LUNA_TEXT_GRAPH},
+                                     {"note", "\xC3\xA9", 2, LUNA_TEXT_NOTE}};
     uint8_t *plain, *file;
     size_t plain_len, len, text_len;
     const char *text;
@@ -101,18 +102,72 @@ static void test_round_trip(void **state)
                                        {64, 48, 3}, {65, 33, 4}, {200, 120, 3}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         uint8_t *data = make_pixels(shapes[i][0], shapes[i][1], shapes[i][2], 1);
-        const luna_pixels pixels = {data, shapes[i][0], shapes[i][1], shapes[i][2]};
+        const luna_pixels pixels = {data, shapes[i][0], shapes[i][1], shapes[i][2], 1};
         for (int level = 0; level <= LUNA_PNG_COMPRESSION_MAX; level++)
             round_trip(&pixels, level);
         free(data);
     }
 }
 
+//  16 bits a channel: every value comes back, at every level.
+static void test_deep_pixels(void **state)
+{
+    (void)state;
+    uint8_t *data = make_pixels(2 * 40, 30, 4, 9);
+    for (size_t channels = 3; channels <= 4; channels++)
+        for (int level = 0; level <= LUNA_PNG_COMPRESSION_MAX; level++) {
+            const luna_pixels pixels = {data, 40, 30, channels, 2};
+            luna_encode_options options = luna_encode_options_default();
+            uint8_t *file;
+            size_t len, bytes;
+            options.png_compression = level;
+            assert_int_equal(luna_image_encode(&pixels, &options, &file, &len), LUNA_OK);
+            check_chunks(file, len);
+            VipsImage *image = vips_image_new_from_buffer(file, len, "", NULL);
+            assert_non_null(image);
+            assert_int_equal(vips_image_get_format(image), VIPS_FORMAT_USHORT);
+            assert_int_equal(vips_image_get_bands(image), channels);
+            uint16_t *got = vips_image_write_to_memory(image, &bytes);
+            assert_int_equal(bytes, 40 * 30 * channels * 2);
+            for (size_t i = 0; i < bytes / 2; i++)
+                assert_int_equal(got[i], data[2 * i] << 8 | data[2 * i + 1]);
+            g_free(got);
+            g_object_unref(image);
+            free(file);
+        }
+    free(data);
+}
+
+//  Alpha is laid on white: what is transparent is white, whatever colour it has.
+static void test_jpeg_has_no_alpha(void **state)
+{
+    (void)state;
+    uint8_t data[16 * 16 * 4];
+    luna_encode_options options = luna_encode_options_default();
+    uint8_t *file;
+    size_t len, bytes;
+    options.format = LUNA_FORMAT_JPEG;
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i % 4 == 3 ? (i / 4 % 16 < 8 ? 0 : 255) : 20);
+    assert_int_equal(
+        luna_image_encode(&(luna_pixels){data, 16, 16, 4, 1}, &options, &file, &len),
+        LUNA_OK);
+    VipsImage *image = vips_image_new_from_buffer(file, len, "", NULL);
+    assert_non_null(image);
+    assert_int_equal(vips_image_get_bands(image), 3);
+    uint8_t *got = vips_image_write_to_memory(image, &bytes);
+    for (size_t x = 0; x < 16; x++)
+        assert_true(x < 8 ? got[3 * x] > 245 : got[3 * x] < 30);
+    g_free(got);
+    g_object_unref(image);
+    free(file);
+}
+
 static void test_levels_matter(void **state)
 {
     (void)state;
     uint8_t *data = make_pixels(256, 256, 3, 1);
-    const luna_pixels pixels = {data, 256, 256, 3};
+    const luna_pixels pixels = {data, 256, 256, 3, 1};
     const size_t stored = round_trip(&pixels, 0), fast = round_trip(&pixels, 1);
     const size_t best = round_trip(&pixels, 9);
     assert_true(stored > 256 * 256 * 3);
@@ -124,7 +179,7 @@ static void test_same_pixels_same_bytes(void **state)
 {
     (void)state;
     uint8_t *data = make_pixels(100, 50, 3, 7), *first, *second;
-    const luna_pixels pixels = {data, 100, 50, 3};
+    const luna_pixels pixels = {data, 100, 50, 3, 1};
     const luna_encode_options options = luna_encode_options_default();
     size_t first_len, second_len;
     assert_int_equal(luna_image_encode(&pixels, &options, &first, &first_len), LUNA_OK);
@@ -150,7 +205,7 @@ static void *encode_some(void *arg)
         uint8_t *file;
         size_t len, bytes;
         uint8_t *data = make_pixels(80, 60, 3, j->seed + (unsigned)i);
-        const luna_pixels pixels = {data, 80, 60, 3};
+        const luna_pixels pixels = {data, 80, 60, 3, 1};
         const luna_encode_options options = luna_encode_options_default();
         j->same = luna_image_encode(&pixels, &options, &file, &len) == LUNA_OK;
         if (j->same) {
@@ -193,22 +248,31 @@ static void test_refused(void **state)
 {
     (void)state;
     static const uint8_t data[16];
-    const luna_pixels good = {data, 2, 2, 3};
+    const luna_pixels good = {data, 2, 2, 3, 1};
     luna_encode_options options = luna_encode_options_default();
-    check_refused((luna_pixels){data, 0, 2, 3}, options, LUNA_BAD_REQUEST);
-    check_refused((luna_pixels){data, 2, 0, 3}, options, LUNA_BAD_REQUEST);
-    check_refused((luna_pixels){data, 2, 2, 1}, options, LUNA_BAD_REQUEST);
-    check_refused((luna_pixels){data, 2, 2, 5}, options, LUNA_BAD_REQUEST);
-    check_refused((luna_pixels){data, SIZE_MAX, 2, 3}, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 0, 2, 3, 1}, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 2, 0, 3, 1}, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 2, 2, 1, 1}, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 2, 2, 5, 1}, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, SIZE_MAX, 2, 3, 1}, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 2, 2, 3, 0}, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 2, 2, 3, 3}, options, LUNA_BAD_REQUEST);
+    options.format = LUNA_FORMAT_JPEG;
+    check_refused((luna_pixels){data, 2, 2, 3, 2}, options, LUNA_BAD_REQUEST);
+    options.format = LUNA_FORMAT_PNG;
     options.png_compression = 10;
     check_refused(good, options, LUNA_BAD_REQUEST);
     options.png_compression = -1;
     check_refused(good, options, LUNA_BAD_REQUEST);
     options = luna_encode_options_default();
     options.format = LUNA_FORMAT_WEBP;
-    check_refused(good, options, LUNA_UNSUPPORTED);
+    options.lossy_quality = 0;
+    check_refused(good, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 16384, 1, 3, 1}, options, LUNA_BAD_REQUEST);
     options.format = LUNA_FORMAT_JPEG;
-    check_refused(good, options, LUNA_UNSUPPORTED);
+    options.lossy_quality = 101;
+    check_refused(good, options, LUNA_BAD_REQUEST);
+    check_refused((luna_pixels){data, 1, 65501, 3, 1}, options, LUNA_BAD_REQUEST);
 }
 
 static void test_format_words(void **state)
@@ -233,6 +297,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_deep_pixels),
+        cmocka_unit_test(test_jpeg_has_no_alpha),
         cmocka_unit_test(test_levels_matter),
         cmocka_unit_test(test_same_pixels_same_bytes),
         cmocka_unit_test(test_encode_pool),

@@ -56,12 +56,12 @@ static bytes sample(void)
     return b;
 }
 
-static luna_png_text entry(const char *keyword, const char *text)
+static luna_image_text entry(const char *keyword, const char *text)
 {
-    return (luna_png_text){keyword, text, strlen(text)};
+    return (luna_image_text){keyword, text, strlen(text), LUNA_TEXT_NOTE};
 }
 
-static void check_text(const uint8_t *file, size_t len, const luna_png_text *want,
+static void check_text(const uint8_t *file, size_t len, const luna_image_text *want,
                        const char *type)
 {
     const char *got;
@@ -82,7 +82,7 @@ static void test_texts_go_behind_the_header(void **state)
 {
     (void)state;
     const bytes png = sample();
-    const luna_png_text texts[] = {
+    const luna_image_text texts[] = {
         entry("prompt", "{\"a\": \"quote \\\" line\\n\", \"s\": 18446744073709551615}"),
         entry("workflow", "line one\nline two\ttab"),
         entry("caf\xE9 key", "caf\xC3\xA9"),
@@ -107,7 +107,7 @@ static void test_texts_go_behind_the_header(void **state)
         assert_string_equal(c.type, order[i]);
     }
     assert_int_equal(luna_png_next(&w, &c), LUNA_NOT_FOUND);
-    const luna_png_text old = entry("Title", "old");
+    const luna_image_text old = entry("Title", "old");
     check_text(out, len, &old, "tEXt");
     free(out);
 }
@@ -130,7 +130,8 @@ static void test_large_workflow(void **state)
     const size_t size = 2u << 20;
     char *text = malloc(size);
     for (size_t i = 0; i < size; i++) text[i] = (char)(32 + i % 95);
-    luna_png_text texts[] = {{"workflow", text, size}, {"prompt", text, size - 1}};
+    luna_image_text texts[] = {{"workflow", text, size, LUNA_TEXT_GRAPH},
+                               {"prompt", text, size - 1, LUNA_TEXT_GRAPH}};
     uint8_t *out;
     size_t len;
     assert_int_equal(luna_png_add_text(png.data, png.len, texts, 2, &out, &len), LUNA_OK);
@@ -144,7 +145,7 @@ static void test_large_workflow(void **state)
     free(text);
 }
 
-static void check_refused(const luna_png_text *texts, size_t count, luna_err want)
+static void check_refused(const luna_image_text *texts, size_t count, luna_err want)
 {
     const bytes png = sample();
     uint8_t *out = NULL;
@@ -164,18 +165,19 @@ static void test_refused_texts(void **state)
     const char *const keywords[] = {"",      " a",   "a ",     "a  b", "a\nb",
                                     "a\x7F", "\x80", "a\xA0z", longest};
     for (size_t i = 0; i < sizeof keywords / sizeof *keywords; i++) {
-        const luna_png_text text = entry(keywords[i], "x");
+        const luna_image_text text = entry(keywords[i], "x");
         check_refused(&text, 1, LUNA_BAD_REQUEST);
     }
-    const luna_png_text nul = {"key", "a\0b", 3}, broken = entry("key", "a\xC3");
+    const luna_image_text nul = {"key", "a\0b", 3, LUNA_TEXT_NOTE},
+                          broken = entry("key", "a\xC3");
     check_refused(&nul, 1, LUNA_BAD_REQUEST);
     check_refused(&broken, 1, LUNA_BAD_REQUEST);
-    const luna_png_text twice[] = {entry("a", "1"), entry("b", "2"), entry("a", "3")};
+    const luna_image_text twice[] = {entry("a", "1"), entry("b", "2"), entry("a", "3")};
     check_refused(twice, 3, LUNA_BAD_REQUEST);
-    const luna_png_text there = entry("Title", "new");
+    const luna_image_text there = entry("Title", "new");
     check_refused(&there, 1, LUNA_BAD_REQUEST);
     //  The length is refused before the text is read.
-    const luna_png_text huge = {"key", "x", (size_t)LUNA_PNG_CHUNK_MAX};
+    const luna_image_text huge = {"key", "x", (size_t)LUNA_PNG_CHUNK_MAX, LUNA_TEXT_NOTE};
     check_refused(&huge, 1, LUNA_TOO_LARGE);
 }
 
@@ -183,7 +185,7 @@ static void check_hostile(const bytes *png)
 {
     //  A copy of its exact size, so that reading past it is seen.
     uint8_t *copy = malloc(png->len ? png->len : 1), *out = NULL;
-    const luna_png_text text = entry("prompt", "{}");
+    const luna_image_text text = entry("prompt", "{}");
     size_t len;
     const char *found;
     memcpy(copy, png->data, png->len);
@@ -264,7 +266,7 @@ static void test_odd_text_chunks(void **state)
     assert_int_equal(luna_png_find_text(b.data, b.len, "key", &found, &len),
                      LUNA_NOT_FOUND);
     assert_int_equal(luna_png_find_text(b.data, b.len, "", &found, &len), LUNA_NOT_FOUND);
-    const luna_png_text fresh = entry("new", "text"), same = entry("key", "text");
+    const luna_image_text fresh = entry("new", "text"), same = entry("key", "text");
     assert_int_equal(luna_png_add_text(b.data, b.len, &fresh, 1, &out, &len), LUNA_OK);
     assert_int_equal(len, b.len + 12 + 8);
     free(out);

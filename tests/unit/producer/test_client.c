@@ -28,8 +28,11 @@ static void a_job_arrives_whole_and_is_accepted(void **state)
     job.extra_count = 1;
     job.inputs[0].affix = "ORIG";
     job.inputs[1] = job.inputs[0];
-    job.inputs[1].format = "webp";
-    job.input_count = 2;
+    job.inputs[1].format = "no save";
+    job.inputs[2] = job.inputs[0];
+    job.inputs[2].format = "webp";
+    job.input_count = 3;
+    job.sidecar = job.parameters = 1;
     assert_ok(luna_submit(client, &job, id));
     welcome(&broker);
     const luna_msg_job got = take_job(&broker, &message);
@@ -38,7 +41,7 @@ static void a_job_arrives_whole_and_is_accepted(void **state)
     assert_true(luna_text_is(got.vae, "flux"));
     assert_int_equal(got.priority, 5);
     assert_int_equal(got.deadline_ms, 90000);
-    assert_true(got.embed_workflow);
+    assert_true(got.embed_workflow && got.sidecar && got.parameters);
     assert_null(got.output_dir.data);
     assert_int_equal(got.prompt.len, strlen(job.prompt));
     assert_memory_equal(got.prompt.data, job.prompt, got.prompt.len);
@@ -460,6 +463,9 @@ static void wrong_jobs_are_refused_at_once(void **state)
     job.input_count = 0;
     expect_bad(client, &job, LUNA_RC_BAD_REQUEST);
     job.input_count = 6;
+    expect_bad(client, &job, LUNA_RC_BAD_REQUEST);
+    job.input_count = 1;
+    job.inputs[0].format = "no save";
     expect_bad(client, &job, LUNA_RC_BAD_REQUEST);
     job = good;
     job.output_dir = "relative";

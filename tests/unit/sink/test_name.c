@@ -43,6 +43,16 @@ static void check_full(const luna_name_request *r, const char *want)
     assert_string_equal(got, want);
 }
 
+static void check_refused(const luna_name_request *r, luna_err want)
+{
+    luna_name name;
+    memset(&name, 0x5A, sizeof name);
+    const luna_name before = name;
+    assert_int_equal(luna_name_make(r, &name), want);
+    assert_memory_equal(&name, &before, sizeof name);
+    assert_true(strlen(luna_error_text()) > 10);
+}
+
 static void test_templates(void **state)
 {
     (void)state;
@@ -120,6 +130,121 @@ static void test_values(void **state)
     check_full(&r, "|luna_1970-01-01_000000.png");
 }
 
+//  The words beyond the original's.
+static void test_further_words(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *save_path, *filename, *want;
+    } rows[] = {
+        {"", "%seed%", "18446744073709551615_2.png"},
+        {"", "%width%x%height%", "1024x768_2.png"},
+        {"", "%batch%_%seed%", "2_18446744073709551615.png"},
+        {"", "x", "x_2.png"},
+        {"%date:yyyy-MM-dd%", "%date:hh.mm.ss%", "2025-12-02/23.36.42_2.png"},
+        {"", "%date:d.M.yy h m s yyy%", "2.12.25 23 36 42 yyy_2.png"},
+        {"", "%date:ddd yyyyyMM%", "022 2025y12_2.png"},
+        {"", "%date:%", "%date_%_2.png"},
+        {"", "%date:../x%", NULL},
+        {"%width%", "%batch%", "1024/2.png"},
+        {"", "n%counter%n", "n00001n_2.png"},
+        {"", "a/%counter%", "a/00001_2.png"},
+        {"", "\x01%counter%\x01", "_00001__2.png"},
+        {"%counter%", "x", NULL},
+        {"", "%counter%/x", NULL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        luna_name name;
+        char file[LUNA_NAME_PART_BYTES], got[4096];
+        const luna_name_request r = {.save_path = text(rows[i].save_path),
+                                     .filename = text(rows[i].filename),
+                                     .seed = text("18446744073709551615"),
+                                     .ext = "png",
+                                     .index = 2,
+                                     .count = 3,
+                                     .width = 1024,
+                                     .height = 768,
+                                     .created_ms = WHEN_MS};
+        const luna_err err = luna_name_make(&r, &name);
+        assert_int_equal(err == LUNA_OK, rows[i].want != NULL);
+        if (err != LUNA_OK) continue;
+        luna_name_candidate(&name, 0, file);
+        snprintf(got, sizeof got, "%s%s%s", name.folder, name.folder[0] ? "/" : "", file);
+        assert_string_equal(got, rows[i].want);
+    }
+}
+
+static void test_seed_may_be_unknown_or_odd(void **state)
+{
+    (void)state;
+    luna_name_request r = plain();
+    r.filename = text("%seed%");
+    check_full(&r, "out|UnknownSeed_ORIG.png");
+    r.seed = text("../../x\x01");
+    check_refused(&r, LUNA_FORBIDDEN);
+    r.seed = text("ab:c\x01");
+    check_full(&r, "out|ab_c__ORIG.png");
+}
+
+static void test_counter(void **state)
+{
+    (void)state;
+    char file[LUNA_NAME_PART_BYTES], stem[256];
+    luna_name name;
+    luna_name_request r = {.filename = text("%counter%-%counter%"), .ext = "jpg"};
+    assert_int_equal(luna_name_make(&r, &name), LUNA_OK);
+    luna_name_candidate(&name, 41, file);
+    assert_string_equal(file, "00042-00042.jpg");
+    luna_name_candidate(&name, LUNA_NAME_TRIES - 1, file);
+    assert_string_equal(file, "99999-99999.jpg");
+    memset(stem, 's', sizeof stem);
+    memcpy(stem + 200, "%counter%", 9);
+    r.filename = (luna_text){stem, 255};
+    assert_int_equal(luna_name_make(&r, &name), LUNA_OK);
+    luna_name_candidate(&name, 0, file);
+    assert_int_equal(strlen(file), 255);
+    r.filename.len = 256;
+    assert_int_equal(luna_name_make(&r, &name), LUNA_TOO_LARGE);
+}
+
+static void test_discarded_and_sidecar(void **state)
+{
+    (void)state;
+    char stem[256];
+    luna_name name;
+    luna_name_request r = plain();
+    r.discarded = true;
+    check_full(&r, "out/_discarded|img_ORIG.png");
+    r.subdir = true;
+    r.save_path = text("");
+    check_full(&r, "_discarded/ORIG|img_ORIG.png");
+    memset(stem, 's', sizeof stem);
+    r = (luna_name_request){.filename = {stem, 240}, .ext = "png", .sidecar = true};
+    assert_int_equal(luna_name_make(&r, &name), LUNA_OK);
+    r.filename.len = 241;
+    assert_int_equal(luna_name_make(&r, &name), LUNA_TOO_LARGE);
+}
+
+static void test_model(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *path, *name;
+    } rows[] = {{"a\\b/c.safetensors", "a/b/c", "c"},
+                {"c.ckpt/", "c", "c"},
+                {"/c", "c", "c"},
+                {"", "", ""}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char room[LUNA_NAME_MODEL_BYTES];
+        luna_text path, name;
+        luna_name_model(text(rows[i].model), room, &path, &name);
+        assert_true(luna_text_is(path, rows[i].path) || path.len == 0);
+        assert_int_equal(path.len, strlen(rows[i].path));
+        assert_true(luna_text_is(name, rows[i].name) || name.len == 0);
+        assert_int_equal(name.len, strlen(rows[i].name));
+    }
+}
+
 static void test_time_zone_and_calendar(void **state)
 {
     (void)state;
@@ -143,16 +268,6 @@ static void test_time_zone_and_calendar(void **state)
                                .utc_offset_min = rows[i].offset};
         check_full(&r, rows[i].want);
     }
-}
-
-static void check_refused(const luna_name_request *r, luna_err want)
-{
-    luna_name name;
-    memset(&name, 0x5A, sizeof name);
-    const luna_name before = name;
-    assert_int_equal(luna_name_make(r, &name), want);
-    assert_memory_equal(&name, &before, sizeof name);
-    assert_true(strlen(luna_error_text()) > 10);
 }
 
 static void test_refused_paths(void **state)
@@ -219,7 +334,7 @@ static void test_longest_name_and_candidates(void **state)
     assert_int_equal(luna_name_make(&r, &name), LUNA_OK);
     luna_name_candidate(&name, LUNA_NAME_TRIES - 1, file);
     assert_int_equal(strlen(file), 255);
-    assert_string_equal(file + 245, "_99999.png");
+    assert_string_equal(file + 245, "_99998.png");
     luna_name_candidate(&name, 1, file);
     assert_string_equal(file + 245, "_00001.png");
     r.filename.len = 246;
@@ -308,6 +423,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_templates),
+        cmocka_unit_test(test_further_words),
+        cmocka_unit_test(test_seed_may_be_unknown_or_odd),
+        cmocka_unit_test(test_counter),
+        cmocka_unit_test(test_discarded_and_sidecar),
+        cmocka_unit_test(test_model),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_time_zone_and_calendar),
         cmocka_unit_test(test_refused_paths),

@@ -445,7 +445,7 @@ static void other_versions_are_not_moved_aside(void **state)
     luna_store *store;
     luna_store_jobs active;
     restore();
-    run_sql("PRAGMA user_version = 3; SELECT %s FROM job");
+    run_sql("PRAGMA user_version = 99; SELECT %s FROM job");
     assert_int_equal(open_watched(true, &store, &active), LUNA_UNSUPPORTED);
     assert_int_equal(damaged_databases(), 0);
 }

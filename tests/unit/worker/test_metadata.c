@@ -34,7 +34,8 @@ static void expect(size_t at, const char *keyword, const char *text)
 
 static void collect(const luna_msg_job *job, size_t index)
 {
-    assert_int_equal(luna_metadata_collect(job, 0, index, &metadata), LUNA_OK);
+    const luna_metadata_of of = {.job = job, .index = index, .width = 640, .height = 480};
+    assert_int_equal(luna_metadata_collect(&of, &metadata), LUNA_OK);
 }
 
 static void everything_in_its_order(void **state)
@@ -66,24 +67,70 @@ static void everything_in_its_order(void **state)
     expect(8, "gen_on", "true");
     expect(9, "gen_sub", "{\"a\":[1,\"}\"]}");
     expect(10, "image_type", "FINAL");
-    expect(11, "model_name", "sub\\model.safetensors");
-    expect(12, "custom_metadata", "mine");
-    expect(13, "save_timestamp", "2025-11-23T18:04:56-02:30");
-    expect(14, "batch_index", "1");
-    assert_int_equal(metadata.count, 15);
+    expect(11, "model_name", "model");
+    expect(12, "model_path", "sub/model");
+    expect(13, "custom_metadata", "mine");
+    expect(14, "save_timestamp", "2025-11-23T18:04:56-02:30");
+    expect(15, "batch_index", "1");
+    assert_int_equal(metadata.count, 16);
+    for (size_t i = 0; i < metadata.count; i++)
+        assert_int_equal(metadata.texts[i].kind,
+                         i < 4 ? LUNA_TEXT_GRAPH : LUNA_TEXT_NOTE);
     luna_arena_free(&metadata.memory);
 }
 
-static void nothing_when_not_wanted(void **state)
+static void parameters_as_automatic1111_writes_them(void **state)
 {
     (void)state;
     luna_msg_input input;
     luna_msg_job job = job_with(&input);
-    job.prompt = BLOB("{}");
-    job.model_name = TEXT("m");
-    job.embed_workflow = false;
+    job.parameters = true;
+    job.metadata = BLOB(
+        "{\"positive\": \"a \\\"cat\\\"\\n<lora:x:1>\", \"negative\": \"dog\", "
+        "\"steps\": 20, \"sampler_name\": \"dpmpp_2m\", \"scheduler\": \"karras\", "
+        "\"cfg\": 7.50, \"seed\": 18446744073709551615, \"model_name\": \"m\", "
+        "\"denoise\": 0.5, \"clip_skip\": -2, \"model_hash\": null}");
     collect(&job, 0);
-    assert_int_equal(metadata.count, 0);
+    expect(
+        0, "parameters",
+        "a \"cat\"\n<lora:x:1>\nNegative prompt: dog\nSteps: 20, Sampler: DPM++ 2M "
+        "Karras, CFG scale: 7.50, Seed: 18446744073709551615, Size: 640x480, Model: m, "
+        "Denoising strength: 0.5, Clip skip: 2, Version: ComfyUI");
+    assert_int_equal(metadata.texts[0].kind, LUNA_TEXT_PARAMETERS);
+    luna_arena_free(&metadata.memory);
+    //  The producer's own come first; without generation metadata there are none.
+    const luna_pair own = {TEXT("parameters"), BLOB("mine")};
+    job.extra.items = &own;
+    job.extra.count = 1;
+    collect(&job, 0);
+    expect(0, "parameters", "mine");
+    assert_int_equal(metadata.texts[0].kind, LUNA_TEXT_PARAMETERS);
+    assert_string_equal(metadata.texts[1].keyword, "generation_metadata");
+    luna_arena_free(&metadata.memory);
+    job.extra.count = 0;
+    job.metadata = BLOB("[1]");
+    collect(&job, 0);
+    assert_string_equal(metadata.texts[0].keyword, "generation_metadata");
+    luna_arena_free(&metadata.memory);
+}
+
+static void texts_as_json(void **state)
+{
+    (void)state;
+    luna_msg_input input;
+    luna_msg_job job = job_with(&input);
+    const char *text;
+    size_t len;
+    job.prompt = BLOB("{\"a\": \"\\u00e9\"}");
+    collect(&job, 1);
+    assert_int_equal(luna_metadata_json(&metadata, &text, &len), LUNA_OK);
+    static const char want[] =
+        "{\n  \"prompt\": \"{\\\"a\\\": \\\"\\\\u00e9\\\"}\",\n  \"image_type\": "
+        "\"FINAL\",\n"
+        "  \"save_timestamp\": \"2025-11-23T18:04:56-02:30\",\n  \"batch_index\": "
+        "\"1\"\n}\n";
+    assert_int_equal(len, sizeof want - 1);
+    assert_memory_equal(text, want, len);
     luna_arena_free(&metadata.memory);
 }
 
@@ -136,9 +183,10 @@ static void members_of_anything(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(everything_in_its_order),
-                                       cmocka_unit_test(nothing_when_not_wanted),
-                                       cmocka_unit_test(odd_texts_are_left_out),
-                                       cmocka_unit_test(members_of_anything)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everything_in_its_order),
+        cmocka_unit_test(parameters_as_automatic1111_writes_them),
+        cmocka_unit_test(texts_as_json), cmocka_unit_test(odd_texts_are_left_out),
+        cmocka_unit_test(members_of_anything)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -324,7 +324,7 @@ static void a_cat_is_decoded_and_saved(void **state)
     expect_text(path, "prompt", SEED);
     expect_text(path, "workflow", GRAPH);
     expect_text(path, "image_type", "CAT");
-    expect_text(path, "batch_index", NULL);
+    expect_text(path, "batch_index", "0");
     struct stat info;
     assert_int_equal(stat(path, &info), 0);
     assert_int_equal(image->bytes, info.st_size);
@@ -372,7 +372,7 @@ static void every_input_and_picture(void **state)
         seen |= 1u << (2 * image->input + image->index);
         copy_path(image, path);
         expect_pixels(self, path, LUNA_PIXELS_TRUNCATE);
-        expect_text(path, "batch_index", image->input == 0 ? text : NULL);
+        expect_text(path, "batch_index", text);
     }
     assert_int_equal(seen, 7);
     assert_int_equal(count_pictures(OUT), 3);
@@ -473,16 +473,138 @@ static void bad_numbers_are_not_decoded(void **state)
 static void what_is_not_offered_is_refused(void **state)
 {
     rig *self = *state;
-    self->inputs[0].format = TEXT("webp");
-    expect_failed(self, "unsupported", "webp", false);
-    self->inputs[0].format = TEXT("png");
-    self->job.quality_gate = TEXT("variance");
-    self->job.id = id_of(2);
-    expect_failed(self, "unsupported", "variance", false);
-    self->job.quality_gate = TEXT("disabled");
     self->job.save_mode = TEXT("database_store");
-    self->job.id = id_of(3);
     expect_failed(self, "unsupported", "database_store", false);
+}
+
+static void check_told(const report *told, const char *end, const char *note)
+{
+    char path[4096], shown[1024];
+    assert_int_equal(told->type, LUNA_MSG_DONE);
+    assert_int_equal(told->done.images.count, 1);
+    copy_path(&told->done.images.items[0], path);
+    luna_text_copy(told->done.images.items[0].note, shown, sizeof shown);
+    assert_true(strlen(path) > strlen(end));
+    assert_string_equal(path + strlen(path) - strlen(end), end);
+    if (!strstr(shown, note)) fail_msg("\"%s\" lacks \"%s\"", shown, note);
+    assert_true(note[0] || !shown[0]);
+}
+
+//  Its formats have their endings, and the file is one of that kind.
+static void each_format(void **state)
+{
+    rig *self = *state;
+    static const struct {
+        const char *format, *end, *magic;
+        bool lossless;
+    } rows[] = {{"png", "/dev_CAT.png", "\x89PNG", false},
+                {"webp", "/dev_CAT.webp", "RIFF", false},
+                {"webp", "/dev_CAT_00001.webp", "RIFF", true},
+                {"jpeg", "/dev_CAT.jpg", "\xFF\xD8\xFF\xE0", false}};
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char path[4096], *file;
+        size_t len;
+        self->job.id = id_of((uint8_t)(i + 1));
+        self->inputs[0].format = luna_text_of(rows[i].format);
+        self->inputs[0].lossless_webp = rows[i].lossless;
+        report told = run(self);
+        check_told(&told, rows[i].end, "");
+        copy_path(&told.done.images.items[0], path);
+        if (i != 1 && i != 3) expect_pixels(self, path, LUNA_PIXELS_TRUNCATE);
+        assert_int_equal(luna_file_read(path, 1 << 26, &file, &len), LUNA_OK);
+        assert_memory_equal(file, rows[i].magic, 4);
+        free(file);
+        close_report(&told);
+    }
+}
+
+//  The upper 8 of its 16 bits are the truncated picture.
+static void sixteen_bits_are_the_decoders_own(void **state)
+{
+    rig *self = *state;
+    char path[4096], deep_path[4096];
+    size_t bytes, deep_bytes;
+    report told = run(self);
+    copy_path(&told.done.images.items[0], path);
+    close_report(&told);
+    self->job.id = id_of(2);
+    self->inputs[0].png_bits = 16;
+    told = run(self);
+    check_told(&told, "/dev_CAT_00001.png", "");
+    copy_path(&told.done.images.items[0], deep_path);
+    close_report(&told);
+    VipsImage *flat = vips_image_new_from_file(path, NULL);
+    VipsImage *deep = vips_image_new_from_file(deep_path, NULL);
+    uint8_t *a = vips_image_write_to_memory(flat, &bytes);
+    uint16_t *b = vips_image_write_to_memory(deep, &deep_bytes);
+    size_t between = 0;
+    assert_int_equal(deep_bytes, 2 * bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        assert_true(b[i] / 257 == a[i] || (b[i] + 1) / 257 == a[i]);
+        between += b[i] % 257 != 0;
+    }
+    assert_true(between > bytes / 2);
+    g_free(a);
+    g_free(b);
+    g_object_unref(flat);
+    g_object_unref(deep);
+}
+
+//  What the gate rejects is kept in a folder of its own and told, also by an attempt
+//  that finds it there; what it lets through is where it belongs.
+static void the_gate_sorts_out(void **state)
+{
+    rig *self = *state;
+    self->job.quality_gate = TEXT("both");
+    self->job.min_quality = 0.01;
+    report told = run(self);
+    check_told(&told, OUT "/CAT/dev_CAT.png", "");
+    close_report(&told);
+    self->job.id = id_of(2);
+    self->job.min_quality = 1.1;
+    for (uint64_t attempt = 1; attempt <= 2; attempt++) {
+        told = run_work(self, work_of(&self->job, attempt));
+        check_told(&told, OUT "/_discarded/CAT/dev_CAT.png", "discarded: its variance");
+        close_report(&told);
+    }
+}
+
+//  A picture is never lost over its texts, and the sidecar has all of them.
+static void a_jpeg_leaves_out_and_the_sidecar_keeps(void **state)
+{
+    rig *self = *state;
+    char path[4096 + 8], *file, *large = malloc(200001);
+    size_t len;
+    memset(large, 'w', 200000);
+    large[0] = '"';
+    large[199999] = '"';
+    large[200000] = '\0';
+    self->job.workflow = (luna_blob){large, 200000};
+    self->job.sidecar = true;
+    self->inputs[0].format = TEXT("jpeg");
+    report told = run(self);
+    check_told(&told, "/dev_CAT.jpg", "left out, a JPEG ends at 64 KiB: workflow");
+    copy_path(&told.done.images.items[0], path);
+    strcat(path, ".json");
+    assert_int_equal(luna_file_read(path, 1 << 26, &file, &len), LUNA_OK);
+    assert_non_null(strstr(file, "\"prompt\": \"{\\\"3\\\""));
+    assert_true(len > 200000);
+    free(file);
+    free(large);
+    close_report(&told);
+}
+
+//  Nothing of it is decoded: the format is known not to take it.
+static void a_picture_too_large_for_its_format_is_refused(void **state)
+{
+    rig *self = *state;
+    const size_t values = CHANNELS * 2100;
+    uint16_t *wide = calloc(values, sizeof *wide);
+    self->inputs[0].shape = (luna_dims){{1, CHANNELS, 1, 2100}, 4};
+    self->inputs[0].latent = (luna_blob){wide, values * sizeof *wide};
+    self->inputs[0].format = TEXT("webp");
+    expect_failed(self, "bad_request", "16383", false);
+    free(wide);
 }
 
 static void paths_and_names_stay_inside(void **state)
@@ -555,6 +677,11 @@ int main(void)
         T(a_full_disk_fails_the_attempt_and_the_next_goes_on),
         T(bad_numbers_are_not_decoded),
         T(what_is_not_offered_is_refused),
+        T(each_format),
+        T(sixteen_bits_are_the_decoders_own),
+        T(the_gate_sorts_out),
+        T(a_jpeg_leaves_out_and_the_sidecar_keeps),
+        T(a_picture_too_large_for_its_format_is_refused),
         T(paths_and_names_stay_inside),
         T(damaged_and_missing_payloads_are_told)};
     return cmocka_run_group_tests(tests, start_images, stop_images);

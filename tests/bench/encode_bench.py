@@ -1,0 +1,166 @@
+#!/usr/bin/python3
+"""Encoding beside Pillow at ComfyUI's settings: time and size per format and level, one run.
+
+encode_bench.py PROGRAM
+
+Three photographs and three drawings that are made here. Both sides take turns on each
+picture; of several rounds the fastest counts, in CPU time, which other work on the machine
+disturbs least. Then the same on all cores: how many times as many pictures in the same
+wall time.
+"""
+
+import io
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT / "tests" / "system")]
+
+import numpy  # noqa: E402
+from files import PHOTOGRAPHS, photograph_pixels  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
+
+ROUNDS = int(os.environ.get("ROUNDS", 5))
+CASES = ([("png", level, 0) for level in range(10)]
+         + [("webp", quality, 0) for quality in (70, 80, 90, 100)] + [("webp", 90, 1)]
+         + [("jpeg", quality, 0) for quality in (70, 80, 90, 95, 100)])
+DEFAULTS = (("png", 4, 0), ("webp", 90, 0), ("webp", 90, 1), ("jpeg", 90, 0))
+CORES = len(os.sched_getaffinity(0))
+
+
+# ---- pictures --------------------------------------------------------------------------
+
+
+def photographs():
+    for name in PHOTOGRAPHS:
+        pixels = (photograph_pixels(name) * 255).astype(numpy.uint8)
+        yield Image.fromarray(numpy.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def drawing(seed):
+    """Flat areas, lines, circles and writing, as in comics, diagrams and screenshots."""
+    rng = random.Random(seed)
+    image = Image.new("RGB", (768, 768), "white")
+    draw = ImageDraw.Draw(image)
+
+    def point():
+        return rng.randrange(768), rng.randrange(768)
+
+    def colour():
+        return tuple(rng.randrange(0, 256, 51) for _ in range(3))
+    for _ in range(30):
+        draw.polygon([point() for _ in range(4)], fill=colour(), outline="black")
+    for _ in range(40):
+        x, y = point()
+        radius = rng.randrange(5, 90)
+        draw.ellipse((x, y, x + radius, y + radius), fill=colour(), outline="black", width=2)
+        draw.line((*point(), *point()), fill=colour(), width=rng.randrange(1, 6))
+        draw.text(point(), "the quick brown fox jumps over the lazy dog", fill="black")
+    return image
+
+
+# ---- both sides ------------------------------------------------------------------------
+
+
+def pillow_save(image, case):
+    form, value, lossless = case
+    out = io.BytesIO()
+    if form == "png":
+        image.save(out, "PNG", compress_level=value)
+    elif form == "webp":
+        image.save(out, "WEBP", quality=80 if lossless else value, lossless=bool(lossless))
+    else:
+        image.save(out, "JPEG", quality=value)
+    return out.tell()
+
+
+class Ours:
+    """The encoder's program, at work on one picture."""
+
+    def __init__(self, program, image, folder):
+        raw = Path(folder) / "raw"
+        raw.write_bytes(image.tobytes())
+        self.process = subprocess.Popen([program, str(raw), *map(str, image.size)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def save(self, case, threads=1, rounds=1):
+        """(CPU ms, bytes, wall ms)"""
+        self.process.stdin.write(" ".join(map(str, (*case, threads, rounds))) + "\n")
+        self.process.stdin.flush()
+        cpu_ms, wall_ms, size = self.process.stdout.readline().split()
+        return float(cpu_ms), int(size), float(wall_ms)
+
+    def close(self):
+        self.process.stdin.close()
+        if self.process.wait() != 0:
+            raise SystemExit("the encoder failed")
+
+
+def measure(program, images, folder):
+    """{case: [our ms, our bytes, Pillow's ms, Pillow's bytes]}, sums over the pictures."""
+    sums = {case: [0.0, 0, 0.0, 0] for case in CASES}
+    for image in images:
+        ours = Ours(program, image, folder)
+        for case in CASES:
+            best, theirs = [], []
+            for _ in range(ROUNDS):
+                best.append(ours.save(case))
+                begin = time.process_time()
+                size = pillow_save(image, case)
+                theirs.append(((time.process_time() - begin) * 1e3, size))
+            for at, value in enumerate((*min(best)[:2], *min(theirs))):
+                sums[case][at] += value
+        ours.close()
+    return sums
+
+
+def measure_cores(program, image, folder):
+    """{case: pictures on all cores for one on one core in the same time}"""
+    ours = Ours(program, image, folder)
+    gains = {}
+    for case in DEFAULTS:
+        rounds = max(1, int(300 / ours.save(case)[0]))
+        one, all_cores = (min(ours.save(case, threads, rounds)[2] for _ in range(5))
+                          for threads in (1, CORES))
+        gains[case] = CORES * one / all_cores
+    ours.close()
+    return gains
+
+
+# ---- the run ---------------------------------------------------------------------------
+
+
+def label(case):
+    form, value, lossless = case
+    return f"{form} {'lossless' if lossless else value}" + (" *" if case in DEFAULTS else "")
+
+
+def print_table(title, sums, images):
+    megapixels = sum(image.width * image.height for image in images) / 1e6
+    print(f"\n{title}, {megapixels:.2f} megapixels; * default"
+          f"\n{'':16}{'ms/MP':>9}{'Pillow':>9}{'times':>8}{'KiB':>9}{'Pillow':>9}{'times':>8}")
+    for case, (ms, size, their_ms, their_size) in sums.items():
+        print(f"{label(case):16}{ms / megapixels:9.1f}{their_ms / megapixels:9.1f}"
+              f"{their_ms / ms:8.2f}{size / 1024:9.0f}{their_size / 1024:9.0f}"
+              f"{their_size / size:8.2f}")
+
+
+def main():
+    program = sys.argv[1]
+    pictures = {"photographs": list(photographs()), "drawings": [drawing(n) for n in range(3)]}
+    with tempfile.TemporaryDirectory() as folder:
+        for title, images in pictures.items():
+            print_table(title, measure(program, images, folder), images)
+        gains = measure_cores(program, pictures["photographs"][0], folder)
+    print(f"\n{CORES} cores for one: " + ", ".join(f"{label(case).rstrip(' *')} {gain:.2f}"
+                                                   for case, gain in gains.items()))
+
+
+if __name__ == "__main__":
+    main()
