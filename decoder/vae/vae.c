@@ -353,16 +353,37 @@ static luna_err allocate_staging(const luna_vae_latents *latents,
                       shape->width, shape->height);
 }
 
-static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_t first,
-                           size_t count, const luna_vae_target *target)
+static luna_err read_latents(void *context, size_t image, float *to)
+{
+    return luna_latents_read(context, image, to);
+}
+
+//  By a backend that makes the pixels itself.
+static luna_err decode_batch(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                             size_t count, const cached_plan *entry,
+                             const luna_vae_target *target)
+{
+    luna_vae_latents from = *latents;
+    const luna_backend_batch batch = {.first = first,
+                                      .count = count,
+                                      .read = read_latents,
+                                      .context = &from,
+                                      .range = vae->model.range,
+                                      .format = target->format,
+                                      .rule = target->rule,
+                                      .must_be_finite = true,
+                                      .to = target->data};
+    return vae->backend->run_batch(vae->state, entry->plan, &batch);
+}
+
+//  Image by image, with the pixels made here.
+static luna_err decode_each(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                            size_t count, const cached_plan *entry,
+                            const luna_vae_target *target)
 {
     luna_vae_shape shape = {0};
-    cached_plan *entry = NULL;
     staging stage = {0};
     LUNA_TRY(luna_vae_output_shape(vae, latents, &shape));
-    LUNA_TRY(check_target(&shape, first, count, target));
-    LUNA_TRY(luna_latents_check(latents, first, count));
-    LUNA_TRY(get_plan(vae, latents, &entry));
     const size_t step = luna_pixels_bytes(&shape, 1, target->format);
     luna_err err = allocate_staging(latents, &shape, &stage);
     for (size_t i = 0; err == LUNA_OK && i < count; i++) {
@@ -375,6 +396,20 @@ static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_
     free(stage.input);
     free(stage.output);
     return err;
+}
+
+static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                           size_t count, const luna_vae_target *target)
+{
+    luna_vae_shape shape = {0};
+    cached_plan *entry = NULL;
+    LUNA_TRY(luna_vae_output_shape(vae, latents, &shape));
+    LUNA_TRY(check_target(&shape, first, count, target));
+    LUNA_TRY(luna_latents_check(latents, first, count));
+    LUNA_TRY(get_plan(vae, latents, &entry));
+    if (vae->backend->run_batch)
+        return decode_batch(vae, latents, first, count, entry, target);
+    return decode_each(vae, latents, first, count, entry, target);
 }
 
 luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *latents, size_t first,
