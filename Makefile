@@ -11,7 +11,8 @@ CPU      ?= 1
 CUDA_HOME  ?= /usr/local/cuda
 NVCC       ?= $(CUDA_HOME)/bin/nvcc
 CUDA       ?= $(if $(wildcard $(NVCC)),1,0)
-CUDA_ARCHS ?= 75 80 86 89 90 100 120
+# sm_86 and sm_89 run the code for sm_80.
+CUDA_ARCHS ?= 75 80 90 100 120
 OPT      ?= -O2
 SANITIZE ?=
 V        ?=

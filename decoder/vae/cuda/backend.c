@@ -132,19 +132,6 @@ static luna_err exponents_of(state *s, const luna_graph *graph, const int8_t **o
     return LUNA_OK;
 }
 
-//  What the largest operation alone takes: a picture that cannot fit is refused before
-//  anything is tried out.
-static size_t least_bytes(const state *s, const luna_plan *plan)
-{
-    size_t most = 0;
-    for (size_t i = 1; i < plan->graph->count; i++) {
-        const int from = plan->graph->node[i].input[0];
-        const size_t both = (plan->shapes[i].count + plan->shapes[from].count) / 2;
-        if (both * gpu_size(s->lane.type) > most) most = both * gpu_size(s->lane.type);
-    }
-    return most;
-}
-
 static size_t program_bytes(const gpu_program *program)
 {
     return program->arena_bytes + program->constant_bytes;
@@ -155,7 +142,10 @@ static luna_err fill_plan(state *s, const luna_plan_request *request, luna_plan 
 {
     const int8_t *exponents = NULL;
     const luna_shape *picture = &plan->shapes[plan->graph->count - 1];
-    LUNA_TRY(luna_backend_over_limit(request, least_bytes(s, plan)));
+    //  A picture that cannot fit is refused before anything is tried out. (Half, for some
+    //  steps write over what they read.)
+    const size_t least = gpu_least_bytes(plan->graph, plan->shapes, s->lane.type) / 2;
+    LUNA_TRY(luna_backend_over_limit(request, least));
     LUNA_TRY(exponents_of(s, plan->graph, &exponents));
     LUNA_TRY(gpu_program_build(&s->lane, plan->graph, plan->shapes, exponents,
                                &plan->program));

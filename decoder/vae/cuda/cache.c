@@ -39,12 +39,12 @@ static void describe(const gpu_device *device, const gpu_conv_problem *p,
 {
     static const char *const types[] = {"fp16", "bf16", "fp32"};
     snprintf(out, KEY_ROOM,
-             "luna-1 cudnn-%zu %s %d.%d %d %s %dx%dx%d %d kernel-%d folded-%d bias-%d "
-             "residual-%d relu-%d\n",
+             "luna-2 cudnn-%zu %s %d.%d %d %s %dx%dx%d %d kernel-%d folded-%d bias-%d "
+             "residual-%d relu-%d tries-%zu\n",
              cudnnGetVersion(), device->properties.name, device->properties.major,
              device->properties.minor, device->properties.multiProcessorCount,
              types[p->from.type], p->from.channels, p->from.height, p->from.width,
-             p->channels, p->kernel, p->folded, p->bias, p->residual, p->relu);
+             p->channels, p->kernel, p->folded, p->bias, p->residual, p->relu, gpu_tries());
 }
 
 //  FNV-1a.

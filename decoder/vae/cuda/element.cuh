@@ -114,12 +114,22 @@ __device__ __forceinline__ void store8(T *p, const float (&v)[LANES])
     x.write(p);
 }
 
+//  x / (1 + exp(-x)) in six instructions. A large -x makes the exponential infinite and
+//  the result -0, as it should be; NaN and infinite -x give NaN.
+__device__ __forceinline__ float silu(float x)
+{
+    float power, inverse;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * -1.4426950408889634F));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0F + power));
+    return x * inverse;
+}
+
 //  Written so that NaN stays NaN: it must be seen at the end, not hidden.
 template <gpu_act ACT>
 __device__ __forceinline__ float activate(float x)
 {
     if (ACT == GPU_RELU) return x < 0.0F ? 0.0F : x;
-    if (ACT == GPU_SILU) return __fdividef(x, 1.0F + __expf(fminf(-x, 80.0F)));
+    if (ACT == GPU_SILU) return silu(x);
     return x;
 }
 

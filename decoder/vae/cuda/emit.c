@@ -499,12 +499,12 @@ luna_err gpu_emit_add(gpu_planner *p, size_t i, gpu_act act, size_t result)
 
 //  ---- attention --------------------------------------------------------------------
 
-static const size_t scores_max_bytes = (size_t)128 << 20;
-
-//  Rows of scores at a time: what fits, in whole tiles of the library.
-static size_t chunk_rows(size_t tokens, size_t row_bytes)
+//  Rows of scores at a time, in whole tiles of the library: as many as fit in what the
+//  picture's largest values need anyway, later, when there are no scores any more.
+static size_t chunk_rows(const gpu_planner *p, size_t tokens, size_t row_bytes)
 {
-    const size_t fit = scores_max_bytes / row_bytes / 128 * 128;
+    const size_t room = gpu_least_bytes(p->graph, p->shapes, lane_of(p)->type);
+    const size_t fit = room / row_bytes / 128 * 128;
     return fit == 0 ? (tokens < 128 ? tokens : 128) : fit < tokens ? fit : tokens;
 }
 
@@ -545,7 +545,7 @@ luna_err gpu_emit_attention(gpu_planner *p, size_t i)
     const gpu_type type = step.to.type, score = score_type(type);
     //  Where scores and weights differ in size they cannot share memory.
     const size_t value_bytes = gpu_size(score) + (type == score ? 0 : gpu_size(type));
-    step.rows = chunk_rows(tokens, pitch * value_bytes);
+    step.rows = chunk_rows(p, tokens, pitch * value_bytes);
     LUNA_TRY(new_buffer(p->program, step.rows * pitch * value_bytes, &step.scratch));
     LUNA_TRY(new_value(p, i, &to));
     step.x = p->value[node->input[0]].buffer;

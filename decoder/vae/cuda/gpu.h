@@ -204,6 +204,9 @@ LUNA_MUST_USE luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph
                                          gpu_program **out);
 void gpu_program_free(gpu_program *program);
 
+//  What the largest operation takes by itself, its value and the one it reads.
+size_t gpu_least_bytes(const luna_graph *graph, const luna_shape *shapes, gpu_type type);
+
 //  ---- run.c -----------------------------------------------------------------------
 
 //  Starts all steps on the device's stream, as one graph when they were run before.

@@ -80,7 +80,7 @@ cudaError_t gpu_unpack(const gpu_extent *to, const void *x, void *y, cudaStream_
 //  pairs: [room], NULL for 1 and 0. y may be x.
 cudaError_t gpu_apply(const gpu_extent *e, const gpu_pair *pairs, gpu_act act,
                       const void *x, void *y, cudaStream_t stream);
-//  y = act(x + z + bias); z and bias may be NULL, y may be x or z.
+//  y = act(x + z + bias), LINEAR or RELU; z and bias may be NULL, y may be x or z.
 cudaError_t gpu_add(const gpu_extent *e, const void *x, const void *z, const float *bias,
                     gpu_act act, void *y, cudaStream_t stream);
 //  *largest = max(*largest, |x|) over all values, NaN and infinity counted as infinite.
@@ -105,14 +105,15 @@ size_t gpu_norm_scratch(const gpu_norm *norm);
 //  Group norm's statistics, as the pairs that gpu_apply takes: pairs[room].
 cudaError_t gpu_norm_pairs(const gpu_norm *norm, const void *x, void *scratch,
                            gpu_pair *pairs, cudaStream_t stream);
-//  y = act(x / max(|x|, epsilon) * sqrt(channels) * weight), |x| over a pixel's channels.
+//  y = act(x / max(|x|, epsilon) * sqrt(channels) * weight), |x| over a pixel's channels;
+//  LINEAR, RELU or SILU.
 cudaError_t gpu_rms_norm(const gpu_extent *e, float epsilon, const float *weight,
                          gpu_act act, const void *x, void *y, cudaStream_t stream);
 
 //  ---- softmax.cu ------------------------------------------------------------------
 
-//  Rows of `count` scores to weights that sum to 1. `from` has scores of type FP16 or
-//  FP32; `to` may be the same memory when the types have one size.
+//  Rows of `count` scores to weights that sum to 1: FP16 to FP16, FP32 to BF16 or FP32.
+//  Rows start every gpu_room(count) values. `to` may be `from` when the types are one.
 cudaError_t gpu_softmax(gpu_type from_type, const void *from, gpu_type to_type, void *to,
                         size_t rows, size_t count, cudaStream_t stream);
 
@@ -134,9 +135,9 @@ typedef struct gpu_conv_args {
 cudaError_t gpu_conv_plain(const gpu_conv_args *conv, const void *x, void *y,
                            cudaStream_t stream);
 
-//  The last convolution: act(scale * x + offset), then 3 x 3 to at most 8 channels, to
+//  The last convolution: act(scale * x + offset), then 3 x 3 to at most 3 channels, to
 //  planar float. FP16 and BF16. fragments: from gpu_conv_last_pack.
-enum { GPU_LAST_CHANNELS = 8 };
+enum { GPU_LAST_CHANNELS = 3 };
 typedef struct gpu_last_args {
     gpu_extent from;
     int channels;

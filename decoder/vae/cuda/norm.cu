@@ -2,13 +2,13 @@
 //
 //  A block takes a run of pixels and sums, for each channel, the distances from one of
 //  its own values and their squares: no cancellation, however far the mean is from zero.
-//  Its channels are merged to groups, and the blocks' groups by Chan, Golub and LeVeque's
-//  formula ("Updating formulae and a pairwise algorithm for computing sample variances",
-//  1979), in one fixed order.
+//  Its channels are merged to groups, and the groups of all blocks, each about the mean of
+//  them all (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+//  computing sample variances", 1979), in one fixed order.
 
 #include "decoder/vae/cuda/element.cuh"
 
-enum { BLOCKS_MAX = 1056, PIXELS_A_ROW = 16, MERGERS = 128 };
+enum { BLOCKS_MAX = 264, PIXELS_A_ROW = 16, MERGERS = 128, PARTS_MAX = 3 };
 
 struct moments {
     float mean;
@@ -29,22 +29,43 @@ static size_t block_pixels(const gpu_norm *norm, int blocks)
     return (gpu_pixels(&norm->from) + blocks - 1) / blocks;
 }
 
+enum { UNROLL = 16 };  //  loads on their way before the first is used
+
+struct sums {
+    float pivot[LANES];
+    float sum[LANES];
+    float squares[LANES];
+};
+
+template <typename T>
+__device__ __forceinline__ void add_vector(const vector<T> &in, sums &s)
+{
+    float v[LANES];
+    in.to(v);
+#pragma unroll
+    for (int k = 0; k < LANES; k++) {
+        const float d = v[k] - s.pivot[k];
+        s.sum[k] += d;
+        s.squares[k] = fmaf(d, d, s.squares[k]);
+    }
+}
+
 //  Sums of one thread: a vector of channels over every rows-th pixel of the block's run.
 template <typename T>
-__device__ void sum_run(const T *x, size_t room, size_t count, int row, int rows,
-                        const float (&pivot)[LANES], float (&sum)[LANES],
-                        float (&squares)[LANES])
+__device__ void sum_run(const T *x, size_t room, size_t count, int row, int rows, sums &s)
 {
-#pragma unroll 4
-    for (size_t p = row; p < count; p += rows) {
-        float v[LANES];
-        load8(x + p * room, v);
+    size_t p = row;
+    for (; p + (UNROLL - 1) * rows < count; p += UNROLL * rows) {
+        vector<T> in[UNROLL];
 #pragma unroll
-        for (int k = 0; k < LANES; k++) {
-            const float d = v[k] - pivot[k];
-            sum[k] += d;
-            squares[k] = fmaf(d, d, squares[k]);
-        }
+        for (int u = 0; u < UNROLL; u++) in[u].read(x + (p + u * rows) * room);
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) add_vector(in[u], s);
+    }
+    for (; p < count; p += rows) {
+        vector<T> in;
+        in.read(x + p * room);
+        add_vector(in, s);
     }
 }
 
@@ -76,28 +97,28 @@ __device__ moments merge_channels(const moments *channel, int width, float count
 }
 
 template <typename T>
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(256, 2)
     block_moments(const T *x, size_t pixels, int channels, int groups, int slots, int rows,
                   size_t a_block, const float *pending, moments *out)
 {
-    extern __shared__ float2 sums[];  //  [rows][room], then the channels' moments
+    extern __shared__ float2 rows_of[];  //  [rows][room], then the channels' moments
     const int room = slots * LANES, width = channels / groups;
     const int slot = threadIdx.x % slots, row = threadIdx.x / slots;
     //  Backwards: what was written last is in the cache still.
     const size_t block = gridDim.x - 1 - blockIdx.x, first = block * a_block;
-    moments *channel = reinterpret_cast<moments *>(sums + rows * room);
+    moments *channel = reinterpret_cast<moments *>(rows_of + rows * room);
     if (first >= pixels) return;
     const size_t count = pixels - first < a_block ? pixels - first : a_block;
-    float pivot[LANES], sum[LANES] = {0}, squares[LANES] = {0};
+    sums s = {{0}, {0}, {0}};
     x += first * room;
-    load8(x + slot * LANES, pivot);
-    sum_run(x + slot * LANES, room, count, row, rows, pivot, sum, squares);
+    load8(x + slot * LANES, s.pivot);
+    sum_run(x + slot * LANES, room, count, row, rows, s);
 #pragma unroll
     for (int k = 0; k < LANES; k++)
-        sums[row * room + slot * LANES + k] = make_float2(sum[k], squares[k]);
+        rows_of[row * room + slot * LANES + k] = make_float2(s.sum[k], s.squares[k]);
     __syncthreads();
     for (int c = threadIdx.x; c < channels; c += blockDim.x) {
-        channel[c] = channel_moments(sums, room, rows, c, float(x[c]), (float)count);
+        channel[c] = channel_moments(rows_of, room, rows, c, float(x[c]), (float)count);
         if (pending) channel[c].mean += pending[c];
     }
     __syncthreads();
@@ -105,49 +126,48 @@ __global__ void __launch_bounds__(1024)
         out[block * groups + g] = merge_channels(channel + g * width, width, (float)count);
 }
 
-struct totals {
-    double count;
-    double mean;
-    double squares;
-};
-
-__device__ totals merge(const totals &a, const totals &b)
+//  The sum over the block's threads, for each of them, always in one order.
+__device__ double sum_all(double mine)
 {
-    if (b.count == 0.0) return a;
-    if (a.count == 0.0) return b;
-    const double count = a.count + b.count, off = b.mean - a.mean;
-    return totals{count, a.mean + off * (b.count / count),
-                  a.squares + b.squares + off * off * (a.count * b.count / count)};
+    __shared__ double part[MERGERS / 32];
+    for (int off = 16; off > 0; off /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, off);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = mine;
+    __syncthreads();
+    double sum = 0.0;
+    for (int i = 0; i < MERGERS / 32; i++) sum += part[i];
+    return sum;
 }
 
-//  One block a group.
-__global__ void group_pairs(const moments *blocks, int block_count, size_t pixels,
-                            size_t a_block, int channels, int groups, int room,
-                            float epsilon, const float *weight, const float *bias,
-                            const float *pending, gpu_pair *pairs)
+//  One block a group: the mean of the blocks' means, then their squares about it.
+__global__ void __launch_bounds__(MERGERS)
+    group_pairs(const moments *blocks, int block_count, size_t pixels, size_t a_block,
+                int channels, int groups, int room, float epsilon, const float *weight,
+                const float *bias, const float *pending, gpu_pair *pairs)
 {
-    __shared__ totals part[MERGERS];
     const int g = blockIdx.x, width = channels / groups;
-    totals mine = {0.0, 0.0, 0.0};
-    for (int b = threadIdx.x; b < block_count; b += MERGERS) {
-        const size_t first = b * a_block;
-        if (first >= pixels) break;
-        const size_t count = pixels - first < a_block ? pixels - first : a_block;
-        const moments m = blocks[(size_t)b * groups + g];
-        mine = merge(mine, totals{(double)count * width, m.mean, m.squares});
+    moments m[PARTS_MAX];
+    double count[PARTS_MAX], sum = 0.0, squares = 0.0;
+#pragma unroll
+    for (int i = 0; i < PARTS_MAX; i++) {
+        const size_t b = threadIdx.x + i * MERGERS, first = b * a_block;
+        const bool there = b < block_count && first < pixels;
+        const size_t left = there ? pixels - first : 0;
+        count[i] = (double)(left < a_block ? left : a_block) * width;
+        m[i] = there ? blocks[b * groups + g] : moments{0.0F, 0.0F};
+        sum += count[i] * m[i].mean;
     }
-    part[threadIdx.x] = mine;
-    for (int half = MERGERS / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half)
-            part[threadIdx.x] = merge(part[threadIdx.x], part[threadIdx.x + half]);
+    const double all = (double)pixels * width, mean = sum_all(sum) / all;
+#pragma unroll
+    for (int i = 0; i < PARTS_MAX; i++) {
+        const double off = m[i].mean - mean;
+        squares += m[i].squares + count[i] * off * off;
     }
-    __syncthreads();
-    const double scale = 1.0 / sqrt(part[0].squares / part[0].count + epsilon);
+    const double scale = 1.0 / sqrt(sum_all(squares) / all + epsilon);
     for (int i = threadIdx.x; i < width; i += MERGERS) {
         const int c = g * width + i;
         const double to = scale * weight[c], before = pending ? pending[c] : 0.0F;
-        pairs[c] = gpu_pair{(float)to, (float)(bias[c] + (before - part[0].mean) * to)};
+        pairs[c] = gpu_pair{(float)to, (float)(bias[c] + (before - mean) * to)};
     }
     //  Channels that are only room.
     for (int c = channels + threadIdx.x; g == 0 && c < room; c += MERGERS)
@@ -200,7 +220,7 @@ extern "C" cudaError_t gpu_norm_pairs(const gpu_norm *norm, const void *x, void 
     const size_t a_block = block_pixels(norm, blocks);
     const size_t shared = ((size_t)t.rows * room + room) * sizeof(float2);
     moments *partial = static_cast<moments *>(scratch);
-    if (t.threads > 1024 || shared > 48 * 1024) return cudaErrorInvalidValue;
+    if (t.threads > 256 || shared > 48 * 1024) return cudaErrorInvalidValue;
     FOR_TYPE(norm->from.type, T,
              block_moments<T><<<blocks, t.threads, shared, stream>>>(
                  static_cast<const T *>(x), pixels, norm->from.channels, norm->groups,
@@ -224,9 +244,16 @@ static void rms_norm_to(const gpu_extent *e, float epsilon, const float *weight,
 {
     const int slots = tile_channels(e->channels).slots, lanes = lanes_for(slots);
     const size_t pixels = gpu_pixels(e);
-    FOR_ACT(act, ACT,
-            rms_norm<T, ACT><<<blocks_for(pixels * lanes, 256), 256, 0, stream>>>(
-                x, y, e->channels, slots, lanes, pixels, epsilon, weight));
+    const unsigned int blocks = blocks_for(pixels * lanes, 256);
+    if (act == GPU_SILU)
+        rms_norm<T, GPU_SILU><<<blocks, 256, 0, stream>>>(x, y, e->channels, slots, lanes,
+                                                          pixels, epsilon, weight);
+    else if (act == GPU_RELU)
+        rms_norm<T, GPU_RELU><<<blocks, 256, 0, stream>>>(x, y, e->channels, slots, lanes,
+                                                          pixels, epsilon, weight);
+    else
+        rms_norm<T, GPU_LINEAR><<<blocks, 256, 0, stream>>>(x, y, e->channels, slots,
+                                                            lanes, pixels, epsilon, weight);
 }
 
 extern "C" cudaError_t gpu_rms_norm(const gpu_extent *e, float epsilon,

@@ -199,6 +199,17 @@ luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph,
     return err;
 }
 
+size_t gpu_least_bytes(const luna_graph *graph, const luna_shape *shapes, gpu_type type)
+{
+    size_t most = 0;
+    for (size_t i = 1; i < graph->count; i++) {
+        const luna_shape *from = &shapes[graph->node[i].input[0]];
+        const size_t both = (shapes[i].count + from->count) * gpu_size(type);
+        if (both > most) most = both;
+    }
+    return most;
+}
+
 void gpu_program_free(gpu_program *program)
 {
     if (!program) return;

@@ -113,9 +113,11 @@ static void add_to(const gpu_extent *e, const T *x, const T *z, const float *bia
 {
     const int slots = tile_channels(e->channels).slots;
     const size_t count = gpu_pixels(e) * slots;
-    FOR_ACT(act, ACT,
-            add<T, ACT><<<blocks_for(count, 256), 256, 0, stream>>>(x, z, bias, y, slots,
-                                                                    count));
+    const unsigned int blocks = blocks_for(count, 256);
+    if (act == GPU_RELU)
+        add<T, GPU_RELU><<<blocks, 256, 0, stream>>>(x, z, bias, y, slots, count);
+    else
+        add<T, GPU_LINEAR><<<blocks, 256, 0, stream>>>(x, z, bias, y, slots, count);
 }
 
 extern "C" cudaError_t gpu_add(const gpu_extent *e, const void *x, const void *z,

@@ -79,13 +79,25 @@ __global__ void __launch_bounds__(THREADS)
     for (size_t i = count + threadIdx.x; i < pitch; i += THREADS) out[i] = P(0.0F);
 }
 
+template <typename S, typename P>
+static void launch(const void *from, void *to, size_t rows, size_t count,
+                   cudaStream_t stream)
+{
+    softmax<S, P><<<(unsigned int)rows, THREADS, 0, stream>>>(
+        static_cast<const S *>(from), static_cast<P *>(to), count, gpu_room(count));
+}
+
 extern "C" cudaError_t gpu_softmax(gpu_type from_type, const void *from, gpu_type to_type,
                                    void *to, size_t rows, size_t count,
                                    cudaStream_t stream)
 {
-    const size_t pitch = gpu_room(count);
-    FOR_TYPE(from_type, S, FOR_TYPE(to_type, P,
-             softmax<S, P><<<(unsigned int)rows, THREADS, 0, stream>>>(
-                 static_cast<const S *>(from), static_cast<P *>(to), count, pitch)));
+    if (from_type == GPU_FP16 && to_type == GPU_FP16)
+        launch<__half, __half>(from, to, rows, count, stream);
+    else if (from_type == GPU_FP32 && to_type == GPU_BF16)
+        launch<float, __nv_bfloat16>(from, to, rows, count, stream);
+    else if (from_type == GPU_FP32 && to_type == GPU_FP32)
+        launch<float, float>(from, to, rows, count, stream);
+    else
+        return cudaErrorInvalidValue;
     return cudaGetLastError();
 }

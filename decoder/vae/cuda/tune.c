@@ -10,12 +10,15 @@
 
 #include "common/log.h"
 
-enum { CONFIGS = 16, TRIES = 8, RUNS = 4, ALIGN = 256 };
+enum { CONFIGS = 16, TRIES = 8, ROUNDS = 4, ALIGN = 256 };
+
+static const float turn_ms = 6.0F;  //  of a plan in each round
+static const float near = 1.25F;    //  times the best: worth a second look
 
 static const size_t workspace_max = (size_t)256 << 20;
 
 typedef struct candidates {
-    gpu_desc item[2 * CONFIGS];
+    gpu_desc item[3 * CONFIGS];
     size_t count;
 } candidates;
 
@@ -198,62 +201,108 @@ static luna_err lay_out(gpu_device *device, const gpu_conv_problem *p, trial *t)
     return gpu_check(gpu_fill(GPU_FP32, bias, s.bias, device->stream), "a trial");
 }
 
-//  Milliseconds of the fastest of a few runs; infinite when it does not run.
-static float time_plan(gpu_device *device, const gpu_conv *conv, const trial *t)
+//  Milliseconds of one of `runs` runs, one right behind the other; infinite when it does
+//  not run.
+static float time_runs(gpu_device *device, const gpu_conv *conv, const trial *t, int runs)
 {
-    float best = INFINITY, ms = 0.0F;
-    if (conv->workspace_bytes > workspace_max ||
-        gpu_workspace_grow(device, conv->workspace_bytes) != LUNA_OK)
-        return best;
-    for (int i = 0; i <= RUNS; i++) {
-        (void)cudaEventRecord(t->start, device->stream);
+    float ms = 0.0F;
+    (void)cudaEventRecord(t->start, device->stream);
+    for (int i = 0; i < runs; i++)
         if (gpu_conv_run(device, conv, &t->call) != LUNA_OK) return INFINITY;
-        (void)cudaEventRecord(t->stop, device->stream);
-        if (cudaEventSynchronize(t->stop) != cudaSuccess) return INFINITY;
-        (void)cudaEventElapsedTime(&ms, t->start, t->stop);
-        if (i > 0 && ms < best) best = ms;
-    }
-    return best;
+    (void)cudaEventRecord(t->stop, device->stream);
+    if (cudaEventSynchronize(t->stop) != cudaSuccess) return INFINITY;
+    (void)cudaEventElapsedTime(&ms, t->start, t->stop);
+    return ms / (float)runs;
 }
 
-static void report(const gpu_conv_problem *p, size_t number, float ms)
+static void report(const gpu_conv_problem *p, size_t number, float first, float ms)
 {
     luna_log(LUNA_LOG_DEBUG, "tune",
-             "kernel=%d%s from=%dx%dx%d to=%d epilogue=%d%d%d plan=%zu ms=%.4f", p->kernel,
-             p->folded ? "t" : "", p->from.channels, p->from.height, p->from.width,
-             p->channels, p->bias, p->residual, p->relu, number, (double)ms);
+             "kernel=%d%s from=%dx%dx%d to=%d epilogue=%d%d%d plan=%zu first=%.4f ms=%.4f",
+             p->kernel, p->folded ? "t" : "", p->from.channels, p->from.height,
+             p->from.width, p->channels, p->bias, p->residual, p->relu, number,
+             (double)first, (double)ms);
 }
 
-static size_t tries(void)
+size_t gpu_tries(void)
 {
     const char *text = getenv("LUNA_CUDA_TRIES");
     const long wanted = text ? strtol(text, NULL, 10) : 0;
     return wanted > 0 ? (size_t)wanted : TRIES;
 }
 
+typedef struct contender {
+    gpu_conv conv;
+    float first;  //  ms of a run on a rested card
+    float ms;     //  summed over the rounds under load
+} contender;
+
+typedef struct contest {
+    contender item[3 * CONFIGS];
+    size_t count;
+    float best;  //  of all `first`
+} contest;
+
+//  Plans that run at all, each run once to load it and twice for a first look.
+static void enter(gpu_device *device, const candidates *from, const trial *t,
+                  const gpu_conv *conv, contest *c)
+{
+    const size_t most = gpu_tries();
+    c->best = INFINITY;
+    for (size_t i = 0; i < from->count && c->count < most; i++) {
+        contender next = {.conv = *conv};
+        next.conv.plan = plan_of(device, from->item[i]);
+        if (!next.conv.plan) continue;
+        next.conv.workspace_bytes = workspace_of(next.conv.plan);
+        next.first = INFINITY;
+        if (next.conv.workspace_bytes <= workspace_max &&
+            gpu_workspace_grow(device, next.conv.workspace_bytes) == LUNA_OK &&
+            isfinite(time_runs(device, &next.conv, t, 1)))
+            next.first = time_runs(device, &next.conv, t, 2);
+        gpu_device_step(device);
+        if (isfinite(next.first))
+            c->item[c->count++] = next;
+        else
+            (void)cudnnBackendDestroyDescriptor(next.conv.plan);
+        c->best = fminf(c->best, next.first);
+    }
+}
+
+//  A decode keeps the card at its power limit, where another plan may be the fastest than
+//  on a rested card: those that come near the best run by turns, for some milliseconds
+//  each, and the first round only heats up.
+static void run_rounds(gpu_device *device, const trial *t, contest *c)
+{
+    const int runs = (int)fminf(200.0F, 1.0F + turn_ms / c->best);
+    for (int round = 0; round < ROUNDS; round++)
+        for (size_t i = 0; i < c->count; i++) {
+            contender *one = &c->item[i];
+            if (one->first > near * c->best) one->ms = INFINITY;
+            if (!isfinite(one->ms)) continue;
+            const float ms = time_runs(device, &one->conv, t, runs);
+            if (round > 0) one->ms += ms;
+        }
+}
+
 //  Leaves the fastest plan in *conv.
 static void choose(gpu_device *device, const candidates *from, const trial *t,
                    gpu_conv *conv)
 {
-    float best = INFINITY;
-    gpu_conv next = *conv;
-    const size_t most = tries();
-    for (size_t i = 0, tried = 0; i < from->count && tried < most; i++) {
-        next.plan = plan_of(device, from->item[i]);
-        if (!next.plan) continue;
-        next.workspace_bytes = workspace_of(next.plan);
-        const float ms = time_plan(device, &next, t);
-        report(&conv->problem, i, ms);
-        gpu_device_step(device);
-        gpu_desc worse = next.plan;
-        if (ms < best) {
-            best = ms;
-            worse = conv->plan;
-            *conv = next;
-        }
-        if (isfinite(ms)) tried++;
-        if (worse) (void)cudnnBackendDestroyDescriptor(worse);
+    contest *c = calloc(1, sizeof *c);
+    size_t best = 0;
+    if (!c) return;
+    enter(device, from, t, conv, c);
+    if (c->count > 1) run_rounds(device, t, c);
+    for (size_t i = 1; i < c->count; i++)
+        if (c->item[i].ms < c->item[best].ms) best = i;
+    for (size_t i = 0; i < c->count; i++) {
+        report(&conv->problem, i, c->item[i].first, c->item[i].ms / (ROUNDS - 1));
+        if (i == best)
+            *conv = c->item[i].conv;
+        else
+            (void)cudnnBackendDestroyDescriptor(c->item[i].conv.plan);
     }
+    free(c);
 }
 
 static luna_err tune(gpu_device *device, gpu_conv *conv)
@@ -263,6 +312,8 @@ static luna_err tune(gpu_device *device, gpu_conv *conv)
     candidates found = {.count = 0};
     LUNA_TRY(gpu_conv_graph_make(device, &conv->problem, &graph));
     ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_A, &found);
+    if (found.count < gpu_tries())
+        ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_B, &found);
     if (found.count == 0) ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_FALLBACK, &found);
     luna_err err = lay_out(device, &conv->problem, &t);
     if (err == LUNA_OK) err = gpu_check(cudaEventCreate(&t.start), "a clock");
