@@ -107,6 +107,8 @@ help:
 	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
 	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
 	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
+	@echo "make test-gpu   the GPU backend on this machine's card: kernels, decodes, the time of each step"
+	@echo "make bench-gpu  the GPU decode beside PyTorch's, on one card in one run  (BENCH_FLAGS='--help')"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
 # `make V=1` shows whole commands.
@@ -196,14 +198,14 @@ system: programs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) --no-print-directory programs $(UNIT)
+	@$(MAKE) --no-print-directory programs $(UNIT) $(if $(filter 1,$(CUDA)),gpu-programs)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory fault-tests
 # A finding ends the process that has it, so a test fails; the reports lie in $(BUILD)/reports.
 SANITIZERS_asan := address,undefined
 SANITIZERS_tsan := thread
-sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 \
+sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 CUDA=0 \
     SANITIZE='-fsanitize=$(SANITIZERS_$(1)) -fno-omit-frame-pointer'
 asan tsan:
 	@$(call sanitized,$@) unit
@@ -261,7 +263,11 @@ $(BUILD)/gpu/%: tests/gpu/%.c $(GPU_OBJ) $(call archive,decoder/vae) $(call arch
 	$(call say,test,$@)$(CC) $(CPPFLAGS) -isystem $(CUDA_HOME)/include -Itests/gpu $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(GPU_OBJ) \
 	    -Wl,--start-group $(call archives,decoder/vae common) -Wl,--end-group $(CUDA_LIBS) -lcmocka -ldl -lm
 gpu-programs: $(GPU) $(BUILD)/bin/luna-vae $(CUDA_PLUGIN)
-.PHONY: gpu-programs
+test-gpu: gpu-programs
+	@BENCH=no tests/gpu/run $(BUILD)
+bench-gpu: gpu-programs
+	@cd tests/gpu && LUNA_BIN=$(abspath $(BUILD)/bin) LUNA_GPU_BIN=$(abspath $(BUILD)/gpu) python3 bench.py $(BENCH_FLAGS)
+.PHONY: gpu-programs test-gpu bench-gpu
 
 # ---- faults: a disk that fails as planned, and everything killed at random ----------
 FAULTFS_SRC := $(call sources,tests/fault/preload)
@@ -310,6 +316,7 @@ install: all
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(LIBLUNA) $(DESTDIR)$(LIBDIR)/$(SONAME).$(VERSION)
 	ln -sf $(SONAME).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	$(if $(filter 1,$(CUDA)),install -D -m 755 $(CUDA_PLUGIN) $(DESTDIR)$(PREFIX)/lib/luna-cuda.so)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libluna.so
 	install -m 644 producer/luna/luna.h $(DESTDIR)$(PREFIX)/include
 	sed 's#@PREFIX@#$(PREFIX)#; s#@LIBDIR@#$(LIBDIR)#; s#@VERSION@#$(VERSION)#' producer/luna/luna.pc.in \

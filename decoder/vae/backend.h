@@ -48,6 +48,9 @@ typedef struct luna_backend_batch {
 
 typedef struct luna_backend {
     const char *device;  //  "cpu", "cuda", "reference"
+    //  LUNA_OK when there is a card of this number that can be used, else LUNA_UNAVAILABLE
+    //  with the reason. NULL where devices have no numbers.
+    luna_err (*probe)(int index);
     //  Name and version for people.
     const char *(*describe)(void);
     //  The precision that AUTO means here; LUNA_UNSUPPORTED for one it has not.
@@ -83,10 +86,16 @@ extern const luna_backend luna_backend_cuda;
 void luna_backends_start(char **argv);
 void luna_onednn_start(char **argv);
 
-//  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0).
-//  LUNA_UNAVAILABLE when this build has none for it, LUNA_USAGE for another word.
+//  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0). "auto" is the
+//  first GPU where there is one, else the CPU. LUNA_UNAVAILABLE when this build or machine
+//  has none for it, LUNA_USAGE for another word.
 LUNA_MUST_USE luna_err luna_backend_find(const char *device, const luna_backend **out,
                                          int *index);
+
+//  "cpu", "reference", "cuda:N": what a device is called.
+#define LUNA_DEVICE_BYTES 16
+void luna_backend_name(const luna_backend *backend, int index,
+                       char out[LUNA_DEVICE_BYTES]);
 
 //  LUNA_NO_MEMORY with both numbers in the sentence when `bytes` and the staging are over
 //  the request's limit, else LUNA_OK.

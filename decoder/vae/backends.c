@@ -35,17 +35,39 @@ static luna_err parse_cuda(const char *device, int *index)
                       device);
 }
 
+//  The plugin's backend, when it has a card of that number.
+static luna_err find_cuda(int index, const luna_backend **out)
+{
+    const luna_backend *cuda = NULL;
+    LUNA_TRY(luna_plugin_cuda(&cuda));
+    LUNA_TRY(cuda->probe(index));
+    *out = cuda;
+    return LUNA_OK;
+}
+
 luna_err luna_backend_find(const char *device, const luna_backend **out, int *index)
 {
     *index = 0;
-    if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) {
+    if (strcmp(device, "cpu") == 0 ||
+        (strcmp(device, "auto") == 0 && find_cuda(0, out) != LUNA_OK)) {
         *out = cpu_backend();
         return LUNA_OK;
     }
+    if (strcmp(device, "auto") == 0) return LUNA_OK;
     if (strcmp(device, luna_backend_reference.device) == 0) {
         *out = &luna_backend_reference;
         return LUNA_OK;
     }
     LUNA_TRY(parse_cuda(device, index));
-    return luna_plugin_cuda(out);
+    const luna_err err = find_cuda(*index, out);
+    if (err == LUNA_OK) return LUNA_OK;
+    return luna_error(err, "the device '%s' is not there: %s", device, luna_error_text());
+}
+
+void luna_backend_name(const luna_backend *backend, int index, char out[LUNA_DEVICE_BYTES])
+{
+    if (backend->probe)
+        snprintf(out, LUNA_DEVICE_BYTES, "%s:%d", backend->device, index);
+    else
+        snprintf(out, LUNA_DEVICE_BYTES, "%s", backend->device);
 }

@@ -47,6 +47,17 @@ static luna_err cannot_load(void)
                       why ? why : "no reason given");
 }
 
+//  The plugin's libraries are large: they are left alone where there is no driver.
+static luna_err need_driver(void)
+{
+    void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (!driver)
+        return luna_error(LUNA_UNAVAILABLE,
+                          "there is no NVIDIA driver (libcuda.so.1); use cpu");
+    dlclose(driver);
+    return LUNA_OK;
+}
+
 static const luna_plugin_host host = {.version = LUNA_PLUGIN_VERSION,
                                       .backend_bytes = sizeof(luna_backend),
                                       .graph_bytes = sizeof(luna_graph),
@@ -59,6 +70,7 @@ static luna_err load(const luna_backend **out)
 {
     char path[PATH_ROOM] = "";
     luna_plugin_enter_fn *enter = NULL;
+    LUNA_TRY(need_driver());
     choose_path(path);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library) return cannot_load();

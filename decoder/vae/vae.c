@@ -25,7 +25,7 @@ struct luna_vae {
     luna_safetensors *file;
     luna_model model;
     luna_vae_info info;
-    char device[16];
+    char device[LUNA_DEVICE_BYTES];
     size_t memory_limit_bytes;
     const luna_backend *backend;
     void *state;
@@ -88,9 +88,7 @@ static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
                                      .step_context = options->step_context};
     LUNA_TRY(luna_backend_find(options->device, &vae->backend, &settings.device));
     LUNA_TRY(vae->backend->precision(options->precision, &settings.precision));
-    const bool numbered = strncmp(options->device, "cuda:", 5) == 0;
-    snprintf(vae->device, sizeof vae->device, "%s",
-             numbered ? options->device : vae->backend->device);
+    luna_backend_name(vae->backend, settings.device, vae->device);
     fill_info(vae, settings.precision);
     return vae->backend->open(&settings, &vae->state);
 }

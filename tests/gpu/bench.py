@@ -111,10 +111,10 @@ def fidelity(side=512):
     print("\n| from float64, %d² | PSNR, dB | bytes equal | largest difference |\n|---|---|---|---|" % side)
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         save_file(model.state_dict(), folder + "/model.safetensors")
-        save_file({"latent_tensor": z}, folder + "/latents.safetensors")
+        save_file({"latents": z}, folder + "/latents.safetensors")
         wanted = seeded(z_channels=4).double().cuda()(z.double().cuda()).cpu()
         for precision in ("fp16", "bf16", "fp32"):
-            run(BIN + "/luna-vae", "decode", "--model", folder + "/model.safetensors", "--latents", folder + "/latents.safetensors",
+            run(BIN + "/luna-vae", "decode", "--model", folder + "/model.safetensors", "--latents", folder + "/latents.safetensors:latents",
                 "--output", folder + "/out.safetensors", "--raw", "--device", "cuda:0", "--precision", precision)
             distance("Luna " + precision, load_file(folder + "/out.safetensors")["pixels"], wanted)
         for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
@@ -129,7 +129,8 @@ def main():
     parser.add_argument("--skip-fidelity", action="store_true")
     options = parser.parse_args()
     print(torch.cuda.get_device_name(), "PyTorch", torch.__version__, "cuDNN", torch.backends.cudnn.version())
-    speed(options.shapes.split(","), options.modes.split(","))
+    if options.shapes:
+        speed(options.shapes.split(","), options.modes.split(","))
     if not options.skip_fidelity:
         fidelity()
 

@@ -378,6 +378,7 @@ static luna_err run(void *opaque, luna_plan *plan, const float *input, float *ou
 }
 
 const luna_backend luna_backend_cuda = {.device = "cuda",
+                                        .probe = gpu_device_probe,
                                         .describe = describe,
                                         .precision = precision,
                                         .open = open_state,

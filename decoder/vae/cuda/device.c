@@ -40,21 +40,27 @@ static luna_err no_driver(cudaError_t error)
                       CUDART_VERSION % 1000 / 10);
 }
 
-static luna_err look(int index, gpu_device *device)
+static luna_err check_age(int index, int major, int minor)
 {
-    int count = 0;
+    if (major * 10 + minor >= OLDEST) return LUNA_OK;
+    return luna_error(LUNA_UNAVAILABLE,
+                      "GPU %d is too old: compute capability %d.%d, %d.%d needed", index,
+                      major, minor, OLDEST / 10, OLDEST % 10);
+}
+
+luna_err gpu_device_probe(int index)
+{
+    int count = 0, major = 0, minor = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess) return no_driver(error);
     if (index >= count)
-        return luna_error(LUNA_UNAVAILABLE, "there is no GPU %d; this machine has %d",
-                          index, count);
-    LUNA_TRY(gpu_check(cudaGetDeviceProperties(&device->properties, index), "a look"));
-    const int is = device->properties.major * 10 + device->properties.minor;
-    if (is >= OLDEST) return LUNA_OK;
-    return luna_error(LUNA_UNAVAILABLE,
-                      "the GPU %d (%s) is too old: compute capability %d.%d, %d.%d needed",
-                      index, device->properties.name, is / 10, is % 10, OLDEST / 10,
-                      OLDEST % 10);
+        return luna_error(LUNA_UNAVAILABLE, "this machine has %d GPU%s", count,
+                          count == 1 ? "" : "s");
+    LUNA_TRY(gpu_check(
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "a look"));
+    LUNA_TRY(gpu_check(
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "a look"));
+    return check_age(index, major, minor);
 }
 
 //  cuBLASLt's advice for Hopper.
@@ -76,7 +82,8 @@ static luna_err start(gpu_device *device)
 luna_err gpu_device_open(int index, gpu_device *device)
 {
     *device = (gpu_device){.index = index};
-    LUNA_TRY(look(index, device));
+    LUNA_TRY(gpu_device_probe(index));
+    LUNA_TRY(gpu_check(cudaGetDeviceProperties(&device->properties, index), "a look"));
     const luna_err err = start(device);
     if (err != LUNA_OK) gpu_device_close(device);
     return err;

@@ -36,6 +36,7 @@ typedef struct gpu_device {
 } gpu_device;
 
 //  LUNA_UNAVAILABLE: no driver, no such card, or one that is too old.
+LUNA_MUST_USE luna_err gpu_device_probe(int index);
 LUNA_MUST_USE luna_err gpu_device_open(int index, gpu_device *device);
 void gpu_device_close(gpu_device *device);
 
