@@ -195,7 +195,7 @@ $(foreach room,common proto store broker http vae image sink worker producer,$(e
 unit: $(UNIT)
 	@LUNA_TEST_DATA=tests/data tests/unit/run $(filter $(BUILD)/unit/%,$(if $(T),$(foreach u,$(UNIT),$(if $(findstring $(T),$u),$u)),$(UNIT)))
 system: programs
-	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) --no-print-directory programs $(UNIT) $(if $(filter 1,$(CUDA)),gpu-programs)
@@ -216,7 +216,7 @@ asan-system tsan-system: programs
 	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
 	 TSAN_OPTIONS=$$reports:halt_on_error=1:suppressions=$(abspath tests/unit/tsan.supp) \
 	 LUNA_TEST_LIBRARY=$(abspath $(LIBLUNA)) LUNA_BIN=$(abspath $(BUILD)/$(@:-system=)/bin) \
-	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 	@! ls $(BUILD)/reports/* 2>/dev/null
 
 # ---- fuzzing: tests/fuzz/<room>/x.c is one libFuzzer program, linked with its room --
@@ -250,7 +250,7 @@ $(BUILD)/target/$(1)/%: tests/fuzz/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLA
 	$$(call say,fuzz,$$@)$$(CC) $$(CPPFLAGS) $(if $(filter image worker,$(1)),$$(VIPS_INC)) -Itests $$(CFLAGS) -MMD -MP $$(LDFLAGS) \
 	    -fsanitize=fuzzer -o $$@ $$< -Wl,--start-group $(call archives,$(ROOMS_$(1))) -Wl,--end-group $$(LIBS_$(1)) -lm
 endef
-$(foreach room,common proto store broker http image sink worker producer,$(eval $(call fuzz_rule,$(room))))
+$(foreach room,common proto store broker http vae image sink worker producer,$(eval $(call fuzz_rule,$(room))))
 
 , := ,
 

@@ -56,6 +56,11 @@ bool luna_dtype_is_float(luna_dtype dtype)
            dtype == LUNA_DTYPE_F16 || dtype == LUNA_DTYPE_BF16;
 }
 
+bool luna_dtype_is_float8(luna_dtype dtype)
+{
+    return dtype == LUNA_DTYPE_F8_E4M3 || dtype == LUNA_DTYPE_F8_E5M2;
+}
+
 static float float_of(uint32_t bits)
 {
     float value;
@@ -133,6 +138,28 @@ static void from_bfloat(const uint8_t *data, size_t count, float *out)
     }
 }
 
+//  Sign, four bits of exponent, three of mantissa; the one largest magnitude is NaN.
+//  Moved up, the lower bits are a float whose exponent is 120 too small.
+static float e4m3_to_float(uint8_t bits)
+{
+    const uint32_t sign = (uint32_t)(bits & 0x80U) << 24;
+    const uint32_t rest = (uint32_t)(bits & 0x7fU) << 20;
+    if ((bits & 0x7fU) == 0x7fU) return float_of(sign | 0x7fc00000U);
+    return float_of(sign | bits_of(float_of(rest) * 0x1p120F));
+}
+
+static void from_e4m3(const uint8_t *data, size_t count, float *out)
+{
+    for (size_t i = 0; i < count; i++) out[i] = e4m3_to_float(data[i]);
+}
+
+//  The upper half of a binary16.
+static void from_e5m2(const uint8_t *data, size_t count, float *out)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = luna_half_to_float((uint16_t)(data[i] << 8));
+}
+
 static void from_double(const uint8_t *data, size_t count, float *out)
 {
     for (size_t i = 0; i < count; i++) {
@@ -144,11 +171,13 @@ static void from_double(const uint8_t *data, size_t count, float *out)
 
 luna_err luna_dtype_to_float(luna_dtype dtype, const void *data, size_t count, float *out)
 {
-    if (!luna_dtype_is_float(dtype))
+    if (!luna_dtype_is_float(dtype) && !luna_dtype_is_float8(dtype))
         return luna_error(LUNA_UNSUPPORTED, "%s values cannot be read as float",
                           luna_dtype_name(dtype));
     if (dtype == LUNA_DTYPE_F16) from_half(data, count, out);
     if (dtype == LUNA_DTYPE_BF16) from_bfloat(data, count, out);
+    if (dtype == LUNA_DTYPE_F8_E4M3) from_e4m3(data, count, out);
+    if (dtype == LUNA_DTYPE_F8_E5M2) from_e5m2(data, count, out);
     if (dtype == LUNA_DTYPE_F64) from_double(data, count, out);
     if (dtype == LUNA_DTYPE_F32 && count > 0) memcpy(out, data, count * sizeof *out);
     return LUNA_OK;

@@ -1,8 +1,8 @@
 //  dtype.h - the number formats of tensors, and their values as float
 //
-//  Names and sizes are those of safetensors. Only the four floating-point formats
-//  marked below can be read as values; the others are known so that a file that
-//  holds them can be checked and listed. Data need not be aligned. Little-endian
+//  Names and sizes are those of safetensors. Only the floating-point formats can be
+//  read as values; the others are known so that a file that holds them can be checked
+//  and listed. Data need not be aligned. Little-endian
 //  hosts only (checked when this is compiled).
 
 #ifndef LUNA_COMMON_DTYPE_H
@@ -50,11 +50,15 @@ luna_dtype luna_dtype_parse(const char *text, size_t len);
 //  Bytes of one value; 0 for LUNA_DTYPE_OTHER.
 size_t luna_dtype_size(luna_dtype dtype);
 
-//  F64, F32, F16 and BF16: the ones luna_dtype_to_float reads.
+//  F64, F32, F16 and BF16: what latents may be.
 bool luna_dtype_is_float(luna_dtype dtype);
 
-//  Reads `count` values at `data` (any alignment) as float, exactly for F32, F16
-//  and BF16, rounded to nearest even for F64. LUNA_UNSUPPORTED, with `out`
+//  F8_E4M3 (the variant without infinity, 448 at most) and F8_E5M2: with those above what
+//  weights may be.
+bool luna_dtype_is_float8(luna_dtype dtype);
+
+//  Reads `count` values at `data` (any alignment) as float, exactly but for F64, which is
+//  rounded to nearest even. LUNA_UNSUPPORTED, with `out`
 //  unchanged, for a dtype that is not floating point.
 LUNA_MUST_USE luna_err luna_dtype_to_float(luna_dtype dtype, const void *data,
                                            size_t count, float *out);

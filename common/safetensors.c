@@ -9,6 +9,8 @@
 struct luna_safetensors {
     luna_map map;  //  empty when the caller owns the bytes
     char *label;
+    uint64_t bytes;
+    uint64_t header_bytes;           //  with the 8 before it
     luna_safetensors_header header;  //  tensors sorted by name
 };
 
@@ -90,6 +92,28 @@ static luna_err sort_names(luna_safetensors *file)
     return LUNA_OK;
 }
 
+//  A zip archive, which is what PyTorch writes, or a bare pickle.
+static bool is_pickle(const uint8_t *data)
+{
+    return memcmp(data, "PK\3\4", 4) == 0 || (data[0] == 0x80 && data[1] <= 5);
+}
+
+static luna_err refuse_pickle(const luna_safetensors *file)
+{
+    static const char convert[] =
+        "import sys, torch, safetensors.torch as s; "
+        "d = torch.load(sys.argv[1], 'cpu', weights_only=True); "
+        "d = d.get('state_dict', d); "
+        "s.save_file({k: v.contiguous().clone() for k, v in d.items() "
+        "if hasattr(v, 'dtype')}, sys.argv[2])";
+    return luna_error(
+        LUNA_BAD_REQUEST,
+        "%s: a PyTorch file (a pickle, which can run code when it is read), "
+        "not safetensors; convert it with: python3 -c \"%s\" OLD "
+        "NEW.safetensors",
+        file->label, convert);
+}
+
 static luna_err header_bytes(const luna_safetensors *file, const uint8_t *data,
                              size_t len, size_t *out)
 {
@@ -98,6 +122,8 @@ static luna_err header_bytes(const luna_safetensors *file, const uint8_t *data,
         return luna_error(LUNA_BAD_REQUEST, "%s has %zu bytes: not a safetensors file",
                           file->label, len);
     memcpy(&header, data, sizeof header);
+    if (header > LUNA_SAFETENSORS_HEADER_MAX && is_pickle(data))
+        return refuse_pickle(file);
     if (header > LUNA_SAFETENSORS_HEADER_MAX)
         return luna_error(
             LUNA_BAD_REQUEST,
@@ -116,6 +142,8 @@ static luna_err read_header(luna_safetensors *file, const uint8_t *data, size_t 
 {
     size_t header = 0;
     LUNA_TRY(header_bytes(file, data, len, &header));
+    file->bytes = len;
+    file->header_bytes = 8 + header;
     LUNA_TRY(luna_safetensors_header_scan((const char *)data + 8, header, file->label,
                                           &file->header));
     LUNA_TRY(place(file, data + 8 + header, len - 8 - header));
@@ -165,6 +193,16 @@ void luna_safetensors_close(luna_safetensors **file)
 const char *luna_safetensors_label(const luna_safetensors *file)
 {
     return file->label;
+}
+
+uint64_t luna_safetensors_bytes(const luna_safetensors *file)
+{
+    return file->bytes;
+}
+
+uint64_t luna_safetensors_header_bytes(const luna_safetensors *file)
+{
+    return file->header_bytes;
 }
 
 size_t luna_safetensors_count(const luna_safetensors *file)

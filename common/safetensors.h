@@ -49,6 +49,10 @@ void luna_safetensors_close(luna_safetensors **file);
 //  Path or label, as given to open or parse.
 const char *luna_safetensors_label(const luna_safetensors *file);
 
+//  Bytes of the whole file, and those of its header with the 8 before it.
+uint64_t luna_safetensors_bytes(const luna_safetensors *file);
+uint64_t luna_safetensors_header_bytes(const luna_safetensors *file);
+
 //  The tensors in the order of their names' bytes, 0 .. count - 1.
 size_t luna_safetensors_count(const luna_safetensors *file);
 const luna_tensor *luna_safetensors_at(const luna_safetensors *file, size_t index);

@@ -48,8 +48,8 @@ typedef struct luna_backend_batch {
 
 typedef struct luna_backend {
     const char *device;  //  "cpu", "cuda", "reference"
-    //  LUNA_OK when there is a card of this number that can be used, else LUNA_UNAVAILABLE
-    //  with the reason. NULL where devices have no numbers.
+    //  LUNA_OK when there is a card of this number that can be used, else
+    //  LUNA_UNAVAILABLE with the reason. NULL where devices have no numbers.
     luna_err (*probe)(int index);
     //  Name and version for people.
     const char *(*describe)(void);
@@ -87,8 +87,8 @@ void luna_backends_start(char **argv);
 void luna_onednn_start(char **argv);
 
 //  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0). "auto" is the
-//  first GPU where there is one, else the CPU. LUNA_UNAVAILABLE when this build or machine
-//  has none for it, LUNA_USAGE for another word.
+//  first GPU where there is one, else the CPU. LUNA_UNAVAILABLE when this build or
+//  machine has none for it, LUNA_USAGE for another word.
 LUNA_MUST_USE luna_err luna_backend_find(const char *device, const luna_backend **out,
                                          int *index);
 

@@ -64,7 +64,8 @@ luna_err luna_backend_find(const char *device, const luna_backend **out, int *in
     return luna_error(err, "the device '%s' is not there: %s", device, luna_error_text());
 }
 
-void luna_backend_name(const luna_backend *backend, int index, char out[LUNA_DEVICE_BYTES])
+void luna_backend_name(const luna_backend *backend, int index,
+                       char out[LUNA_DEVICE_BYTES])
 {
     if (backend->probe)
         snprintf(out, LUNA_DEVICE_BYTES, "%s:%d", backend->device, index);

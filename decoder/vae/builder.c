@@ -24,6 +24,19 @@ bool luna_build_has(const luna_builder *b, const char *name, ...)
     return luna_safetensors_find(b->file, full) != NULL;
 }
 
+bool luna_build_has_layer(const luna_builder *b, const char *name, ...)
+{
+    char full[NAME_ROOM], tensor[NAME_ROOM + 8];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    snprintf(tensor, sizeof tensor, "%s.weight", full);
+    if (luna_safetensors_find(b->file, tensor)) return true;
+    snprintf(tensor, sizeof tensor, "%s.bias", full);
+    return luna_safetensors_find(b->file, tensor) != NULL;
+}
+
 size_t luna_build_size(const luna_builder *b, size_t dimension, const char *name, ...)
 {
     char full[NAME_ROOM];
@@ -73,22 +86,52 @@ static size_t channels_of(const luna_builder *b, int x)
 }
 
 //  The weight's number, an old one when a graph built before has it already.
-static int keep(luna_builder *b, const luna_tensor *tensor)
+static int keep(luna_builder *b, luna_weight weight)
 {
     luna_weights *w = b->weights;
     for (size_t i = 0; i < w->count; i++)
-        if (w->item[i].data == tensor->data && strcmp(w->item[i].name, tensor->name) == 0)
+        if (w->item[i].data == weight.data && strcmp(w->item[i].name, weight.name) == 0)
             return (int)i;
     if (w->count == LUNA_GRAPH_MAX) {
         luna_build_fail(b, "the decoder has more than %d parameter tensors",
                         LUNA_GRAPH_MAX);
         return LUNA_NONE;
     }
-    w->item[w->count] = (luna_weight){.name = tensor->name,
-                                      .dtype = tensor->dtype,
-                                      .data = tensor->data,
-                                      .count = tensor->count};
+    w->item[w->count] = weight;
     return (int)w->count++;
+}
+
+//  All of a tensor.
+static luna_weight whole(const luna_tensor *tensor)
+{
+    return (luna_weight){.name = tensor->name,
+                         .dtype = tensor->dtype,
+                         .data = tensor->data,
+                         .count = tensor->count};
+}
+
+static const luna_part all = {.index = 0, .count = 1};
+
+//  One of the parts that stand one behind the other.
+static luna_weight part_of(luna_weight weight, luna_part part)
+{
+    weight.count /= part.count;
+    const size_t bytes = weight.count * luna_dtype_size(weight.dtype);
+    weight.data = (const uint8_t *)weight.data + part.index * bytes;
+    return weight;
+}
+
+//  The last slice in time of [out, in, time, kernel, kernel].
+static luna_weight last_slice(const luna_tensor *tensor)
+{
+    luna_weight weight = whole(tensor);
+    const size_t time = tensor->shape[2];
+    weight.run = tensor->shape[3] * tensor->shape[4];
+    weight.gap = (time - 1) * weight.run;
+    weight.count /= time;
+    weight.data =
+        (const uint8_t *)tensor->data + weight.gap * luna_dtype_size(tensor->dtype);
+    return weight;
 }
 
 static const luna_tensor *need(luna_builder *b, const char *name)
@@ -97,49 +140,68 @@ static const luna_tensor *need(luna_builder *b, const char *name)
     const luna_tensor *tensor = luna_safetensors_find(b->file, name);
     if (!tensor)
         luna_build_fail(b, "the tensor '%s' is missing", name);
-    else if (!luna_dtype_is_float(tensor->dtype))
-        luna_build_fail(b,
-                        "the tensor '%s' is %.20s; weights must be F16, BF16, F32 or F64",
+    else if (!luna_dtype_is_float(tensor->dtype) && !luna_dtype_is_float8(tensor->dtype))
+        luna_build_fail(b, "the tensor '%s' is %.20s; weights must be floating-point",
                         name, tensor->dtype_name);
     return b->err == LUNA_OK ? tensor : NULL;
 }
 
-//  A parameter of one value a channel.
+//  A parameter of one value a channel, [channels] or [channels, 1, ...], or a part of one
+//  that has several parts of so many.
 static int need_vector(luna_builder *b, const char *base, const char *end,
-                       size_t channels)
+                       size_t channels, luna_part part)
 {
-    char name[NAME_ROOM + 8];
+    char name[NAME_ROOM + 16];
     snprintf(name, sizeof name, "%s%s", base, end);
     const luna_tensor *tensor = need(b, name);
     if (!tensor) return LUNA_NONE;
-    if (tensor->rank == 1 && tensor->shape[0] == channels) return keep(b, tensor);
-    luna_build_fail(b, "the tensor '%s' must have %zu values, it has %zu", name, channels,
+    const size_t count = channels * part.count;
+    if (tensor->rank > 0 && tensor->shape[0] == count && tensor->count == count)
+        return keep(b, part_of(whole(tensor), part));
+    luna_build_fail(b, "the tensor '%s' must have %zu values, it has %zu", name, count,
                     tensor->count);
     return LUNA_NONE;
 }
 
-static bool fits_conv(const luna_tensor *tensor, size_t channels, size_t kernel)
+//  [out, in] of a 1x1 kernel, [out, in, kernel, kernel], or that with time before them.
+static bool fits_conv(const luna_builder *b, const luna_tensor *tensor, size_t channels,
+                      size_t kernel)
 {
-    if (tensor->rank == 2 && kernel == 1)
-        return tensor->shape[0] > 0 && tensor->shape[1] == channels;
-    return tensor->rank == 4 && tensor->shape[0] > 0 && tensor->shape[1] == channels &&
-           tensor->shape[2] == kernel && tensor->shape[3] == kernel;
+    const size_t *shape = tensor->shape, rank = tensor->rank;
+    if (rank < 2 || shape[0] == 0 || shape[1] != channels) return false;
+    if (rank == 2) return kernel == 1;
+    if (rank == 5)
+        return b->temporal && shape[2] > 0 && shape[3] == kernel && shape[4] == kernel;
+    return rank == 4 && shape[2] == kernel && shape[3] == kernel;
 }
 
-static int need_kernel(luna_builder *b, luna_node *node, const char *base)
+static void need_kernel(luna_builder *b, luna_node *node, const char *base,
+                        luna_part part)
 {
-    char name[NAME_ROOM + 8];
+    char name[NAME_ROOM + 16];
     snprintf(name, sizeof name, "%s.weight", base);
     const luna_tensor *tensor = need(b, name);
-    if (!tensor) return LUNA_NONE;
+    if (!tensor) return;
     const size_t channels = channels_of(b, node->input[0]);
-    if (!fits_conv(tensor, channels, node->kernel)) {
-        luna_build_fail(b, "the tensor '%s' must have the shape [any, %zu, %zu, %zu]",
-                        name, channels, node->kernel, node->kernel);
-        return LUNA_NONE;
+    if (!fits_conv(b, tensor, channels, node->kernel) ||
+        tensor->shape[0] % part.count != 0 || (tensor->rank == 5 && part.count > 1)) {
+        luna_build_fail(b, "the tensor '%s' must have the shape [any, %zu, %s%zu, %zu]",
+                        name, channels, b->temporal ? "(time, )" : "", node->kernel,
+                        node->kernel);
+        return;
     }
-    node->channels = tensor->shape[0];
-    return keep(b, tensor);
+    node->channels = tensor->shape[0] / part.count;
+    node->weight =
+        keep(b, tensor->rank == 5 ? last_slice(tensor) : part_of(whole(tensor), part));
+}
+
+static int conv(luna_builder *b, luna_node node, luna_bias bias, luna_part part,
+                const char *base)
+{
+    need_kernel(b, &node, base, part);
+    if (bias == LUNA_WITH_BIAS)
+        node.bias = need_vector(b, base, ".bias", node.channels, part);
+    return append(b, node);
 }
 
 int luna_build_conv(luna_builder *b, int x, size_t kernel, luna_bias bias,
@@ -152,8 +214,31 @@ int luna_build_conv(luna_builder *b, int x, size_t kernel, luna_bias bias,
     va_end(args);
     luna_node node = node_of(LUNA_OP_CONV2D, x, 0);
     node.kernel = kernel;
-    node.weight = need_kernel(b, &node, full);
-    if (bias == LUNA_WITH_BIAS) node.bias = need_vector(b, full, ".bias", node.channels);
+    return conv(b, node, bias, all, full);
+}
+
+int luna_build_conv_part(luna_builder *b, int x, luna_part part, const char *name, ...)
+{
+    char full[NAME_ROOM];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    luna_node node = node_of(LUNA_OP_CONV2D, x, 0);
+    node.kernel = 1;
+    return conv(b, node, LUNA_WITH_BIAS, part, full);
+}
+
+int luna_build_rms_norm(luna_builder *b, int x, float epsilon, const char *name, ...)
+{
+    char full[NAME_ROOM];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    luna_node node = node_of(LUNA_OP_RMS_NORM, x, channels_of(b, x));
+    node.epsilon = epsilon;
+    node.weight = need_vector(b, full, ".gamma", node.channels, all);
     return append(b, node);
 }
 
@@ -171,8 +256,8 @@ int luna_build_group_norm(luna_builder *b, int x, size_t groups, float epsilon,
                         node.channels, groups);
     node.groups = groups;
     node.epsilon = epsilon;
-    node.weight = need_vector(b, full, ".weight", node.channels);
-    node.bias = need_vector(b, full, ".bias", node.channels);
+    node.weight = need_vector(b, full, ".weight", node.channels, all);
+    node.bias = need_vector(b, full, ".bias", node.channels, all);
     return append(b, node);
 }
 
@@ -186,14 +271,29 @@ int luna_build_batch_norm_inverse(luna_builder *b, int x, float epsilon, const c
     va_end(args);
     luna_node node = node_of(LUNA_OP_BATCH_NORM_INVERSE, x, channels_of(b, x));
     node.epsilon = epsilon;
-    node.weight = need_vector(b, full, ".running_var", node.channels);
-    node.bias = need_vector(b, full, ".running_mean", node.channels);
+    node.weight = need_vector(b, full, ".running_var", node.channels, all);
+    node.bias = need_vector(b, full, ".running_mean", node.channels, all);
     return append(b, node);
 }
 
 int luna_build_input(luna_builder *b, size_t channels)
 {
     return append(b, node_of(LUNA_OP_INPUT, LUNA_NONE, channels));
+}
+
+size_t luna_build_latent_channels(luna_builder *b, const char *name, ...)
+{
+    char full[NAME_ROOM], weight[NAME_ROOM + 8];
+    va_list args;
+    va_start(args, name);
+    compose(b, full, name, args);
+    va_end(args);
+    snprintf(weight, sizeof weight, "%s.weight", full);
+    const luna_tensor *tensor = need(b, weight);
+    if (!tensor) return 0;
+    const size_t channels = tensor->rank >= 2 ? tensor->shape[1] : 0;
+    if (channels == 0) luna_build_fail(b, "the tensor '%s' reads no channels", weight);
+    return channels;
 }
 
 int luna_build_add(luna_builder *b, int x, int y)

@@ -3,6 +3,7 @@
 static const luna_family *const families[] = {
     &luna_family_kl,
     &luna_family_taesd,
+    &luna_family_wan,
 };
 
 const char *const luna_model_prefixes[LUNA_MODEL_PREFIXES] = {"", "first_stage_model.",
@@ -18,8 +19,25 @@ static luna_err unknown(const luna_safetensors *file)
         first ? first->name : "");
 }
 
+//  No decoder of pictures doubles its input more often.
+enum { DOUBLINGS_MAX = 7 };
+
+static luna_err settle_factor(luna_model *model)
+{
+    size_t doublings = 0;
+    for (size_t i = 0; i < model->plain.count; i++)
+        if (model->plain.node[i].op == LUNA_OP_UPSAMPLE) doublings++;
+    if (doublings > DOUBLINGS_MAX)
+        return luna_error(LUNA_BAD_MODEL,
+                          "%s: the decoder doubles its input %zu times; Luna takes %d",
+                          luna_safetensors_label(model->file), doublings, DOUBLINGS_MAX);
+    model->spatial_factor = (size_t)1 << doublings;
+    return LUNA_OK;
+}
+
 static luna_err settle_output(luna_model *model)
 {
+    LUNA_TRY(settle_factor(model));
     model->output_channels = model->plain.node[model->plain.count - 1].channels;
     if (model->output_channels == 3 || model->output_channels == 4) return LUNA_OK;
     return luna_error(LUNA_BAD_MODEL,

@@ -16,8 +16,8 @@ typedef struct luna_model {
     const char *variant;           //  static, for people
     size_t latent_channels;
     size_t packed_channels;  //  0 when packed input is not taken
-    size_t spatial_factor;
-    size_t output_channels;  //  the graph's: not for a family to set
+    size_t spatial_factor;  //  this and the next are the graph's: not for a family to set
+    size_t output_channels;
     float latent_scale;  //  the model sees (latent - shift) * scale; in: 0 for "from the
                          //  file"
     float latent_shift;
@@ -37,6 +37,7 @@ typedef struct luna_family {
 
 extern const luna_family luna_family_kl;
 extern const luna_family luna_family_taesd;
+extern const luna_family luna_family_wan;
 
 //  What a whole checkpoint puts before the names of its VAE; the first is "".
 enum { LUNA_MODEL_PREFIXES = 3 };

@@ -13,19 +13,22 @@
 #include "decoder/vae/builder.h"
 #include "decoder/vae/family.h"
 
-#include <assert.h>
 #include <stdio.h>
 
 enum { GROUPS = 32, NAME_ROOM = 128 };
 
 static const float epsilon = 1e-6F, batch_epsilon = 1e-4F;
 
+//  Of the attention.
+typedef struct part_names {
+    const char *norm, *q, *k, *v, *out;
+} part_names;
+
 typedef struct naming {
     const char *middle[2];  //  residual blocks
     const char *attention;
-    const char *norm;  //  of the attention
-    const char *q, *k, *v, *out;
-    const char *up;  //  + level + "." + block + number
+    part_names parts[2];  //  now, and in old files; NULLs where there is but one way
+    const char *up;       //  + level + "." + block + number
     const char *block;
     const char *upsample;
     const char *shortcut;
@@ -33,80 +36,62 @@ typedef struct naming {
     bool from_picture;  //  levels are numbered from the picture's side
 } naming;
 
-static const naming namings[] = {
-    {.middle = {"decoder.mid.block_1", "decoder.mid.block_2"},
-     .attention = "decoder.mid.attn_1",
-     .norm = "norm",
-     .q = "q",
-     .k = "k",
-     .v = "v",
-     .out = "proj_out",
-     .up = "decoder.up.",
-     .block = "block.",
-     .upsample = "upsample.conv",
-     .shortcut = "nin_shortcut",
-     .norm_out = "decoder.norm_out",
-     .from_picture = true},
-    {.middle = {"decoder.mid_block.resnets.0", "decoder.mid_block.resnets.1"},
-     .attention = "decoder.mid_block.attentions.0",
-     .norm = "group_norm",
-     .q = "to_q",
-     .k = "to_k",
-     .v = "to_v",
-     .out = "to_out.0",
-     .up = "decoder.up_blocks.",
-     .block = "resnets.",
-     .upsample = "upsamplers.0.conv",
-     .shortcut = "conv_shortcut",
-     .norm_out = "decoder.conv_norm_out"},
-    {.middle = {"decoder.mid_block.resnets.0", "decoder.mid_block.resnets.1"},
-     .attention = "decoder.mid_block.attentions.0",
-     .norm = "group_norm",
-     .q = "query",
-     .k = "key",
-     .v = "value",
-     .out = "proj_attn",
-     .up = "decoder.up_blocks.",
-     .block = "resnets.",
-     .upsample = "upsamplers.0.conv",
-     .shortcut = "conv_shortcut",
-     .norm_out = "decoder.conv_norm_out"},
+static const naming original = {
+    .middle = {"decoder.mid.block_1", "decoder.mid.block_2"},
+    .attention = "decoder.mid.attn_1",
+    .parts = {{"norm", "q", "k", "v", "proj_out"}},
+    .up = "decoder.up.",
+    .block = "block.",
+    .upsample = "upsample.conv",
+    .shortcut = "nin_shortcut",
+    .norm_out = "decoder.norm_out",
+    .from_picture = true,
+};
+
+static const naming diffusers = {
+    .middle = {"decoder.mid_block.resnets.0", "decoder.mid_block.resnets.1"},
+    .attention = "decoder.mid_block.attentions.0",
+    .parts = {{"group_norm", "to_q", "to_k", "to_v", "to_out.0"},
+              {"group_norm", "query", "key", "value", "proj_attn"}},
+    .up = "decoder.up_blocks.",
+    .block = "resnets.",
+    .upsample = "upsamplers.0.conv",
+    .shortcut = "conv_shortcut",
+    .norm_out = "decoder.conv_norm_out",
 };
 
 typedef struct kl {
     luna_builder b;
     const naming *names;
+    const part_names *parts;
     int levels;
     int blocks;  //  of a level
 } kl;
 
-static bool has_middle(const luna_builder *b, const naming *names)
+static bool is_named(const kl *k, const naming *names)
 {
-    return luna_build_has(b, "decoder.conv_in.weight") &&
-           luna_build_has(b, "%s.norm1.weight", names->middle[0]);
+    return luna_build_has(&k->b, "decoder.conv_in.weight") &&
+           luna_build_has(&k->b, "%s.norm1.weight", names->middle[0]);
 }
 
-//  The naming whose attention is there, else the first that fits otherwise: its missing
-//  names are told then.
+//  The old names where they are there: with neither, the missing ones are today's.
+static const part_names *parts_of(const kl *k)
+{
+    const part_names *old = &k->names->parts[1];
+    const bool is_old =
+        old->q && luna_build_has_layer(&k->b, "%s.%s", k->names->attention, old->q);
+    return is_old ? old : &k->names->parts[0];
+}
+
 static bool find_names(const luna_safetensors *file, kl *out)
 {
-    const size_t count = sizeof namings / sizeof namings[0];
-    out->names = NULL;
-    out->b = (luna_builder){.file = file};
-    for (size_t k = 0; k < LUNA_MODEL_PREFIXES; k++) {
-        luna_builder b = {.file = file, .prefix = luna_model_prefixes[k]};
-        for (size_t i = 0; i < count; i++) {
-            const naming *names = &namings[i];
-            if (!has_middle(&b, names)) continue;
-            const bool whole =
-                luna_build_has(&b, "%s.%s.weight", names->attention, names->q);
-            if (out->names && !whole) continue;
-            out->names = names;
-            out->b = b;
-            if (whole) return true;
-        }
+    for (size_t i = 0; i < LUNA_MODEL_PREFIXES; i++) {
+        out->b = (luna_builder){.file = file, .prefix = luna_model_prefixes[i]};
+        out->names = is_named(out, &original) ? &original : &diffusers;
+        out->parts = parts_of(out);
+        if (is_named(out, out->names)) return true;
     }
-    return out->names != NULL;
+    return false;
 }
 
 static bool fits(const luna_safetensors *file)
@@ -121,10 +106,15 @@ static int number(const kl *k, int level)
     return k->names->from_picture ? k->levels - 1 - level : level;
 }
 
+//  Whichever of its tensors is missing, the others tell.
 static bool has_block(const kl *k, int level, int block)
 {
-    return luna_build_has(&k->b, "%s%d.%s%d.norm1.weight", k->names->up, level,
-                          k->names->block, block);
+    static const char *const parts[] = {"norm1", "conv1", "conv2"};
+    for (int i = 0; i < 3; i++)
+        if (luna_build_has(&k->b, "%s%d.%s%d.%s.weight", k->names->up, level,
+                           k->names->block, block, parts[i]))
+            return true;
+    return false;
 }
 
 static void count_levels(kl *k)
@@ -148,7 +138,7 @@ static int res_block(kl *k, int x, const char *base)
 {
     luna_builder *b = &k->b;
     const int y = half_block(b, half_block(b, x, base, 1), base, 2);
-    if (luna_build_has(b, "%s.%s.weight", base, k->names->shortcut))
+    if (luna_build_has_layer(b, "%s.%s", base, k->names->shortcut))
         x = luna_build_conv(b, x, 1, LUNA_WITH_BIAS, "%s.%s", base, k->names->shortcut);
     return luna_build_add(b, y, x);
 }
@@ -161,13 +151,13 @@ static int project(kl *k, int x, const char *which)
 
 static int attention(kl *k, int x)
 {
-    const naming *names = k->names;
+    const part_names *parts = k->parts;
     const int norm = luna_build_group_norm(&k->b, x, GROUPS, epsilon, "%s.%s",
-                                           names->attention, names->norm);
-    const int q = project(k, norm, names->q);
-    const int key = project(k, norm, names->k);
-    const int v = project(k, norm, names->v);
-    const int y = project(k, luna_build_attention(&k->b, q, key, v), names->out);
+                                           k->names->attention, parts->norm);
+    const int q = project(k, norm, parts->q);
+    const int key = project(k, norm, parts->k);
+    const int v = project(k, norm, parts->v);
+    const int y = project(k, luna_build_attention(&k->b, q, key, v), parts->out);
     return luna_build_add(&k->b, y, x);
 }
 
@@ -186,21 +176,26 @@ static int level(kl *k, int x, int at)
                            number(k, at), names->upsample);
 }
 
-//  FLUX.2's own files keep it below "decoder.".
-static int post_quant(kl *k, int x)
+//  NULL when there is none. FLUX.2's own files keep it below "decoder.".
+static const char *post_quant(const kl *k)
 {
     static const char *const names[] = {"post_quant_conv", "decoder.post_quant_conv"};
     for (int i = 0; i < 2; i++)
-        if (luna_build_has(&k->b, "%s.weight", names[i]))
-            return luna_build_conv(&k->b, x, 1, LUNA_WITH_BIAS, "%s", names[i]);
-    return x;
+        if (luna_build_has_layer(&k->b, "%s", names[i])) return names[i];
+    return NULL;
+}
+
+static size_t latent_channels(kl *k)
+{
+    const char *first = post_quant(k);
+    return luna_build_latent_channels(&k->b, "%s", first ? first : "decoder.conv_in");
 }
 
 static int decoder(kl *k, int x, const luna_model *model)
 {
     luna_builder *b = &k->b;
     x = luna_build_affine(b, x, model->latent_scale, model->latent_shift);
-    x = post_quant(k, x);
+    if (post_quant(k)) x = luna_build_conv(b, x, 1, LUNA_WITH_BIAS, "%s", post_quant(k));
     x = luna_build_conv(b, x, 3, LUNA_WITH_BIAS, "decoder.conv_in");
     x = res_block(k, x, k->names->middle[0]);
     x = attention(k, x);
@@ -213,7 +208,8 @@ static int decoder(kl *k, int x, const luna_model *model)
 
 static bool has_batch_norm(const kl *k)
 {
-    return luna_build_has(&k->b, "bn.running_mean");
+    return luna_build_has(&k->b, "bn.running_mean") ||
+           luna_build_has(&k->b, "bn.running_var");
 }
 
 static void build_packed(kl *k, luna_model *model)
@@ -239,18 +235,15 @@ static const char *variant(const kl *k, const luna_model *model)
 static luna_err build(luna_model *model)
 {
     kl k = {0};
-    const bool found = find_names(model->file, &k);
-    assert(found);  //  build follows fits
-    (void)found;
+    if (!find_names(model->file, &k)) return LUNA_BAD_MODEL;
     k.b.graph = &model->plain;
     k.b.weights = &model->weights;
     count_levels(&k);
     if (model->latent_scale == 0.0F) model->latent_scale = 1.0F;
-    model->latent_channels = luna_build_size(&k.b, 1, "decoder.conv_in.weight");
+    model->latent_channels = latent_channels(&k);
     decoder(&k, luna_build_input(&k.b, model->latent_channels), model);
     if (has_batch_norm(&k)) build_packed(&k, model);
     luna_build_refuse_others(&k.b, "decoder.");
-    model->spatial_factor = (size_t)1 << (k.levels > 0 ? k.levels - 1 : 0);
     model->range = LUNA_RANGE_SIGNED;
     model->variant = variant(&k, model);
     return k.b.err;

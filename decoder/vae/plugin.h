@@ -29,9 +29,9 @@ typedef struct luna_plugin_host {
 //  The plugin's one function: its backend, NULL when the two do not fit together.
 typedef const luna_backend *luna_plugin_enter_fn(const luna_plugin_host *host);
 
-//  Loads the CUDA backend, once; later calls give the same. LUNA_UNAVAILABLE when there is
-//  no plugin, or when what it needs is not there: the sentence says what. Thread: any, one
-//  at a time at first.
+//  Loads the CUDA backend, once; later calls give the same. LUNA_UNAVAILABLE when there
+//  is no plugin, or when what it needs is not there: the sentence says what. Thread: any,
+//  one at a time at first.
 LUNA_MUST_USE luna_err luna_plugin_cuda(const luna_backend **out);
 
 #endif

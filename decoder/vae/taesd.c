@@ -1,28 +1,30 @@
 //  The TAESD family: tiny decoders without norms or attention
 //  (github.com/madebyollin/taesd)
 //
-//  (latent - shift) * scale, soft clamp 3 tanh(x / 3), conv, ReLU; three stages of three
+//  (latent - shift) * scale, soft clamp 3 tanh(x / 3), conv, ReLU; stages of three
 //  residual blocks, nearest 2x and a conv without bias; one block; a last conv. A block
 //  is ReLU(x + conv ReLU conv ReLU conv x). In TAEF2 the blocks of the first stage add W2
 //  ReLU(GroupNorm(W1 x)) to x beforehand, so the whole picture is seen.
 //
 //  Layers are numbered as in the original's sequence: 1 conv, 3..5 blocks, 7 conv, 8..10,
-//  12, 13..15, 17, 18 block, 19 conv. Files of diffusers count from one less.
+//  12, 13..15, 17, 18 block, 19 conv. Files of diffusers count from one less. TAESANA has
+//  five stages and widths of its own; both are read from the file.
 
 #include "decoder/vae/builder.h"
 #include "decoder/vae/family.h"
+#include "decoder/vae/taesd_member.h"
 
-#include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { FIRST_LAYER = 1, LAST_LAYER = 19, POOL_GROUPS = 4 };
+enum { FIRST_LAYER = 1, FIRST_BLOCK = 3, STAGE_LAYERS = 5, POOL_GROUPS = 4 };
 
 static const float clamp_scale = 3.0F, pool_epsilon = 1e-5F;
 
-//  Where the layers are: prefix + (number - less) + ...
+//  Where the layers are: start + (number - less) + ...
 typedef struct naming {
-    const char *prefix;
+    const char *start;
     int less;
 } naming;
 
@@ -31,7 +33,9 @@ static const naming namings[] = {
 
 typedef struct taesd {
     luna_builder b;
+    char prefix[64];  //  of the checkpoint and the naming
     int less;
+    int stages;
 } taesd;
 
 static int number(const taesd *t, int layer)
@@ -39,21 +43,48 @@ static int number(const taesd *t, int layer)
     return layer - t->less;
 }
 
-static const naming *naming_of(const luna_safetensors *file)
+static bool has_block(const taesd *t, int layer)
 {
-    for (size_t i = 0; i < sizeof namings / sizeof namings[0]; i++) {
-        const luna_builder b = {.file = file, .prefix = namings[i].prefix};
-        const int less = namings[i].less;
-        if (luna_build_has(&b, "%d.weight", FIRST_LAYER - less) &&
-            luna_build_has(&b, "%d.conv.0.weight", 3 - less))
-            return &namings[i];
-    }
-    return NULL;
+    return luna_build_has(&t->b, "%d.conv.0.weight", number(t, layer));
+}
+
+//  Sets where the layers are, and how many stages there are.
+static bool find_names(const luna_safetensors *file, taesd *out)
+{
+    for (size_t k = 0; k < LUNA_MODEL_PREFIXES; k++)
+        for (size_t i = 0; i < sizeof namings / sizeof namings[0]; i++) {
+            snprintf(out->prefix, sizeof out->prefix, "%s%s", luna_model_prefixes[k],
+                     namings[i].start);
+            out->b = (luna_builder){.file = file, .prefix = out->prefix};
+            out->less = namings[i].less;
+            if (luna_build_has(&out->b, "%d.weight", number(out, FIRST_LAYER)) &&
+                has_block(out, FIRST_BLOCK))
+                return true;
+        }
+    return false;
 }
 
 static bool fits(const luna_safetensors *file)
 {
-    return naming_of(file) != NULL;
+    taesd t = {0};
+    return find_names(file, &t);
+}
+
+static int first_of(int stage)
+{
+    return FIRST_BLOCK + stage * STAGE_LAYERS;
+}
+
+//  A stage has three blocks and a convolution, and what follows the last stage one block;
+//  whichever tensor is missing, the others tell.
+static void count_stages(taesd *t)
+{
+    int first = FIRST_BLOCK;
+    while (has_block(t, first + 1) || has_block(t, first + 2) ||
+           luna_build_has(&t->b, "%d.weight", number(t, first + 4))) {
+        t->stages++;
+        first = first_of(t->stages);
+    }
 }
 
 static bool has_pool(const taesd *t)
@@ -109,11 +140,11 @@ static int decoder(taesd *t, int x, const luna_model *model)
     x = luna_build_tanh_clamp(b, x, clamp_scale);
     x = luna_build_conv(b, x, 3, LUNA_WITH_BIAS, "%d", number(t, FIRST_LAYER));
     x = luna_build_plain(b, LUNA_OP_RELU, x);
-    x = stage(t, x, 3, has_pool(t));
-    x = stage(t, x, 8, false);
-    x = stage(t, x, 13, false);
-    x = block(t, x, 18);
-    return luna_build_conv(b, x, 3, LUNA_WITH_BIAS, "%d", number(t, LAST_LAYER));
+    for (int i = 0; i < t->stages; i++)
+        x = stage(t, x, first_of(i), i == 0 && has_pool(t));
+    x = block(t, x, first_of(t->stages));
+    return luna_build_conv(b, x, 3, LUNA_WITH_BIAS, "%d",
+                           number(t, first_of(t->stages) + 1));
 }
 
 //  A layer of the file that this architecture does not have means another architecture,
@@ -129,6 +160,12 @@ static void refuse_unknown_layers(taesd *t)
     }
 }
 
+//  FLUX.2's latents, of 32 channels at an eighth of the picture, travel packed as well.
+static bool takes_packed(const taesd *t, const luna_model *model)
+{
+    return model->latent_channels == 32 && t->stages == 3;
+}
+
 //  ComfyUI's combined files carry the two numbers as scalars.
 static float scalar(const luna_safetensors *file, const char *name, float otherwise)
 {
@@ -140,15 +177,35 @@ static float scalar(const luna_safetensors *file, const char *name, float otherw
     return isfinite(value) ? value : otherwise;
 }
 
-static void settle_scale(luna_model *model)
+//  From the caller, else from the file, else by which member it is; stays 0 when nothing
+//  tells.
+static void settle_scale(const taesd *t, luna_model *model)
 {
     if (model->latent_scale != 0.0F) return;
-    model->latent_scale = scalar(model->file, "vae_scale", 1.0F);
+    model->latent_scale = scalar(model->file, "vae_scale", 0.0F);
     model->latent_shift = scalar(model->file, "vae_shift", 0.0F);
-    if (model->latent_scale == 0.0F) model->latent_scale = 1.0F;
+    if (model->latent_scale == 0.0F && takes_packed(t, model)) model->latent_scale = 1.0F;
+    if (model->latent_scale != 0.0F) return;
+    const luna_taesd_member *member =
+        luna_taesd_member_of(luna_safetensors_label(model->file), model->latent_channels);
+    if (!member) return;
+    model->latent_scale = member->scale;
+    model->latent_shift = member->shift;
 }
 
-//  FLUX.2's latents, the only ones of 32 channels, travel packed: 128 at half the size.
+static void refuse_unknown_scale(taesd *t, const luna_model *model)
+{
+    char choices[160];
+    if (model->latent_scale != 0.0F) return;
+    luna_taesd_member_choices(model->latent_channels, choices, sizeof choices);
+    luna_build_fail(&t->b,
+                    "a TAESD decoder of %zu channels, and the file does not say for "
+                    "which latents%s%s; name it after its model or set latent_scale and "
+                    "latent_shift",
+                    model->latent_channels, choices[0] ? ": " : "", choices);
+}
+
+//  128 channels at half the size.
 static void build_packed(taesd *t, luna_model *model)
 {
     t->b.graph = &model->packed;
@@ -157,27 +214,30 @@ static void build_packed(taesd *t, luna_model *model)
     decoder(t, luna_build_plain(&t->b, LUNA_OP_UNPACK, x), model);
 }
 
+static const char *variant(const taesd *t, const luna_model *model)
+{
+    if (takes_packed(t, model))
+        return has_pool(t) ? "TAESD with pooled blocks (TAEF2)" : "TAESD for FLUX.2";
+    if (t->stages > 3) return "TAESD of five stages (TAESANA)";
+    return model->latent_channels == 4 ? "TAESD, TAESDXL" : "TAESD3, TAEF1";
+}
+
 static luna_err build(luna_model *model)
 {
-    const naming *names = naming_of(model->file);
-    assert(names);  //  build follows fits
-    taesd t = {.b = {.file = model->file,
-                     .prefix = names->prefix,
-                     .graph = &model->plain,
-                     .weights = &model->weights},
-               .less = names->less};
-    settle_scale(model);
+    taesd t = {0};
+    if (!find_names(model->file, &t)) return LUNA_BAD_MODEL;
+    t.b.graph = &model->plain;
+    t.b.weights = &model->weights;
+    count_stages(&t);
     model->latent_channels =
-        luna_build_size(&t.b, 1, "%d.weight", number(&t, FIRST_LAYER));
-    if (model->latent_channels == 0)
-        luna_build_fail(&t.b, "the tensor '%s%d.weight' has no input channels",
-                        names->prefix, number(&t, FIRST_LAYER));
+        luna_build_latent_channels(&t.b, "%d", number(&t, FIRST_LAYER));
+    settle_scale(&t, model);
     decoder(&t, luna_build_input(&t.b, model->latent_channels), model);
-    if (model->latent_channels == 32) build_packed(&t, model);
+    if (takes_packed(&t, model)) build_packed(&t, model);
     refuse_unknown_layers(&t);
-    model->spatial_factor = 8;
+    refuse_unknown_scale(&t, model);
     model->range = LUNA_RANGE_UNIT;
-    model->variant = has_pool(&t) ? "TAESD with pooled blocks (TAEF2)" : "TAESD";
+    model->variant = variant(&t, model);
     return t.b.err;
 }
 

@@ -3,6 +3,7 @@
 #include "decoder/vae/backend.h"
 #include "decoder/vae/family.h"
 #include "decoder/vae/latents.h"
+#include "decoder/vae/output_check.h"
 #include "decoder/vae/pixels.h"
 
 #include <stdio.h>
@@ -26,6 +27,7 @@ struct luna_vae {
     luna_model model;
     luna_vae_info info;
     char device[LUNA_DEVICE_BYTES];
+    luna_vae_precision precision;
     size_t memory_limit_bytes;
     const luna_backend *backend;
     void *state;
@@ -63,6 +65,22 @@ static uint64_t count_parameters(const luna_weights *weights)
     return count;
 }
 
+//  With what lies between the values that act: it is in the same pages.
+static uint64_t weight_file_bytes(const luna_weight *weight)
+{
+    uint64_t values = weight->count;
+    if (weight->gap) values = values / weight->run * (weight->run + weight->gap);
+    return values * luna_dtype_size(weight->dtype);
+}
+
+static uint64_t count_read_bytes(const luna_model *model)
+{
+    uint64_t bytes = luna_safetensors_header_bytes(model->file);
+    for (size_t i = 0; i < model->weights.count; i++)
+        bytes += weight_file_bytes(&model->weights.item[i]);
+    return bytes;
+}
+
 static void fill_info(luna_vae *vae, luna_vae_precision precision)
 {
     const luna_model *model = &vae->model;
@@ -73,6 +91,8 @@ static void fill_info(luna_vae *vae, luna_vae_precision precision)
                                 .spatial_factor = model->spatial_factor,
                                 .output_channels = model->output_channels,
                                 .parameter_count = count_parameters(&model->weights),
+                                .file_bytes = luna_safetensors_bytes(model->file),
+                                .read_bytes = count_read_bytes(model),
                                 .latent_scale = model->latent_scale,
                                 .latent_shift = model->latent_shift,
                                 .device = vae->device,
@@ -89,6 +109,7 @@ static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
     LUNA_TRY(luna_backend_find(options->device, &vae->backend, &settings.device));
     LUNA_TRY(vae->backend->precision(options->precision, &settings.precision));
     luna_backend_name(vae->backend, settings.device, vae->device);
+    vae->precision = settings.precision;
     fill_info(vae, settings.precision);
     return vae->backend->open(&settings, &vae->state);
 }
@@ -299,18 +320,11 @@ luna_err luna_vae_prepare(luna_vae *vae, const luna_vae_latents *latents,
     return LUNA_OK;
 }
 
-static luna_err check_output(const float *values, const luna_vae_shape *shape,
-                             size_t image)
+static luna_err check_output(const luna_vae *vae, const float *values,
+                             const luna_vae_shape *shape, size_t image)
 {
-    size_t first = 0;
-    const size_t area = shape->height * shape->width;
-    const size_t bad = luna_count_not_finite(values, area * shape->channels, &first);
-    if (bad == 0) return LUNA_OK;
-    return luna_error(
-        LUNA_OVERFLOW,
-        "the decode of image %zu gave %zu values that are NaN or infinite, the "
-        "first at channel %zu, row %zu, column %zu; try a wider precision",
-        image, bad, first / area, first % area / shape->width, first % shape->width);
+    const luna_output output = {.values = values, .shape = shape, .image = image};
+    return luna_output_check(&output, &vae->model.weights, vae->precision);
 }
 
 static luna_err check_target(const luna_vae_shape *shape, size_t first, size_t count,
@@ -371,7 +385,9 @@ static luna_err decode_batch(luna_vae *vae, const luna_vae_latents *latents, siz
                                       .rule = target->rule,
                                       .must_be_finite = true,
                                       .to = target->data};
-    return vae->backend->run_batch(vae->state, entry->plan, &batch);
+    const luna_err err = vae->backend->run_batch(vae->state, entry->plan, &batch);
+    if (err != LUNA_OVERFLOW) return err;
+    return luna_output_explain(&vae->model.weights, vae->precision);
 }
 
 //  Image by image, with the pixels made here.
@@ -386,7 +402,7 @@ static luna_err decode_each(luna_vae *vae, const luna_vae_latents *latents, size
     luna_err err = allocate_staging(latents, &shape, &stage);
     for (size_t i = 0; err == LUNA_OK && i < count; i++) {
         err = decode_one(vae, latents, first + i, entry, &stage);
-        if (err == LUNA_OK) err = check_output(stage.output, &shape, first + i);
+        if (err == LUNA_OK) err = check_output(vae, stage.output, &shape, first + i);
         if (err == LUNA_OK)
             luna_pixels_convert(stage.output, &shape, vae->model.range, target,
                                 (uint8_t *)target->data + i * step);

@@ -48,11 +48,11 @@ typedef struct luna_vae_options {
     luna_vae_precision precision;
     int threads;                //  CPU threads; 0: as many as the library likes
     size_t memory_limit_bytes;  //  for one decode, weights included; 0: none
-    //  The model sees (latent - shift) * scale. A scale of 0 takes both from the
-    //  file (ComfyUI's vae_scale and vae_shift), else 1 and 0. Only the TAESD
-    //  family needs it, and its files do not say which member they are:
-    //  taesd 0.18215, taesdxl 0.13025, taesd3 1.5305 shift 0.0609,
-    //  taef1 0.3611 shift 0.1159, taef2 1.
+    //  The model sees (latent - shift) * scale. A scale of 0 means what ComfyUI's
+    //  latents need: 1 and 0, but for the TAESD family, where it is taken from the
+    //  file (vae_scale and vae_shift) or from the member that its name or a folder's
+    //  names: taesd 0.18215, taesdxl 0.13025, taesd3 1.5305 shift 0.0609,
+    //  taef1 0.3611 shift 0.1159; taef2, known by its channels, 1.
     float latent_scale;
     float latent_shift;
     //  Called by the decoding thread after every step of a decode (there are dozens), so
@@ -67,14 +67,16 @@ luna_vae_options luna_vae_options_default(void);
 
 //  What a model is. Strings are static or live as long as the engine.
 typedef struct luna_vae_info {
-    const char *family;   //  "taesd"
+    const char *family;   //  "kl", "wan", "taesd"
     const char *variant;  //  a few words for people: "TAESD with pooled blocks (TAEF2)"
     size_t latent_channels;    //  32
     size_t packed_channels;    //  128 when [N, 128, H/2, W/2] is taken too, else 0
     size_t spatial_factor;     //  pixels a side for one latent (unpacked): 8
     size_t output_channels;    //  3, or 4 with alpha
     uint64_t parameter_count;  //  of the decoder; other tensors of the file not counted
-    float latent_scale;        //  what is applied, see luna_vae_options
+    uint64_t file_bytes;
+    uint64_t read_bytes;  //  of them: the header and the decoder's own tensors
+    float latent_scale;   //  what is applied, see luna_vae_options
     float latent_shift;
     const char *device;     //  "cpu", "cuda:0", "reference"
     const char *backend;    //  "oneDNN 2.6"
@@ -83,7 +85,8 @@ typedef struct luna_vae_info {
 
 //  Loads a model. The file is mapped and must not be truncated while it is open.
 //  LUNA_NOT_FOUND, LUNA_IO: no such file, or it cannot be read.
-//  LUNA_BAD_MODEL: damaged, or not a decoder Luna knows; the sentence names the key.
+//  LUNA_BAD_MODEL: damaged, or not a decoder Luna knows; the sentence names the key. Or
+//  a TAESD decoder of which nothing says for which latents it is.
 //  LUNA_UNSUPPORTED: this device has no such precision.
 //  LUNA_UNAVAILABLE: no such device, or this build has no backend for it.
 //  LUNA_NO_MEMORY.
@@ -175,7 +178,8 @@ size_t luna_pixels_bytes(const luna_vae_shape *shape, size_t count,
 //  Decodes images first .. first + count - 1 of the batch into target->data, the
 //  first at its start. Cost: seconds on a CPU.
 //  LUNA_BAD_LATENT: channels, or values that are NaN or infinite (how many and where).
-//  LUNA_OVERFLOW: the output is not finite; try a wider precision.
+//  LUNA_OVERFLOW: the output is not finite although the latents are; the sentence says
+//  which weight is damaged, or what to try.
 //  LUNA_NO_MEMORY: over memory_limit_bytes, or none to be had; the engine stays usable.
 //  LUNA_DEVICE: the device failed; close the engine.
 //  LUNA_USAGE: the range is outside the batch, the room too small, U8 with RAW.

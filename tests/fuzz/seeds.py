@@ -163,6 +163,13 @@ def worker(to):
     to.words("worker/work", [packed_text(word) for word in keys + types])
 
 
+def vae(to):
+    for family in range(7):  # whole, once plain and once packed; then one tensor less
+        to.seed("vae/model", f"whole-{family}", bytes([family, 0, 1, 1, 1, 0, 0]))
+        to.seed("vae/model", f"packed-{family}", bytes([family, 0, 1, 1, 1, 0, 1]))
+        to.seed("vae/model", f"less-{family}", bytes([family, 1, 0, 5, 1, 1, 0, 0]))
+
+
 def sink(to):
     head = bytes([1, 0]) + bytes(4) + b"\x02" + (1790000000000).to_bytes(8, "little") + bytes([0xdc, 5])
     texts = [[b"FINAL", b"a\\b\\sdxl.safetensors", b"%model_dir%/x", b"luna_%time:YYYY-mm-dd%"],
@@ -214,7 +221,7 @@ def producer(to):
 
 def main():
     to = Folder(sys.argv[1])
-    for make in (proto, common, http, worker, sink, image, broker, store, producer):
+    for make in (proto, common, http, vae, worker, sink, image, broker, store, producer):
         make(to)
 
 

@@ -14,9 +14,9 @@
 
 enum { RUNS = 9 };
 
-static const char *const kinds[] = {"from planes", "to planes", "conv",     "conv plain",
-                                    "conv last",   "norm",      "apply",    "rms norm",
-                                    "add",         "upsample",  "unpack",   "attention"};
+static const char *const kinds[] = {"from planes", "to planes", "conv",   "conv plain",
+                                    "conv last",   "norm",      "apply",  "rms norm",
+                                    "add",         "upsample",  "unpack", "attention"};
 
 typedef struct profile {
     luna_model model;
@@ -56,8 +56,8 @@ static void print_step(profile *p, size_t i, double *sums)
     const float ms = median(p->ms[i]);
     sums[s->kind] += (double)ms;
     const double taps = s->kernel == 4 ? 4 : (double)s->kernel * s->kernel;
-    const double flop = 2.0 * taps * s->from.channels * s->to.channels *
-                        (double)gpu_pixels(&s->to) / 1e9;
+    const double flop =
+        2.0 * taps * s->from.channels * s->to.channels * (double)gpu_pixels(&s->to) / 1e9;
     const bool conv = s->kind == GPU_STEP_CONV || s->kind == GPU_STEP_CONV_PLAIN;
     const double bytes = 2.0 * (double)gpu_bytes(&s->to) / 1e6;
     printf("%3zu %-11s %4d -> %4d %5dx%-5d k%d %c %8.4f ms", i, kinds[s->kind],
@@ -117,10 +117,11 @@ static luna_err build(profile *p, const char *family, size_t width, size_t heigh
     p->lane.device = &p->device;
     LUNA_TRY(gpu_device_open(0, &p->device));
     if (p->lane.type == GPU_FP16)
-        LUNA_TRY(gpu_scale_choose(&p->device, p->lane.weights, &p->model.plain,
-                                  p->exponents));
+        LUNA_TRY(
+            gpu_scale_choose(&p->device, p->lane.weights, &p->model.plain, p->exponents));
     const size_t factor = p->model.spatial_factor;
-    LUNA_TRY(luna_graph_infer(&p->model.plain, height / factor, width / factor, p->shapes));
+    LUNA_TRY(
+        luna_graph_infer(&p->model.plain, height / factor, width / factor, p->shapes));
     LUNA_TRY(gpu_program_build(&p->lane, &p->model.plain, p->shapes, p->exponents,
                                &p->program));
     LUNA_TRY(gpu_arena_grow(&p->device, p->program->arena_bytes));

@@ -85,7 +85,8 @@ static const double least_db[] = {0.0, 95.0, 62.0, 44.0};
 static void against_file(const char *model, const char *reference, const char *latents,
                          const char *pixels, double range)
 {
-    for (luna_vae_precision p = LUNA_VAE_PRECISION_FP32; p <= LUNA_VAE_PRECISION_BF16; p++) {
+    for (luna_vae_precision p = LUNA_VAE_PRECISION_FP32; p <= LUNA_VAE_PRECISION_BF16;
+         p++) {
         luna_safetensors *file = NULL;
         luna_vae_latents from;
         size_t count = 0;
@@ -125,8 +126,8 @@ static void kl_of_four_channels(void **state)
 static void kl_of_sixteen_channels(void **state)
 {
     (void)state;
-    against_file("kl_small_z16.safetensors", "kl_small_z16_reference.safetensors", "latent",
-                 "pixels", 2.0);
+    against_file("kl_small_z16.safetensors", "kl_small_z16_reference.safetensors",
+                 "latent", "pixels", 2.0);
 }
 
 static void taef2(void **state)
@@ -167,7 +168,8 @@ static void against_plain_c(const char *family, size_t height, size_t width)
     size_t count = 0;
     float *wanted = decode_raw(plain, &latents, &count);
     luna_vae_close(&plain);
-    for (luna_vae_precision p = LUNA_VAE_PRECISION_FP32; p <= LUNA_VAE_PRECISION_BF16; p++) {
+    for (luna_vae_precision p = LUNA_VAE_PRECISION_FP32; p <= LUNA_VAE_PRECISION_BF16;
+         p++) {
         luna_vae *vae = open_model(&m, "cuda:0", p);
         float *is = decode_raw(vae, &latents, &count);
         const double db = psnr(is, wanted, count, 2.0);
@@ -193,7 +195,8 @@ static void full_width(void **state)
     against_plain_c("taesd", 1, 2);
 }
 
-//  ---- what must not depend on anything --------------------------------------------------
+//  ---- what must not depend on anything
+//  --------------------------------------------------
 
 static void batches_and_repeats(void **state)
 {
@@ -202,7 +205,8 @@ static void batches_and_repeats(void **state)
     luna_vae *vae = open_model(&m, "cuda:0", LUNA_VAE_PRECISION_AUTO);
     luna_vae_latents latents = random_latents(vae, 5, 24, 40, 2.0F);
     size_t count = 0, one = 0;
-    float *all = decode_raw(vae, &latents, &count), *again = decode_raw(vae, &latents, &one);
+    float *all = decode_raw(vae, &latents, &count),
+          *again = decode_raw(vae, &latents, &one);
     assert_memory_equal(all, again, count * sizeof *all);
     luna_vae_latents single = latents;
     single.count = 1;
@@ -230,7 +234,8 @@ static void batches_and_repeats(void **state)
 static void bytes_are_the_engines(void **state)
 {
     (void)state;
-    luna_vae *vae = open_file("taef2_decoder.safetensors", "cuda:0", LUNA_VAE_PRECISION_AUTO);
+    luna_vae *vae =
+        open_file("taef2_decoder.safetensors", "cuda:0", LUNA_VAE_PRECISION_AUTO);
     luna_vae_latents latents = random_latents(vae, 2, 12, 20, 1.0F);
     luna_vae_shape shape;
     size_t count = 0;
@@ -254,7 +259,8 @@ static void bytes_are_the_engines(void **state)
     luna_vae_close(&vae);
 }
 
-//  ---- range -----------------------------------------------------------------------------
+//  ---- range
+//  -----------------------------------------------------------------------------
 
 //  Multiplies the tensors whose names end so by a factor.
 static void inflate(random_model *m, const char *const *ends, size_t count, float factor)
@@ -281,8 +287,8 @@ static void inflate(random_model *m, const char *const *ends, size_t count, floa
 static void stream_beyond_fp16(void **state)
 {
     (void)state;
-    static const char *const ends[] = {"conv_in.",  "conv2.",        "proj_out.",
-                                       "conv.bias", "nin_shortcut.bias"};
+    static const char *const ends[] = {"conv_in.", "conv2.", "proj_out.", "conv.bias",
+                                       "nin_shortcut.bias"};
     random_model m = new_model("sd");
     inflate(&m, ends, 5, 65536.0F);
     luna_vae *vae = open_model(&m, "cuda:0", LUNA_VAE_PRECISION_FP32);
@@ -332,7 +338,8 @@ static void overflow_is_rescued(void **state)
     free(m.image);
 }
 
-//  ---- limits ----------------------------------------------------------------------------
+//  ---- limits
+//  ----------------------------------------------------------------------------
 
 static void memory_limits(void **state)
 {
@@ -401,11 +408,16 @@ static void no_such_card(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kl_of_four_channels),   cmocka_unit_test(kl_of_sixteen_channels),
-        cmocka_unit_test(taef2),                 cmocka_unit_test(full_width),
-        cmocka_unit_test(batches_and_repeats),   cmocka_unit_test(bytes_are_the_engines),
-        cmocka_unit_test(stream_beyond_fp16),    cmocka_unit_test(overflow_is_rescued),
-        cmocka_unit_test(memory_limits),         cmocka_unit_test(memory_is_as_told),
+        cmocka_unit_test(kl_of_four_channels),
+        cmocka_unit_test(kl_of_sixteen_channels),
+        cmocka_unit_test(taef2),
+        cmocka_unit_test(full_width),
+        cmocka_unit_test(batches_and_repeats),
+        cmocka_unit_test(bytes_are_the_engines),
+        cmocka_unit_test(stream_beyond_fp16),
+        cmocka_unit_test(overflow_is_rescued),
+        cmocka_unit_test(memory_limits),
+        cmocka_unit_test(memory_is_as_told),
         cmocka_unit_test(no_such_card),
     };
     fresh_seed();

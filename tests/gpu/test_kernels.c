@@ -14,8 +14,8 @@ typedef struct subject {
     void *device;
 } subject;
 
-static subject new_subject(gpu_type type, int channels, int height, int width, float spread,
-                           float centre)
+static subject new_subject(gpu_type type, int channels, int height, int width,
+                           float spread, float centre)
 {
     subject s = {.extent = {type, channels, height, width}};
     s.count = gpu_pixels(&s.extent) * (size_t)channels;
@@ -94,8 +94,10 @@ static void check_room(const gpu_extent *e, const void *device)
     whole.channels = (int)gpu_room((size_t)e->channels);
     float *all = planes_of(&whole, device);
     const size_t pixels = gpu_pixels(e);
-    for (size_t i = (size_t)e->channels * pixels; i < (size_t)whole.channels * pixels; i++)
-        if (all[i] != 0.0F) fail_msg("room of channel %zu is %g", i / pixels, (double)all[i]);
+    for (size_t i = (size_t)e->channels * pixels; i < (size_t)whole.channels * pixels;
+         i++)
+        if (all[i] != 0.0F)
+            fail_msg("room of channel %zu is %g", i / pixels, (double)all[i]);
     free(all);
 }
 
@@ -113,7 +115,8 @@ static gpu_pair *random_pairs(int channels, gpu_pair **device)
     const size_t room = gpu_room((size_t)channels);
     gpu_pair *pairs = calloc(room, sizeof *pairs);
     assert_non_null(pairs);
-    for (int c = 0; c < channels; c++) pairs[c] = (gpu_pair){random_float(), random_float()};
+    for (int c = 0; c < channels; c++)
+        pairs[c] = (gpu_pair){random_float(), random_float()};
     *device = to_device(pairs, room * sizeof *pairs);
     return pairs;
 }
@@ -187,7 +190,8 @@ static void adds(void **state)
 
 static void one_move(gpu_type type, int channels, int height, int width, bool packed)
 {
-    subject x = new_subject(type, packed ? 4 * channels : channels, height, width, 1.0F, 0.0F);
+    subject x =
+        new_subject(type, packed ? 4 * channels : channels, height, width, 1.0F, 0.0F);
     const gpu_extent to = {type, channels, 2 * height, 2 * width};
     const size_t w = (size_t)to.width, h = (size_t)to.height;
     void *y = device_room(gpu_bytes(&to));
@@ -197,7 +201,8 @@ static void one_move(gpu_type type, int channels, int height, int width, bool pa
         const size_t from = packed ? 4 * c + 2 * (row % 2) + column % 2 : c;
         wanted[i] = x.values[(from * (h / 2) + row / 2) * (w / 2) + column / 2];
     }
-    ok(packed ? gpu_unpack(&to, x.device, y, NULL) : gpu_upsample(&to, x.device, y, NULL));
+    ok(packed ? gpu_unpack(&to, x.device, y, NULL)
+              : gpu_upsample(&to, x.device, y, NULL));
     compare_device("move", &to, y, wanted);
     check_room(&to, y);
     ok(cudaFree(y));
@@ -308,7 +313,8 @@ static void one_rms_norm(gpu_type type, int channels, int height, int width, gpu
             squares += (double)x.values[c * pixels + p] * x.values[c * pixels + p];
         const double scale = sqrt((double)n) / fmax(sqrt(squares), 1e-12);
         for (size_t c = 0; c < n; c++)
-            wanted[c * pixels + p] = act_of(act, x.values[c * pixels + p] * scale * weight[c]);
+            wanted[c * pixels + p] =
+                act_of(act, x.values[c * pixels + p] * scale * weight[c]);
     }
     ok(gpu_rms_norm(&x.extent, 1e-12F, dw, act, x.device, x.device, NULL));
     compare_device("rms norm", &x.extent, x.device, wanted);
@@ -331,7 +337,8 @@ static void rms_norms(void **state)
 
 //  ---- softmax -----------------------------------------------------------------------
 
-static void one_softmax(gpu_type from, gpu_type to, size_t rows, size_t count, float spread)
+static void one_softmax(gpu_type from, gpu_type to, size_t rows, size_t count,
+                        float spread)
 {
     //  The scores as a value of `rows` pixels: rows of channels.
     subject x = new_subject(from, (int)count, 1, (int)rows, spread, 0.0F);
@@ -348,7 +355,8 @@ static void one_softmax(gpu_type from, gpu_type to, size_t rows, size_t count, f
     ok(gpu_softmax(from, x.device, to, y, rows, count, NULL));
     float *is = planes_of(&result, y);
     for (size_t i = 0; i < x.count; i++)
-        if (!(fabs(is[i] - wanted[i]) <= (to == GPU_BF16 ? 5e-3 : 1e-3) * wanted[i] + 1e-7))
+        if (!(fabs(is[i] - wanted[i]) <=
+              (to == GPU_BF16 ? 5e-3 : 1e-3) * wanted[i] + 1e-7))
             fail_msg("softmax of %zu: %g, not %g", count, (double)is[i], wanted[i]);
     check_room(&result, y);
     ok(cudaFree(y));
@@ -417,25 +425,32 @@ static void one_conv_plain(gpu_type type, const conv_case *c)
     for (int o = 0; o < c->out; o++) bias[o] = random_float();
     float *db = to_device(bias, gpu_room((size_t)c->out) * 4);
     gpu_device device = {.index = 0};
-    luna_weight item = {.name = "w", .dtype = LUNA_DTYPE_F32, .data = weight,
+    luna_weight item = {.name = "w",
+                        .dtype = LUNA_DTYPE_F32,
+                        .data = weight,
                         .count = (size_t)(c->in * c->out) * taps};
     luna_weights weights = {.count = 1};
     weights.item[0] = item;
     gpu_lane lane = {.device = &device, .type = type, .weights = &weights};
-    const luna_node node = {.weight = 0, .channels = (size_t)c->out,
-                            .kernel = (size_t)c->kernel};
+    const luna_node node = {
+        .weight = 0, .channels = (size_t)c->out, .kernel = (size_t)c->kernel};
     const void *dw = NULL;
     assert_int_equal(gpu_lane_weight(&lane, &node, (size_t)c->in, GPU_FORM_CONV, 0, &dw),
                      LUNA_OK);
     void *y = device_room(gpu_bytes(&r.extent));
-    const gpu_conv_args args = {x.extent, c->out, c->kernel, dw, c->bias ? db : NULL,
+    const gpu_conv_args args = {x.extent,
+                                c->out,
+                                c->kernel,
+                                dw,
+                                c->bias ? db : NULL,
                                 c->residual ? r.device : NULL,
                                 c->relu ? GPU_RELU : GPU_LINEAR};
     double *wanted = doubles(r.count);
     const size_t pixels = gpu_pixels(&x.extent);
     conv_definition(x.values, &x.extent, weight, c->out, c->kernel, wanted);
     for (size_t i = 0; i < r.count; i++) {
-        wanted[i] += (c->bias ? bias[i / pixels] : 0.0F) + (c->residual ? r.values[i] : 0.0F);
+        wanted[i] +=
+            (c->bias ? bias[i / pixels] : 0.0F) + (c->residual ? r.values[i] : 0.0F);
         if (c->relu && wanted[i] < 0.0) wanted[i] = 0.0;
     }
     ok(gpu_conv_plain(&args, x.device, y, NULL));
@@ -456,10 +471,14 @@ static void plain_convolutions(void **state)
     (void)state;
     for (int t = 0; t < 3; t++)
         for (int i = 0; i < 12; i++) {
-            const conv_case c = {1 + (int)random_below(70), 1 + (int)random_below(90),
-                                 i % 2 ? 3 : 1,             1 + (int)random_below(20),
-                                 1 + (int)random_below(20), i & 2,
-                                 i & 4,                     i & 8};
+            const conv_case c = {1 + (int)random_below(70),
+                                 1 + (int)random_below(90),
+                                 i % 2 ? 3 : 1,
+                                 1 + (int)random_below(20),
+                                 1 + (int)random_below(20),
+                                 i & 2,
+                                 i & 4,
+                                 i & 8};
             one_conv_plain(types[t], &c);
         }
 }

@@ -151,8 +151,7 @@ static luna_err fill_plan(state *s, const luna_plan_request *request, luna_plan 
                                &plan->program));
     cost->weight_bytes = s->lane.weight_bytes + s->rescue.weight_bytes;
     cost->peak_bytes = cost->weight_bytes + program_bytes(plan->program) +
-                       s->device.workspace_bytes +
-                       SLOTS * picture->count * sizeof(float);
+                       s->device.workspace_bytes + SLOTS * picture->count * sizeof(float);
     LUNA_TRY(luna_backend_over_limit(request, cost->peak_bytes));
     //  What the search for plans took beyond what this picture takes goes back.
     if (s->device.arena_bytes > plan->program->arena_bytes) gpu_arena_free(&s->device);
@@ -273,7 +272,8 @@ static luna_err wait_image(state *s, const slot *at, bool *finite)
 {
     LUNA_TRY(gpu_check(cudaEventSynchronize(at->fetched), "a decode"));
     gpu_device_step(&s->device);
-    *finite = *(const int *)(const void *)((const uint8_t *)at->host_out + flag_at(at)) == 0;
+    *finite =
+        *(const int *)(const void *)((const uint8_t *)at->host_out + flag_at(at)) == 0;
     return LUNA_OK;
 }
 
@@ -285,7 +285,8 @@ static luna_err rescue_program(state *s, luna_plan *plan)
                                        .memory_limit_bytes = plan->memory_limit_bytes,
                                        .staging_bytes = plan->staging_bytes};
     if (plan->rescue) return LUNA_OK;
-    LUNA_TRY(gpu_program_build(&s->rescue, plan->graph, plan->shapes, NULL, &plan->rescue));
+    LUNA_TRY(
+        gpu_program_build(&s->rescue, plan->graph, plan->shapes, NULL, &plan->rescue));
     const luna_err err = luna_backend_over_limit(
         &request, program_bytes(plan->rescue) + s->lane.weight_bytes +
                       s->rescue.weight_bytes + s->device.workspace_bytes);
@@ -315,10 +316,10 @@ static luna_err finish_image(state *s, luna_plan *plan, const luna_backend_batch
         LUNA_TRY(rescue_image(s, plan, &args, at, &finite));
     memcpy((uint8_t *)batch->to + image * at->out_bytes, at->host_out, at->out_bytes);
     if (finite || !batch->must_be_finite) return LUNA_OK;
-    return luna_error(LUNA_OVERFLOW,
-                      "the decode of image %zu gave values that are NaN or infinite; try a "
-                      "wider precision",
-                      batch->first + image);
+    return luna_error(
+        LUNA_OVERFLOW,
+        "the decode of image %zu gave values that are NaN or infinite",
+        batch->first + image);
 }
 
 static size_t picture_bytes(const luna_plan *plan, const luna_backend_batch *batch)
@@ -332,8 +333,8 @@ static luna_err begin_image(state *s, luna_plan *plan, const luna_backend_batch 
 {
     slot *at = &s->slots[image % SLOTS];
     const gpu_pixel_args args = pixel_args(plan, batch);
-    LUNA_TRY(slot_fit(at, plan->shapes[0].count * sizeof(float),
-                      picture_bytes(plan, batch)));
+    LUNA_TRY(
+        slot_fit(at, plan->shapes[0].count * sizeof(float), picture_bytes(plan, batch)));
     LUNA_TRY(batch->read(batch->context, batch->first + image, at->host_in));
     return start_image(s, plan->program, &args, at);
 }

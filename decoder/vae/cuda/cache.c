@@ -44,7 +44,8 @@ static void describe(const gpu_device *device, const gpu_conv_problem *p,
              cudnnGetVersion(), device->properties.name, device->properties.major,
              device->properties.minor, device->properties.multiProcessorCount,
              types[p->from.type], p->from.channels, p->from.height, p->from.width,
-             p->channels, p->kernel, p->folded, p->bias, p->residual, p->relu, gpu_tries());
+             p->channels, p->kernel, p->folded, p->bias, p->residual, p->relu,
+             gpu_tries());
 }
 
 //  FNV-1a.
@@ -58,8 +59,7 @@ static uint64_t hash(const char *text)
 static bool find_file(const char *key, char folder[PATH_ROOM], char path[PATH_ROOM])
 {
     if (!find_folder(folder)) return false;
-    const int n =
-        snprintf(path, PATH_ROOM, "%s/%016" PRIx64 ".plan", folder, hash(key));
+    const int n = snprintf(path, PATH_ROOM, "%s/%016" PRIx64 ".plan", folder, hash(key));
     return n > 0 && n < PATH_ROOM;
 }
 

@@ -18,7 +18,8 @@ typedef struct bag {
 static gpu_desc make(bag *b, cudnnBackendDescriptorType_t type)
 {
     gpu_desc d = NULL;
-    if (b->status == CUDNN_STATUS_SUCCESS) b->status = cudnnBackendCreateDescriptor(type, &d);
+    if (b->status == CUDNN_STATUS_SUCCESS)
+        b->status = cudnnBackendCreateDescriptor(type, &d);
     if (b->status != CUDNN_STATUS_SUCCESS) return NULL;
     return b->item[b->count++] = d;
 }
@@ -128,7 +129,8 @@ static gpu_desc transposed(bag *b, gpu_desc conv, gpu_desc x, gpu_desc w, gpu_de
 static gpu_desc pointwise(bag *b, gpu_desc x, gpu_desc other, gpu_desc y)
 {
     gpu_desc mode = make(b, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    const cudnnPointwiseMode_t which = other ? CUDNN_POINTWISE_ADD : CUDNN_POINTWISE_RELU_FWD;
+    const cudnnPointwiseMode_t which =
+        other ? CUDNN_POINTWISE_ADD : CUDNN_POINTWISE_RELU_FWD;
     set(b, mode, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &which);
     set_type(b, mode, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
     end(b, mode);
@@ -163,8 +165,8 @@ typedef struct chain {
     const shape_set *sizes;
     gpu_desc ops[4];
     int count;
-    int left;       //  operations still to come
-    int64_t next;   //  id of the next virtual tensor
+    int left;      //  operations still to come
+    int64_t next;  //  id of the next virtual tensor
     cudnnDataType_t type;
 } chain;
 
@@ -194,7 +196,8 @@ static void build_ops(bag *b, const gpu_conv_problem *p, chain *c)
                  .type = type};
     gpu_desc x = tensor(b, ID_X, type, sizes.x), w = tensor(b, ID_WEIGHT, type, sizes.w);
     gpu_desc y = result(c), conv = convolution(b, p);
-    c->ops[c->count++] = p->folded ? transposed(b, conv, x, w, y) : forward(b, conv, x, w, y);
+    c->ops[c->count++] =
+        p->folded ? transposed(b, conv, x, w, y) : forward(b, conv, x, w, y);
     if (p->bias)
         y = add_pointwise(c, y, tensor(b, ID_BIAS, CUDNN_DATA_FLOAT, sizes.bias));
     if (p->residual) y = add_pointwise(c, y, tensor(b, ID_RESIDUAL, type, sizes.y));

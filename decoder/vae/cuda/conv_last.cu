@@ -5,7 +5,8 @@
 //  is multiplied once by the weights of all nine taps (a matrix product of pixels by taps
 //  and channels, mma.sync m16n8k16), and a result is the sum of nine neighbours'
 //  products. Depth is summed in an order in which a thread's eight neighbouring channels
-//  are its own operands: what it loads it multiplies, without a way through shared memory.
+//  are its own operands: what it loads it multiplies, without a way through shared
+//  memory.
 
 #include "decoder/vae/cuda/element.cuh"
 
@@ -73,8 +74,8 @@ __device__ pixels<T> find_pixels(const gpu_last_args &a, const T *x, int room, i
         const int i = group * GROUP + threadIdx.x % 32 / 4 + half * 8;
         const int row = blockIdx.y * ROWS + i / TILE_COLUMNS - 1;
         const int column = blockIdx.x * COLUMNS + i % TILE_COLUMNS - 1;
-        const bool inside = row >= 0 && row < a.from.height && column >= 0 &&
-                            column < a.from.width;
+        const bool inside =
+            row >= 0 && row < a.from.height && column >= 0 && column < a.from.width;
         p.at[half] = inside ? x + ((size_t)row * a.from.width + column) * room : nullptr;
     }
     return p;
@@ -125,11 +126,13 @@ __device__ void multiply_group(const gpu_last_args &a, const T *x, int room, int
 #pragma unroll
         for (int step = 0; step < 2; step++) {
             const unsigned int m[4] = {now[0].at.w[2 * step], now[1].at.w[2 * step],
-                                       now[0].at.w[2 * step + 1], now[1].at.w[2 * step + 1]};
+                                       now[0].at.w[2 * step + 1],
+                                       now[1].at.w[2 * step + 1]};
 #pragma unroll
             for (int t = 0; t < COLUMN_TILES; t++)
                 multiply(sum[t], m,
-                         __ldg(fragments + ((depth / DEPTH * 2 + step) * COLUMN_TILES + t) * 32),
+                         __ldg(fragments +
+                               ((depth / DEPTH * 2 + step) * COLUMN_TILES + t) * 32),
                          T());
         }
     }
@@ -213,8 +216,8 @@ extern "C" void gpu_narrow(gpu_type type, float *values, size_t count)
 }
 
 //  Lane l holds, of column l / 4 of each tile, four depths of each step (PTX ISA, matrix
-//  fragments for mma.m16n8k16): in our order the channels 8 (l % 4) + 4 step + {0, 1, 2, 3}
-//  of each 32. Columns are taps by channels.
+//  fragments for mma.m16n8k16): in our order the channels 8 (l % 4) + 4 step + {0, 1, 2,
+//  3} of each 32. Columns are taps by channels.
 extern "C" void gpu_conv_last_pack(gpu_type type, const float *weight, int channels,
                                    int from_channels, void *fragments)
 {
@@ -228,8 +231,9 @@ extern "C" void gpu_conv_last_pack(gpu_type type, const float *weight, int chann
                     const int tap = column / channels, n = column % channels;
                     const int k = step / 2 * DEPTH + lane % 4 * LANES + step % 2 * 4 + i;
                     const bool there = tap < TAPS && k < from_channels;
-                    *out++ = bits_of(
-                        type, there ? weight[(n * from_channels + k) * TAPS + tap] : 0.0F);
+                    *out++ =
+                        bits_of(type, there ? weight[(n * from_channels + k) * TAPS + tap]
+                                            : 0.0F);
                 }
 }
 
@@ -241,9 +245,8 @@ static cudaError_t launch(const gpu_last_args *a, const T *x, float *planes,
                     (a->from.height + ROWS - 1) / ROWS);
     const int shared = TILE * TAPS * a->channels * (int)sizeof(float);
     //  More than a kernel may have unasked.
-    const cudaError_t error =
-        cudaFuncSetAttribute(conv_last<T, ACT>,
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    const cudaError_t error = cudaFuncSetAttribute(
+        conv_last<T, ACT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
     if (error != cudaSuccess) return error;
     conv_last<T, ACT><<<grid, THREADS, shared, stream>>>(
         *a, (int)gpu_room((size_t)a->from.channels), x, planes);

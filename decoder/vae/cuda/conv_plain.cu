@@ -23,7 +23,8 @@ struct loader {
 
     __device__ void load_x(int tap, int channel, float (&v)[LANES]) const
     {
-        const int r = row + tap / kernel - kernel / 2, c = column + tap % kernel - kernel / 2;
+        const int r = row + tap / kernel - kernel / 2,
+                  c = column + tap % kernel - kernel / 2;
         const int at = channel + x_slot * LANES;
         const bool inside = row < height && r >= 0 && r < height && c >= 0 && c < width;
         if (inside && at < room)
@@ -129,8 +130,8 @@ extern "C" cudaError_t gpu_conv_plain(const gpu_conv_args *conv, const void *x, 
     const dim3 grid((unsigned int)((pixels + PIXELS - 1) / PIXELS),
                     (unsigned int)((outputs + OUTPUTS - 1) / OUTPUTS));
     FOR_TYPE(conv->from.type, T,
-             conv_plain<T><<<grid, THREADS, 0, stream>>>(
-                 *conv, room, outputs, pixels, static_cast<const T *>(x),
-                 static_cast<T *>(y)));
+             conv_plain<T><<<grid, THREADS, 0, stream>>>(*conv, room, outputs, pixels,
+                                                         static_cast<const T *>(x),
+                                                         static_cast<T *>(y)));
     return cudaGetLastError();
 }

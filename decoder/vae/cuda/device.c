@@ -18,17 +18,15 @@ luna_err gpu_check(cudaError_t error, const char *what)
 luna_err gpu_check_dnn(cudnnStatus_t status, const char *what)
 {
     if (status == CUDNN_STATUS_SUCCESS) return LUNA_OK;
-    return luna_error(
-        status == CUDNN_STATUS_ALLOC_FAILED ? LUNA_NO_MEMORY : LUNA_DEVICE,
-        "cuDNN failed at %s: %s", what, cudnnGetErrorString(status));
+    return luna_error(status == CUDNN_STATUS_ALLOC_FAILED ? LUNA_NO_MEMORY : LUNA_DEVICE,
+                      "cuDNN failed at %s: %s", what, cudnnGetErrorString(status));
 }
 
 luna_err gpu_check_blas(cublasStatus_t status, const char *what)
 {
     if (status == CUBLAS_STATUS_SUCCESS) return LUNA_OK;
-    return luna_error(
-        status == CUBLAS_STATUS_ALLOC_FAILED ? LUNA_NO_MEMORY : LUNA_DEVICE,
-        "cuBLASLt failed at %s: %s", what, cublasLtGetStatusString(status));
+    return luna_error(status == CUBLAS_STATUS_ALLOC_FAILED ? LUNA_NO_MEMORY : LUNA_DEVICE,
+                      "cuBLASLt failed at %s: %s", what, cublasLtGetStatusString(status));
 }
 
 static luna_err no_driver(cudaError_t error)
@@ -57,9 +55,11 @@ luna_err gpu_device_probe(int index)
         return luna_error(LUNA_UNAVAILABLE, "this machine has %d GPU%s", count,
                           count == 1 ? "" : "s");
     LUNA_TRY(gpu_check(
-        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "a look"));
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index),
+        "a look"));
     LUNA_TRY(gpu_check(
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "a look"));
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index),
+        "a look"));
     return check_age(index, major, minor);
 }
 

@@ -141,23 +141,23 @@ __device__ __forceinline__ float apply_pair(float x, gpu_pair pair)
 }
 
 //  Calls F<T>(...) for the element type of a value.
-#define FOR_TYPE(type, T, ...)            \
-    switch (type) {                       \
-        case GPU_FP16: {                  \
-            typedef __half T;             \
-            __VA_ARGS__;                  \
-            break;                        \
-        }                                 \
-        case GPU_BF16: {                  \
-            typedef __nv_bfloat16 T;      \
-            __VA_ARGS__;                  \
-            break;                        \
-        }                                 \
-        default: {                        \
-            typedef float T;              \
-            __VA_ARGS__;                  \
-            break;                        \
-        }                                 \
+#define FOR_TYPE(type, T, ...)       \
+    switch (type) {                  \
+        case GPU_FP16: {             \
+            typedef __half T;        \
+            __VA_ARGS__;             \
+            break;                   \
+        }                            \
+        case GPU_BF16: {             \
+            typedef __nv_bfloat16 T; \
+            __VA_ARGS__;             \
+            break;                   \
+        }                            \
+        default: {                   \
+            typedef float T;         \
+            __VA_ARGS__;             \
+            break;                   \
+        }                            \
     }
 
 #define FOR_ACT(act, ACT, ...)                  \

@@ -78,7 +78,8 @@ static gpu_step blank(const gpu_planner *p, gpu_kind kind, size_t node)
 static luna_err append(gpu_planner *p, const gpu_step *step)
 {
     gpu_program *program = p->program;
-    const int buffers[] = {step->x, step->y, step->z, step->v, step->scratch, step->pairs};
+    const int buffers[] = {step->x, step->y,       step->z,
+                           step->v, step->scratch, step->pairs};
     if (program->step_count == program->step_room) {
         const size_t room = 2 * program->step_room + 32;
         gpu_step *larger = realloc(program->steps, room * sizeof *larger);
@@ -241,7 +242,8 @@ static luna_err through_weights(const gpu_planner *p, const luna_node *node,
     LUNA_TRY(luna_backend_floats(&lane_of(p)->weights->item[node->weight], &weight));
     for (size_t o = 0; o < node->channels; o++) {
         double sum = 0.0;
-        for (size_t i = 0; i < in; i++) sum += (double)weight[o * in + i] * from->pending[i];
+        for (size_t i = 0; i < in; i++)
+            sum += (double)weight[o * in + i] * from->pending[i];
         out[o] += ldexpf((float)sum, exponent);
     }
     free(weight);
@@ -255,8 +257,7 @@ static luna_err conv_bias(gpu_planner *p, size_t i, const gpu_fusion *fusion, in
     const luna_node *node = node_at(p, i);
     const gpu_value *input = input_of(p, i), *residual = fusion->residual;
     const float *more = residual ? residual->pending : NULL;
-    if (!input->pending)
-        return new_vector(p, node->bias, node->channels, to, more, at);
+    if (!input->pending) return new_vector(p, node->bias, node->channels, to, more, at);
     float *sum = calloc(node->channels, sizeof *sum);
     if (!sum) return no_memory();
     for (size_t c = 0; more && c < node->channels; c++) sum[c] = more[c];
@@ -314,8 +315,8 @@ static luna_err leave_pending(gpu_planner *p, size_t conv, gpu_value *value)
 {
     const luna_node *node = node_at(p, conv);
     if (node->bias == LUNA_NONE) return LUNA_OK;
-    LUNA_TRY(luna_backend_floats(&lane_of(p)->weights->item[node->bias],
-                                 &p->pending[conv]));
+    LUNA_TRY(
+        luna_backend_floats(&lane_of(p)->weights->item[node->bias], &p->pending[conv]));
     for (size_t c = 0; c < node->channels; c++)
         p->pending[conv][c] = ldexpf(p->pending[conv][c], gpu_exponent(p, conv));
     value->pending = p->pending[conv];
@@ -381,8 +382,8 @@ luna_err gpu_emit_norm(gpu_planner *p, size_t i, gpu_normed *out)
     LUNA_TRY(new_vector(p, LUNA_NONE, node->channels, 0, from->pending, &step.offset));
     const gpu_norm norm = {.from = step.from, .groups = step.groups};
     LUNA_TRY(new_buffer(p->program, gpu_norm_scratch(&norm), &step.scratch));
-    LUNA_TRY(new_buffer(p->program, gpu_room(node->channels) * sizeof(gpu_pair),
-                        &step.pairs));
+    LUNA_TRY(
+        new_buffer(p->program, gpu_room(node->channels) * sizeof(gpu_pair), &step.pairs));
     *out = (gpu_normed){.node = i, .from = from, .pairs = step.pairs};
     return append(p, &step);
 }
@@ -449,7 +450,8 @@ static luna_err new_pairs(gpu_planner *p, const luna_node *node, long *at)
     LUNA_TRY(new_vector(p, node->bias, node->channels, 0, NULL, &bias_at));
     LUNA_TRY(new_constants(p, 2 * gpu_room(node->channels), at, &out));
     for (size_t c = 0; c < node->channels; c++) {
-        const float weight = weight_at == LUNA_NONE ? 0.0F : p->constants[weight_at + (long)c];
+        const float weight =
+            weight_at == LUNA_NONE ? 0.0F : p->constants[weight_at + (long)c];
         const float bias = bias_at == LUNA_NONE ? 0.0F : p->constants[bias_at + (long)c];
         const gpu_pair pair = pair_of(node, weight, bias);
         out[2 * c] = pair.scale;

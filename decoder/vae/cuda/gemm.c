@@ -25,7 +25,8 @@ static cublasStatus_t describe(gpu_gemm *g)
     const gpu_gemm_problem *p = &g->problem;
     const cublasOperation_t turn = p->turned ? CUBLAS_OP_T : CUBLAS_OP_N;
     //  Sums in fp32, and nothing less than fp32 inside when the values are fp32.
-    cublasStatus_t s = cublasLtMatmulDescCreate(&g->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    cublasStatus_t s =
+        cublasLtMatmulDescCreate(&g->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSA, &turn,
                                            sizeof turn);
@@ -102,8 +103,8 @@ luna_err gpu_gemm_run(gpu_device *device, const gpu_gemm *g, float scale, const 
 {
     const float zero = 0.0F;
     return gpu_check_blas(
-        cublasLtMatmul(device->lt, g->product, &scale, b, g->b, a, g->a, &zero, c, g->c, c,
-                       g->c, &g->algorithm, device->workspace, device->workspace_bytes,
+        cublasLtMatmul(device->lt, g->product, &scale, b, g->b, a, g->a, &zero, c, g->c,
+                       c, g->c, &g->algorithm, device->workspace, device->workspace_bytes,
                        device->stream),
         "a matrix product");
 }

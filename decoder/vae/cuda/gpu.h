@@ -84,9 +84,9 @@ typedef struct gpu_conv_call {
     void *y;
 } gpu_conv_call;
 
-//  The plan for a problem: one made before, one kept on disk, or the fastest of those that
-//  the library offers, timed in the arena (whose content is lost). *out lives as long as
-//  the device. LUNA_UNSUPPORTED when the library has none.
+//  The plan for a problem: one made before, one kept on disk, or the fastest of those
+//  that the library offers, timed in the arena (whose content is lost). *out lives as
+//  long as the device. LUNA_UNSUPPORTED when the library has none.
 LUNA_MUST_USE luna_err gpu_conv_find(gpu_device *device, const gpu_conv_problem *problem,
                                      gpu_conv **out);
 LUNA_MUST_USE luna_err gpu_conv_run(gpu_device *device, const gpu_conv *conv,
@@ -190,9 +190,9 @@ typedef struct gpu_program {
     size_t arena_bytes;
     float *constants;  //  on the device
     size_t constant_bytes;
-    bool started;             //  once at least, so that the libraries are loaded
-    cudaGraphExec_t graph;    //  of all steps; NULL: not yet
-    void *graph_arena;        //  what it was made for
+    bool started;           //  once at least, so that the libraries are loaded
+    cudaGraphExec_t graph;  //  of all steps; NULL: not yet
+    void *graph_arena;      //  what it was made for
     void *graph_workspace;
 } gpu_program;
 
@@ -201,8 +201,8 @@ enum { GPU_INPUT = 0, GPU_OUTPUT = 1 };
 
 //  exponents: of every node, NULL for all 0.
 LUNA_MUST_USE luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph,
-                                         const luna_shape *shapes, const int8_t *exponents,
-                                         gpu_program **out);
+                                         const luna_shape *shapes,
+                                         const int8_t *exponents, gpu_program **out);
 void gpu_program_free(gpu_program *program);
 
 //  What the largest operation takes by itself, its value and the one it reads.

@@ -1,10 +1,10 @@
 //  kernels.h - the CUDA kernels, as C functions
 //
 //  Values on the device are [pixels][room] of one image: channels lie next to each other,
-//  filled up with zeros to a multiple of 8 (gpu_room), so that a thread moves 8 of them at
-//  a time. Every function starts its kernels on `stream` and returns the launch's error;
-//  nothing is waited for. Sums are taken in an order that depends on sizes only: the same
-//  input gives the same bits.
+//  filled up with zeros to a multiple of 8 (gpu_room), so that a thread moves 8 of them
+//  at a time. Every function starts its kernels on `stream` and returns the launch's
+//  error; nothing is waited for. Sums are taken in an order that depends on sizes only:
+//  the same input gives the same bits.
 
 #ifndef LUNA_DECODER_VAE_CUDA_KERNELS_H
 #define LUNA_DECODER_VAE_CUDA_KERNELS_H
@@ -171,8 +171,8 @@ typedef struct gpu_pixel_args {
     bool bytes;        //  uint8, interleaved; else float
 } gpu_pixel_args;
 
-//  *bad is set to 1 when a value is NaN or infinite, else left alone. `to` may be `planes`
-//  when the output is planar float.
+//  *bad is set to 1 when a value is NaN or infinite, else left alone. `to` may be
+//  `planes` when the output is planar float.
 cudaError_t gpu_pixels_convert(const gpu_pixel_args *args, const float *planes, void *to,
                                int *bad, cudaStream_t stream);
 

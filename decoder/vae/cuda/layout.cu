@@ -36,7 +36,8 @@ __global__ void to_planes(const T *x, float *planes, int channels, int slots,
         load8(x + (p * slots + slot) * LANES, v);
 #pragma unroll
         for (int k = 0; k < LANES; k++)
-            if (slot * LANES + k < channels) planes[(slot * LANES + k) * pixels + p] = v[k];
+            if (slot * LANES + k < channels)
+                planes[(slot * LANES + k) * pixels + p] = v[k];
     }
 }
 

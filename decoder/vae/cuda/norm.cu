@@ -2,8 +2,8 @@
 //
 //  A block takes a run of pixels and sums, for each channel, the distances from one of
 //  its own values and their squares: no cancellation, however far the mean is from zero.
-//  Its channels are merged to groups, and the groups of all blocks, each about the mean of
-//  them all (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+//  Its channels are merged to groups, and the groups of all blocks, each about the mean
+//  of them all (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
 //  computing sample variances", 1979), in one fixed order.
 
 #include "decoder/vae/cuda/element.cuh"
@@ -98,8 +98,8 @@ __device__ moments merge_channels(const moments *channel, int width, float count
 
 template <typename T>
 __global__ void __launch_bounds__(256, 2)
-    block_moments(const T *x, size_t pixels, int channels, int groups, int slots, int rows,
-                  size_t a_block, const float *pending, moments *out)
+    block_moments(const T *x, size_t pixels, int channels, int groups, int slots,
+                  int rows, size_t a_block, const float *pending, moments *out)
 {
     extern __shared__ float2 rows_of[];  //  [rows][room], then the channels' moments
     const int room = slots * LANES, width = channels / groups;
@@ -123,7 +123,8 @@ __global__ void __launch_bounds__(256, 2)
     }
     __syncthreads();
     for (int g = threadIdx.x; g < groups; g += blockDim.x)
-        out[block * groups + g] = merge_channels(channel + g * width, width, (float)count);
+        out[block * groups + g] =
+            merge_channels(channel + g * width, width, (float)count);
 }
 
 //  The sum over the block's threads, for each of them, always in one order.
@@ -194,7 +195,8 @@ __global__ void rms_norm(const T *x, T *y, int channels, int slots, int lanes,
             sum += __shfl_xor_sync(0xffffffffu, sum, off);
         const float length = sqrtf(sum);
         //  fmaxf would hide a NaN.
-        const float scale = sqrtf((float)channels) / (length < epsilon ? epsilon : length);
+        const float scale =
+            sqrtf((float)channels) / (length < epsilon ? epsilon : length);
         for (int s = lane; s < slots && p < pixels; s += lanes) {
             load8(x + (p * slots + s) * LANES, v);
             for (int k = 0; k < LANES; k++) {
@@ -252,8 +254,8 @@ static void rms_norm_to(const gpu_extent *e, float epsilon, const float *weight,
         rms_norm<T, GPU_RELU><<<blocks, 256, 0, stream>>>(x, y, e->channels, slots, lanes,
                                                           pixels, epsilon, weight);
     else
-        rms_norm<T, GPU_LINEAR><<<blocks, 256, 0, stream>>>(x, y, e->channels, slots,
-                                                            lanes, pixels, epsilon, weight);
+        rms_norm<T, GPU_LINEAR><<<blocks, 256, 0, stream>>>(
+            x, y, e->channels, slots, lanes, pixels, epsilon, weight);
 }
 
 extern "C" cudaError_t gpu_rms_norm(const gpu_extent *e, float epsilon,

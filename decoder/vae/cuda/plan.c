@@ -107,8 +107,9 @@ static luna_err place_add(gpu_planner *p, size_t i)
 //  A last convolution with nothing before it that it could take along.
 static luna_err place_last_conv(gpu_planner *p, size_t i)
 {
-    const gpu_normed plain = {
-        .from = &p->value[node_at(p, i)->input[0]], .pairs = LUNA_NONE, .act = GPU_LINEAR};
+    const gpu_normed plain = {.from = &p->value[node_at(p, i)->input[0]],
+                              .pairs = LUNA_NONE,
+                              .act = GPU_LINEAR};
     return gpu_emit_last(p, i, &plain);
 }
 
@@ -160,9 +161,9 @@ static luna_err bring_constants(gpu_planner *p)
     if (bytes == 0) return LUNA_OK;
     LUNA_TRY(gpu_check(cudaMalloc((void **)&program->constants, bytes), "a decode"));
     program->constant_bytes = bytes;
-    return gpu_check(cudaMemcpy(program->constants, p->constants, bytes,
-                                cudaMemcpyHostToDevice),
-                     "bringing constants");
+    return gpu_check(
+        cudaMemcpy(program->constants, p->constants, bytes, cudaMemcpyHostToDevice),
+        "bringing constants");
 }
 
 static void planner_free(gpu_planner *p)
@@ -192,7 +193,8 @@ luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph,
     }
     if (err == LUNA_OK) err = bring_constants(p);
     if (err == LUNA_OK)
-        err = luna_memory_plan(program->spans, program->buffer_count, &program->arena_bytes);
+        err = luna_memory_plan(program->spans, program->buffer_count,
+                               &program->arena_bytes);
     planner_free(p);
     if (err != LUNA_OK) gpu_program_free(program);
     if (err == LUNA_OK) *out = program;

@@ -10,7 +10,8 @@
 typedef struct gpu_value {
     int buffer;
     gpu_extent extent;
-    const float *pending;  //  [channels], still to be added by whoever reads; NULL: nothing
+    const float
+        *pending;  //  [channels], still to be added by whoever reads; NULL: nothing
 } gpu_value;
 
 typedef struct gpu_planner {
@@ -50,7 +51,8 @@ typedef struct gpu_normed {
 
 LUNA_MUST_USE luna_err gpu_emit_input(gpu_planner *p);
 LUNA_MUST_USE luna_err gpu_emit_output(gpu_planner *p, size_t node);
-LUNA_MUST_USE luna_err gpu_emit_conv(gpu_planner *p, size_t node, const gpu_fusion *fusion);
+LUNA_MUST_USE luna_err gpu_emit_conv(gpu_planner *p, size_t node,
+                                     const gpu_fusion *fusion);
 //  LUNA_UNSUPPORTED, with nothing done, when cuDNN cannot.
 LUNA_MUST_USE luna_err gpu_emit_folded(gpu_planner *p, size_t upsample, size_t conv);
 LUNA_MUST_USE luna_err gpu_emit_upsample(gpu_planner *p, size_t node);

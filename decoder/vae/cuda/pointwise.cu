@@ -30,8 +30,7 @@ __global__ void __launch_bounds__(1024)
             float v[LANES];
             in[u].to(v);
 #pragma unroll
-            for (int k = 0; k < LANES; k++)
-                v[k] = apply_pair<ACT>(v[k], pair[k]);
+            for (int k = 0; k < LANES; k++) v[k] = apply_pair<ACT>(v[k], pair[k]);
             in[u].from(v);
             if (p + u * stride < pixels) in[u].write(y + (p + u * stride) * room);
         }
@@ -94,16 +93,16 @@ static void apply_to(const gpu_extent *e, const gpu_pair *pairs, gpu_act act, co
     const size_t pixels = gpu_pixels(e);
     const unsigned int blocks = blocks_for(pixels, (size_t)t.rows * UNROLL);
     FOR_ACT(act, ACT,
-            apply<T, ACT><<<blocks, t.threads, 0, stream>>>(x, y, pairs, t.slots, t.rows,
-                                                            pixels));
+            apply<T, ACT>
+            <<<blocks, t.threads, 0, stream>>>(x, y, pairs, t.slots, t.rows, pixels));
 }
 
 extern "C" cudaError_t gpu_apply(const gpu_extent *e, const gpu_pair *pairs, gpu_act act,
                                  const void *x, void *y, cudaStream_t stream)
 {
-    FOR_TYPE(e->type, T,
-             apply_to(e, pairs, act, static_cast<const T *>(x), static_cast<T *>(y),
-                      stream));
+    FOR_TYPE(
+        e->type, T,
+        apply_to(e, pairs, act, static_cast<const T *>(x), static_cast<T *>(y), stream));
     return cudaGetLastError();
 }
 
@@ -144,7 +143,7 @@ extern "C" cudaError_t gpu_largest(const gpu_extent *e, const void *x, float *fo
 extern "C" cudaError_t gpu_fill(gpu_type type, void *x, size_t count, cudaStream_t stream)
 {
     FOR_TYPE(type, T,
-             fill<T><<<blocks_for(count, 256), 256, 0, stream>>>(static_cast<T *>(x),
-                                                                 count));
+             fill<T>
+             <<<blocks_for(count, 256), 256, 0, stream>>>(static_cast<T *>(x), count));
     return cudaGetLastError();
 }

@@ -32,8 +32,8 @@ static luna_err start_conv(const gpu_program *program, const gpu_step *step)
                                 .y = gpu_buffer(program, step->y)};
     LUNA_TRY(gpu_conv_run(device, step->conv, &call));
     if (!step->bare) return LUNA_OK;
-    return gpu_check(gpu_add(&step->to, call.y, call.residual, call.bias, step->act, call.y,
-                             device->stream),
+    return gpu_check(gpu_add(&step->to, call.y, call.residual, call.bias, step->act,
+                             call.y, device->stream),
                      "a convolution's end");
 }
 
@@ -47,8 +47,8 @@ static cudaError_t start_conv_plain(const gpu_program *program, const gpu_step *
                                 .bias = constant(program, step->bias),
                                 .residual = gpu_buffer(program, step->z),
                                 .act = step->act};
-    return gpu_conv_plain(&args, gpu_buffer(program, step->x), gpu_buffer(program, step->y),
-                          stream);
+    return gpu_conv_plain(&args, gpu_buffer(program, step->x),
+                          gpu_buffer(program, step->y), stream);
 }
 
 static cudaError_t start_conv_last(const gpu_program *program, const gpu_step *step,
@@ -60,8 +60,8 @@ static cudaError_t start_conv_last(const gpu_program *program, const gpu_step *s
                                 .bias = constant(program, step->bias),
                                 .pairs = pairs_of(program, step),
                                 .act = step->act};
-    return gpu_conv_last(&args, gpu_buffer(program, step->x), gpu_buffer(program, step->y),
-                         stream);
+    return gpu_conv_last(&args, gpu_buffer(program, step->x),
+                         gpu_buffer(program, step->y), stream);
 }
 
 static cudaError_t start_norm(const gpu_program *program, const gpu_step *step,
@@ -90,14 +90,15 @@ static luna_err start_rows(const gpu_program *program, const gpu_step *step, siz
     uint8_t *scores = gpu_buffer(program, step->scratch);
     //  In fp16 the weights take the scores' place.
     const gpu_type score = type == GPU_FP16 ? GPU_FP16 : GPU_FP32;
-    uint8_t *weights = score == type ? scores : scores + step->rows * pitch * sizeof(float);
+    uint8_t *weights =
+        score == type ? scores : scores + step->rows * pitch * sizeof(float);
     LUNA_TRY(gpu_gemm_run(device, step->scores[which],
                           1.0F / sqrtf((float)step->to.channels),
                           (uint8_t *)gpu_buffer(program, step->x) + skip,
                           gpu_buffer(program, step->z), scores));
-    LUNA_TRY(gpu_check(
-        gpu_softmax(score, scores, type, weights, rows, tokens, device->stream),
-        "a softmax"));
+    LUNA_TRY(
+        gpu_check(gpu_softmax(score, scores, type, weights, rows, tokens, device->stream),
+                  "a softmax"));
     return gpu_gemm_run(device, step->sums[which], 1.0F, weights,
                         gpu_buffer(program, step->v),
                         (uint8_t *)gpu_buffer(program, step->y) + skip);

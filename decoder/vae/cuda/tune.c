@@ -1,6 +1,6 @@
-//  The choice among cuDNN's plans for one convolution. The library's own order is a guess;
-//  the best plan is often a third faster than its first, so each problem is timed once per
-//  card and version, and the choice kept on disk.
+//  The choice among cuDNN's plans for one convolution. The library's own order is a
+//  guess; the best plan is often a third faster than its first, so each problem is timed
+//  once per card and version, and the choice kept on disk.
 
 #include "decoder/vae/cuda/conv.h"
 
@@ -12,8 +12,9 @@
 
 enum { CONFIGS = 16, TRIES = 8, ROUNDS = 4, ALIGN = 256 };
 
-static const float turn_ms = 6.0F;  //  of a plan in each round
-static const float near = 1.25F;    //  times the best: worth a second look
+static const float turn_ms = 6.0F;   //  of a plan in each round
+static const float near = 1.25F;     //  times the best: worth a second look
+static const float hopeless = 4.0F;  //  times the best, at the very first run
 
 static const size_t workspace_max = (size_t)256 << 20;
 
@@ -44,7 +45,8 @@ static bool is_allowed(gpu_desc config)
     gpu_desc engine = NULL;
     int64_t count = 0;
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine)) return false;
+    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine))
+        return false;
     bool good = cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE,
                                          CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count,
                                          &engine) == CUDNN_STATUS_SUCCESS;
@@ -73,15 +75,16 @@ static void ask(gpu_desc graph, cudnnBackendHeurMode_t mode, candidates *out)
 {
     gpu_desc heuristic = NULL, configs[CONFIGS];
     int64_t made = 0, got = 0;
-    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristic)) return;
+    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristic))
+        return;
     (void)cudnnBackendSetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
                                    CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph);
     (void)cudnnBackendSetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_MODE,
                                    CUDNN_TYPE_HEUR_MODE, 1, &mode);
     if (cudnnBackendFinalize(heuristic) == CUDNN_STATUS_SUCCESS) {
-        while (made < CONFIGS && cudnnBackendCreateDescriptor(
-                                     CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &configs[made]) ==
-                                     CUDNN_STATUS_SUCCESS)
+        while (made < CONFIGS &&
+               cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR,
+                                            &configs[made]) == CUDNN_STATUS_SUCCESS)
             made++;
         if (cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                      CUDNN_TYPE_BACKEND_DESCRIPTOR, made, &got, configs))
@@ -96,8 +99,9 @@ static void ask(gpu_desc graph, cudnnBackendHeurMode_t mode, candidates *out)
 static gpu_desc finish_plan(gpu_device *device, gpu_desc plan, bool set)
 {
     if (set &&
-        cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE,
-                                 1, &device->dnn) == CUDNN_STATUS_SUCCESS &&
+        cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE,
+                                 CUDNN_TYPE_HANDLE, 1,
+                                 &device->dnn) == CUDNN_STATUS_SUCCESS &&
         cudnnBackendFinalize(plan) == CUDNN_STATUS_SUCCESS)
         return plan;
     (void)cudnnBackendDestroyDescriptor(plan);
@@ -109,11 +113,11 @@ static gpu_desc plan_of(gpu_device *device, gpu_desc config)
     gpu_desc plan = NULL;
     if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan))
         return NULL;
-    return finish_plan(device, plan,
-                       cudnnBackendSetAttribute(
-                           plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
-                           CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config) ==
-                           CUDNN_STATUS_SUCCESS);
+    return finish_plan(
+        device, plan,
+        cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                                 CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                 &config) == CUDNN_STATUS_SUCCESS);
 }
 
 static gpu_desc plan_from_text(gpu_device *device, const char *text)
@@ -124,14 +128,15 @@ static gpu_desc plan_from_text(gpu_device *device, const char *text)
     return finish_plan(
         device, plan,
         cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
-                                 CUDNN_TYPE_CHAR, (int64_t)strlen(text), text) ==
-            CUDNN_STATUS_SUCCESS);
+                                 CUDNN_TYPE_CHAR, (int64_t)strlen(text),
+                                 text) == CUDNN_STATUS_SUCCESS);
 }
 
 static void keep_plan(const gpu_device *device, const gpu_conv *conv)
 {
     int64_t size = 0;
-    const cudnnBackendAttributeName_t name = CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION;
+    const cudnnBackendAttributeName_t name =
+        CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION;
     if (cudnnBackendGetAttribute(conv->plan, name, CUDNN_TYPE_CHAR, 0, &size, NULL) ||
         size <= 0)
         return;
@@ -174,7 +179,8 @@ typedef struct trial_sizes {
 static trial_sizes sizes_of(const gpu_conv_problem *p)
 {
     const size_t in = (size_t)p->from.channels, out = (size_t)p->channels;
-    const size_t pixels = gpu_pixels(&p->from), taps = (size_t)p->kernel * (size_t)p->kernel;
+    const size_t pixels = gpu_pixels(&p->from),
+                 taps = (size_t)p->kernel * (size_t)p->kernel;
     return (trial_sizes){.x = pixels * in,
                          .w = in * out * taps,
                          .y = pixels * out * (p->folded ? 4 : 1),
@@ -217,11 +223,11 @@ static float time_runs(gpu_device *device, const gpu_conv *conv, const trial *t,
 
 static void report(const gpu_conv_problem *p, size_t number, float first, float ms)
 {
-    luna_log(LUNA_LOG_DEBUG, "tune",
-             "kernel=%d%s from=%dx%dx%d to=%d epilogue=%d%d%d plan=%zu first=%.4f ms=%.4f",
-             p->kernel, p->folded ? "t" : "", p->from.channels, p->from.height,
-             p->from.width, p->channels, p->bias, p->residual, p->relu, number,
-             (double)first, (double)ms);
+    luna_log(
+        LUNA_LOG_DEBUG, "tune",
+        "kernel=%d%s from=%dx%dx%d to=%d epilogue=%d%d%d plan=%zu first=%.4f ms=%.4f",
+        p->kernel, p->folded ? "t" : "", p->from.channels, p->from.height, p->from.width,
+        p->channels, p->bias, p->residual, p->relu, number, (double)first, (double)ms);
 }
 
 size_t gpu_tries(void)
@@ -256,8 +262,9 @@ static void enter(gpu_device *device, const candidates *from, const trial *t,
         next.conv.workspace_bytes = workspace_of(next.conv.plan);
         next.first = INFINITY;
         if (next.conv.workspace_bytes <= workspace_max &&
-            gpu_workspace_grow(device, next.conv.workspace_bytes) == LUNA_OK &&
-            isfinite(time_runs(device, &next.conv, t, 1)))
+            gpu_workspace_grow(device, next.conv.workspace_bytes) == LUNA_OK)
+            next.first = time_runs(device, &next.conv, t, 1);
+        if (next.first < hopeless * c->best)
             next.first = time_runs(device, &next.conv, t, 2);
         gpu_device_step(device);
         if (isfinite(next.first))
@@ -314,7 +321,8 @@ static luna_err tune(gpu_device *device, gpu_conv *conv)
     ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_A, &found);
     if (found.count < gpu_tries())
         ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_B, &found);
-    if (found.count == 0) ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_FALLBACK, &found);
+    if (found.count == 0)
+        ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_FALLBACK, &found);
     luna_err err = lay_out(device, &conv->problem, &t);
     if (err == LUNA_OK) err = gpu_check(cudaEventCreate(&t.start), "a clock");
     if (err == LUNA_OK) err = gpu_check(cudaEventCreate(&t.stop), "a clock");
@@ -355,7 +363,8 @@ static luna_err solve(gpu_device *device, gpu_conv *conv)
 static gpu_conv *known(const gpu_device *device, const gpu_conv_problem *problem)
 {
     gpu_conv *conv = device->convs;
-    while (conv && memcmp(&conv->problem, problem, sizeof *problem) != 0) conv = conv->next;
+    while (conv && memcmp(&conv->problem, problem, sizeof *problem) != 0)
+        conv = conv->next;
     return conv;
 }
 

@@ -68,8 +68,8 @@ static luna_err to_device(gpu_lane *lane, const void *data, size_t bytes, void *
 {
     void *memory = NULL;
     LUNA_TRY(gpu_check(cudaMalloc(&memory, bytes), "the decoder's weights"));
-    const luna_err err = gpu_check(cudaMemcpy(memory, data, bytes, cudaMemcpyHostToDevice),
-                                   "bringing weights");
+    const luna_err err = gpu_check(
+        cudaMemcpy(memory, data, bytes, cudaMemcpyHostToDevice), "bringing weights");
     if (err != LUNA_OK) (void)cudaFree(memory);
     if (err == LUNA_OK) *out = memory;
     lane->weight_bytes += err == LUNA_OK ? bytes : 0;
@@ -124,8 +124,7 @@ static luna_err make(gpu_lane *lane, const luna_node *node, size_t from_channels
 
 static luna_err keep(gpu_lane *lane, const gpu_weight *weight)
 {
-    gpu_weight *larger =
-        realloc(lane->kept, (lane->kept_count + 1) * sizeof *lane->kept);
+    gpu_weight *larger = realloc(lane->kept, (lane->kept_count + 1) * sizeof *lane->kept);
     if (!larger) return luna_error(LUNA_NO_MEMORY, "no memory for a weight");
     lane->kept = larger;
     lane->kept[lane->kept_count++] = *weight;

@@ -144,9 +144,11 @@ static luna_err bench_model(const tool_options *options, bench *b)
 static luna_err open_model(const tool_options *options, void **image, luna_vae **out)
 {
     size_t len = 0;
+    char label[64];
     if (options->model) return luna_vae_open(options->model, &options->vae, out);
     LUNA_TRY(tool_random_model(options->random, image, &len));
-    return luna_vae_open_bytes(*image, len, "the random model", &options->vae, out);
+    snprintf(label, sizeof label, "random %.40s", options->random);
+    return luna_vae_open_bytes(*image, len, label, &options->vae, out);
 }
 
 luna_err tool_bench(const tool_options *options)

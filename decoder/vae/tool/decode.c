@@ -63,6 +63,13 @@ static luna_err decode_file(const tool_options *options, luna_vae *vae,
     return err;
 }
 
+static void report(const luna_vae_info *info, const luna_vae_shape *shape)
+{
+    printf("pixels: %zu x %zu x %zu x %zu; %s: %llu bytes read of %llu\n", shape->count,
+           shape->channels, shape->height, shape->width, info->variant,
+           (unsigned long long)info->read_bytes, (unsigned long long)info->file_bytes);
+}
+
 //  What is wrong with the latents shows before anything is written.
 static luna_err decode_tensor(const tool_options *options, const luna_tensor *tensor)
 {
@@ -75,6 +82,7 @@ static luna_err decode_tensor(const tool_options *options, const luna_tensor *te
     luna_err err = luna_vae_output_shape(vae, &latents, &shape);
     if (err == LUNA_OK) err = luna_vae_prepare(vae, &latents, NULL);
     if (err == LUNA_OK) err = decode_file(options, vae, &latents, &shape);
+    if (err == LUNA_OK) report(luna_vae_describe(vae), &shape);
     luna_vae_close(&vae);
     return err;
 }

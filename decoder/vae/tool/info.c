@@ -24,6 +24,8 @@ static void print_json(const luna_vae_info *info)
         info->latent_channels, info->packed_channels, info->spatial_factor);
     printf(", \"output_channels\": %zu, \"parameters\": %llu", info->output_channels,
            (unsigned long long)info->parameter_count);
+    printf(", \"file_bytes\": %llu, \"read_bytes\": %llu",
+           (unsigned long long)info->file_bytes, (unsigned long long)info->read_bytes);
     printf(", \"latent_scale\": %.9g, \"latent_shift\": %.9g", (double)info->latent_scale,
            (double)info->latent_shift);
     printf(", \"device\": ");
@@ -44,6 +46,8 @@ static void print_text(const luna_vae_info *info)
     printf("\nspatial factor   %zu\n", info->spatial_factor);
     printf("output channels  %zu\n", info->output_channels);
     printf("parameters       %llu\n", (unsigned long long)info->parameter_count);
+    printf("file             %llu bytes, %llu of them read\n",
+           (unsigned long long)info->file_bytes, (unsigned long long)info->read_bytes);
     printf("latent scale     %.6g, shift %.6g\n", (double)info->latent_scale,
            (double)info->latent_shift);
     printf("device           %s, %s, %s\n", info->device, info->backend, info->precision);

@@ -80,6 +80,42 @@ static void bfloat_rounds_to_even(void **state)
     assert_int_equal(luna_float_to_bfloat(-INFINITY), 0xff80);
 }
 
+//  (-1)^s 2^(e-bias) (1 + m / 2^mantissa), subnormals m 2^(1-bias-mantissa).
+static double float8_by_definition(unsigned bits, int mantissa, int bias)
+{
+    const int exponent = (int)(bits & 0x7fU) >> mantissa;
+    const int m = (int)bits & ((1 << mantissa) - 1);
+    const double sign = bits >> 7 ? -1.0 : 1.0;
+    if (exponent == 0) return sign * ldexp(m, 1 - bias - mantissa);
+    return sign * ldexp((1 << mantissa) + m, exponent - bias - mantissa);
+}
+
+static void expect_same(float got, double expected)
+{
+    assert_true((double)got == expected && !signbit(got) == !signbit(expected));
+}
+
+static void every_float8(void **state)
+{
+    (void)state;
+    uint8_t bits[256];
+    float e4m3[256], e5m2[256];
+    for (unsigned i = 0; i < 256; i++) bits[i] = (uint8_t)i;
+    assert_int_equal(luna_dtype_to_float(LUNA_DTYPE_F8_E4M3, bits, 256, e4m3), LUNA_OK);
+    assert_int_equal(luna_dtype_to_float(LUNA_DTYPE_F8_E5M2, bits, 256, e5m2), LUNA_OK);
+    for (unsigned i = 0; i < 256; i++) {
+        if ((i & 0x7fU) == 0x7fU)
+            assert_true(isnan(e4m3[i]));
+        else
+            expect_same(e4m3[i], float8_by_definition(i, 3, 7));
+        if ((i & 0x7cU) != 0x7cU)
+            expect_same(e5m2[i], float8_by_definition(i, 2, 15));
+        else
+            assert_true(i & 3U ? isnan(e5m2[i]) : isinf(e5m2[i]));
+    }
+    assert_true(e4m3[0x7e] == 448.0F && e5m2[0x7b] == 57344.0F);
+}
+
 static void names_and_sizes(void **state)
 {
     (void)state;
@@ -93,6 +129,10 @@ static void names_and_sizes(void **state)
     assert_int_equal(luna_dtype_size(LUNA_DTYPE_F64), 8);
     assert_int_equal(luna_dtype_size(LUNA_DTYPE_OTHER), 0);
     assert_false(luna_dtype_is_float(LUNA_DTYPE_I64));
+    assert_false(luna_dtype_is_float(LUNA_DTYPE_F8_E4M3));
+    assert_true(luna_dtype_is_float8(LUNA_DTYPE_F8_E4M3));
+    assert_true(luna_dtype_is_float8(LUNA_DTYPE_F8_E5M2));
+    assert_false(luna_dtype_is_float8(LUNA_DTYPE_F16));
 }
 
 static void unaligned_values(void **state)
@@ -121,9 +161,13 @@ static void unaligned_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_half),          cmocka_unit_test(every_bfloat),
-        cmocka_unit_test(half_rounds_to_even), cmocka_unit_test(bfloat_rounds_to_even),
-        cmocka_unit_test(names_and_sizes),     cmocka_unit_test(unaligned_values),
+        cmocka_unit_test(every_half),
+        cmocka_unit_test(every_bfloat),
+        cmocka_unit_test(every_float8),
+        cmocka_unit_test(half_rounds_to_even),
+        cmocka_unit_test(bfloat_rounds_to_even),
+        cmocka_unit_test(names_and_sizes),
+        cmocka_unit_test(unaligned_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
