@@ -7,6 +7,12 @@ LIBDIR   ?= $(PREFIX)/lib
 CC       ?= cc
 PYTHON   ?= /usr/bin/python3
 CPU      ?= 1
+# The CUDA backend: 1 to build it, 0 not to; by itself where there is a compiler for it.
+CUDA_HOME  ?= /usr/local/cuda
+NVCC       ?= $(CUDA_HOME)/bin/nvcc
+CUDA       ?= $(if $(wildcard $(NVCC)),1,0)
+# sm_86 and sm_89 run the code for sm_80.
+CUDA_ARCHS ?= 75 80 90 100 120
 OPT      ?= -O2
 SANITIZE ?=
 V        ?=
@@ -39,6 +45,17 @@ LDFLAGS  += -pthread $(SANITIZE)
 # Asked only when a recipe runs: `make deps` must work before pkg-config is there.
 VIPS_INC  = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I vips))
 
+# ---- CUDA: a plugin, so that the programs need nothing of it -----------------------
+CUDA_PLUGIN := $(BUILD)/lib/luna-cuda.so
+CUDA_SRC    := $(sort $(wildcard decoder/vae/cuda/*.c)) common/file.c common/dtype.c \
+    decoder/vae/backend.c decoder/vae/graph.c decoder/vae/memory_plan.c
+CUDA_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(CUDA_SRC)) \
+    $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(sort $(wildcard decoder/vae/cuda/*.cu)))
+CUDA_LIBS   := $(addprefix -L$(CUDA_HOME)/,lib64 lib) -lcudnn -lcublasLt -lcudart
+NVCC_FLAGS  := -O3 -std=c++17 -I. -Xcompiler=-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics,-Wall,-Werror \
+    $(foreach arch,$(CUDA_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) \
+    -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+
 # ---- rooms: a folder is a room, its sources an archive ---------------------------
 ROOMS    := common proto broker/store broker/http broker producer/luna producer/lunactl \
     decoder/vae decoder/vae/cpu decoder/vae/tool decoder/image decoder/sink decoder/worker
@@ -55,7 +72,7 @@ LUNA_ROOMS    := producer/luna proto common
 # luna-vae builds alone: a C compiler and one backend, nothing else installed.
 VAE_COMMON := $(patsubst %,common/%.c,err clock log file dtype utf8 json_text program \
     safetensors safetensors_header safetensors_write latent_file)
-VAE_LIBS   := -lm
+VAE_LIBS   := -ldl -lm
 ZMQ_LIBS   := -lczmq -lzmq -lmsgpackc -lxxhash
 BROKER_LIBS   := $(ZMQ_LIBS) -lsqlite3 -lmicrohttpd -ljansson -lcrypto
 IMAGE_LIBS     = $(shell pkg-config --libs vips) -ldeflate -ljpeg
@@ -73,8 +90,8 @@ LIBLUNA  := $(BUILD)/lib/$(SONAME)
 all: check-deps
 	@$(MAKE) --no-print-directory programs
 .PHONY: programs
-programs: $(PROGRAMS) $(LIBLUNA)
-luna-vae: $(BUILD)/bin/luna-vae
+programs: $(PROGRAMS) $(LIBLUNA) $(if $(filter 1,$(CUDA)),$(CUDA_PLUGIN))
+luna-vae: $(BUILD)/bin/luna-vae $(if $(filter 1,$(CUDA)),$(CUDA_PLUGIN))
 
 help:
 	@echo "make            build everything into $(BUILD)/"
@@ -90,9 +107,12 @@ help:
 	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES) SOAK=--power)"
 	@echo "make race       four processes save under one name  (RACE=$(RACE) files)"
 	@echo "make luna-vae   the VAE tool alone: a C compiler is all it takes (CPU=0: plain and slow)"
+	@echo "                CUDA=1: with the GPU backend, by itself where $(NVCC) is; CUDA_ARCHS='90' for one card"
 	@echo "make asan tsan  the unit tests under the sanitizers; asan-system, tsan-system: the others"
 	@echo "make fuzz       random inputs for every parser, the store, the scheduler and the broker, under the"
 	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
+	@echo "make test-gpu   the GPU backend on this machine's card: kernels, decodes, the time of each step"
+	@echo "make bench-gpu  the GPU decode beside PyTorch's, on one card in one run  (BENCH_FLAGS='--help')"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
 # `make V=1` shows whole commands.
@@ -116,6 +136,15 @@ ifeq ($(shell uname -m),x86_64)
 $(KERNELS)avx2.o: CFLAGS += -mavx2 -mfma
 $(KERNELS)avx512.o: CFLAGS += -mavx512f -mfma
 endif
+$(BUILD)/obj/decoder/vae/cuda/%.o: CPPFLAGS += -isystem $(CUDA_HOME)/include
+NVCC_TEXT := $(BUILD)/nvcc-flags
+$(shell echo '$(NVCC_FLAGS)' | cmp -s - $(NVCC_TEXT) || echo '$(NVCC_FLAGS)' > $(NVCC_TEXT))
+$(BUILD)/obj/%.cu.o: %.cu $(NVCC_TEXT)
+	@mkdir -p $(@D)
+	$(call say,nvcc,$<)$(NVCC) $(NVCC_FLAGS) -MMD -MP -c $< -o $@
+$(CUDA_PLUGIN): $(CUDA_OBJ)
+	@mkdir -p $(@D)
+	$(call say,link,$@)$(CC) $(LDFLAGS) -shared -Wl,--no-undefined -Wl,--exclude-libs,ALL -o $@ $^ $(CUDA_LIBS) -lm
 
 define room_rule
 $(call archive,$(1)): $(call objects,$(1))
@@ -182,14 +211,14 @@ system: programs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) --no-print-directory programs $(UNIT)
+	@$(MAKE) --no-print-directory programs $(UNIT) $(if $(filter 1,$(CUDA)),gpu-programs)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory fault-tests
 # A finding ends the process that has it, so a test fails; the reports lie in $(BUILD)/reports.
 SANITIZERS_asan := address,undefined
 SANITIZERS_tsan := thread
-sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 \
+sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 CUDA=0 \
     SANITIZE='-fsanitize=$(SANITIZERS_$(1)) -fno-omit-frame-pointer'
 asan tsan:
 	@$(call sanitized,$@) unit
@@ -237,6 +266,21 @@ endef
 $(foreach room,common proto store broker http vae image sink worker producer,$(eval $(call fuzz_rule,$(room))))
 
 , := ,
+
+# ---- GPU: tests and a profile that need a card; CI only compiles them -----------------
+GPU_SRC := $(sort $(wildcard tests/gpu/*.c))
+GPU     := $(patsubst tests/gpu/%.c,$(BUILD)/gpu/%,$(GPU_SRC))
+GPU_OBJ := $(filter-out %/cuda/plugin.o,$(CUDA_OBJ)) $(patsubst %,$(BUILD)/obj/decoder/vae/tool/%.o,random_model)
+$(BUILD)/gpu/%: tests/gpu/%.c $(GPU_OBJ) $(call archive,decoder/vae) $(call archive,common) $(FLAGS)
+	@mkdir -p $(@D)
+	$(call say,test,$@)$(CC) $(CPPFLAGS) -isystem $(CUDA_HOME)/include -Itests/gpu $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(GPU_OBJ) \
+	    -Wl,--start-group $(call archives,decoder/vae common) -Wl,--end-group $(CUDA_LIBS) -lcmocka -ldl -lm
+gpu-programs: $(GPU) $(BUILD)/bin/luna-vae $(CUDA_PLUGIN)
+test-gpu: gpu-programs
+	@BENCH=no tests/gpu/run $(BUILD)
+bench-gpu: gpu-programs
+	@cd tests/gpu && LUNA_BIN=$(abspath $(BUILD)/bin) LUNA_GPU_BIN=$(abspath $(BUILD)/gpu) python3 bench.py $(BENCH_FLAGS)
+.PHONY: gpu-programs test-gpu bench-gpu
 
 # ---- faults: a disk that fails as planned, and everything killed at random ----------
 FAULTFS_SRC := $(call sources,tests/fault/preload)
@@ -300,6 +344,7 @@ install: all
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(LIBLUNA) $(DESTDIR)$(LIBDIR)/$(SONAME).$(VERSION)
 	ln -sf $(SONAME).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	$(if $(filter 1,$(CUDA)),install -D -m 755 $(CUDA_PLUGIN) $(DESTDIR)$(PREFIX)/lib/luna-cuda.so)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libluna.so
 	install -m 644 producer/luna/luna.h $(DESTDIR)$(PREFIX)/include
 	sed 's#@PREFIX@#$(PREFIX)#; s#@LIBDIR@#$(LIBDIR)#; s#@VERSION@#$(VERSION)#' producer/luna/luna.pc.in \

@@ -3,12 +3,14 @@
 //  A backend keeps a model's weights in its own form (open), turns a graph and a picture
 //  size into a plan (compile), and runs plans. It decodes one image a run, with float in
 //  and out; checks of values, packing of pixels and the cache of plans are the engine's.
-//  A backend is used by one thread at a time.
+//  One whose memory is far away may take that over for a batch (run_batch), so that bytes
+//  travel and the images overlap. A backend is used by one thread at a time.
 
 #ifndef LUNA_DECODER_VAE_BACKEND_H
 #define LUNA_DECODER_VAE_BACKEND_H
 
 #include "decoder/vae/graph.h"
+#include "decoder/vae/pixels.h"
 #include "decoder/vae/vae.h"
 
 typedef struct luna_plan luna_plan;  //  each backend defines its own
@@ -29,8 +31,26 @@ typedef struct luna_plan_request {
     size_t staging_bytes;       //  the engine's own buffers of a decode
 } luna_plan_request;
 
+//  Images first .. first + count - 1 of the caller's batch, one after the other.
+typedef struct luna_backend_batch {
+    size_t first;
+    size_t count;  //  1 or more
+    //  Puts the latents of image `image` of the caller's batch at `to`, as `run` takes
+    //  them.
+    luna_err (*read)(void *context, size_t image, float *to);
+    void *context;
+    luna_pixels_range range;
+    luna_pixels_format format;
+    luna_pixels_rule rule;
+    bool must_be_finite;  //  LUNA_OVERFLOW for an image that is not
+    void *to;             //  the pixels of all images, by the steps of pixels.h
+} luna_backend_batch;
+
 typedef struct luna_backend {
     const char *device;  //  "cpu", "cuda", "reference"
+    //  LUNA_OK when there is a card of this number that can be used, else
+    //  LUNA_UNAVAILABLE with the reason. NULL where devices have no numbers.
+    luna_err (*probe)(int index);
     //  Name and version for people.
     const char *(*describe)(void);
     //  The precision that AUTO means here; LUNA_UNSUPPORTED for one it has not.
@@ -46,6 +66,9 @@ typedef struct luna_backend {
     //  input: [channels, height, width] of node 0; output: of the last node. Host memory.
     //  LUNA_NO_MEMORY, LUNA_DEVICE.
     luna_err (*run)(void *state, luna_plan *plan, const float *input, float *output);
+    //  NULL: the engine calls `run` for each. LUNA_OVERFLOW and what `run` returns, with
+    //  the images before the one that failed complete; LUNA_DEVICE: close it.
+    luna_err (*run_batch)(void *state, luna_plan *plan, const luna_backend_batch *batch);
     void (*free_plan)(void *state, luna_plan *plan);
     //  Gives working memory back.
     void (*trim)(void *state);
@@ -56,11 +79,19 @@ typedef struct luna_backend {
 extern const luna_backend luna_backend_reference;
 //  Vector kernels on all processors, fp32.
 extern const luna_backend luna_backend_cpu;
+//  CUDA, fp16, bf16 or fp32. In the plugin; see plugin.h.
+extern const luna_backend luna_backend_cuda;
 
-//  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0).
-//  LUNA_UNAVAILABLE when this build has none for it, LUNA_USAGE for another word.
+//  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0). "auto" is the
+//  first GPU where there is one, else the CPU. LUNA_UNAVAILABLE when this build or
+//  machine has none for it, LUNA_USAGE for another word.
 LUNA_MUST_USE luna_err luna_backend_find(const char *device, const luna_backend **out,
                                          int *index);
+
+//  "cpu", "reference", "cuda:N": what a device is called.
+#define LUNA_DEVICE_BYTES 16
+void luna_backend_name(const luna_backend *backend, int index,
+                       char out[LUNA_DEVICE_BYTES]);
 
 //  LUNA_NO_MEMORY with both numbers in the sentence when `bytes` and the staging are over
 //  the request's limit, else LUNA_OK.

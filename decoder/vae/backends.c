@@ -1,7 +1,7 @@
 #include "decoder/vae/backend.h"
+#include "decoder/vae/plugin.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 //  This file is the only place that knows which backends there are; the first of a device
@@ -27,57 +27,40 @@ static luna_err parse_cuda(const char *device, int *index)
                       device);
 }
 
+//  The plugin's backend, when it has a card of that number.
+static luna_err find_cuda(int index, const luna_backend **out)
+{
+    const luna_backend *cuda = NULL;
+    LUNA_TRY(luna_plugin_cuda(&cuda));
+    LUNA_TRY(cuda->probe(index));
+    *out = cuda;
+    return LUNA_OK;
+}
+
 luna_err luna_backend_find(const char *device, const luna_backend **out, int *index)
 {
     *index = 0;
-    if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0) {
+    if (strcmp(device, "cpu") == 0 ||
+        (strcmp(device, "auto") == 0 && find_cuda(0, out) != LUNA_OK)) {
         *out = cpu_backend();
         return LUNA_OK;
     }
+    if (strcmp(device, "auto") == 0) return LUNA_OK;
     if (strcmp(device, luna_backend_reference.device) == 0) {
         *out = &luna_backend_reference;
         return LUNA_OK;
     }
     LUNA_TRY(parse_cuda(device, index));
-    return luna_error(
-        LUNA_UNAVAILABLE,
-        "the device '%s' is not there: this build has no CUDA backend; use cpu", device);
+    const luna_err err = find_cuda(*index, out);
+    if (err == LUNA_OK) return LUNA_OK;
+    return luna_error(err, "the device '%s' is not there: %s", device, luna_error_text());
 }
 
-luna_err luna_backend_over_limit(const luna_plan_request *request, size_t bytes)
+void luna_backend_name(const luna_backend *backend, int index,
+                       char out[LUNA_DEVICE_BYTES])
 {
-    const size_t limit = request->memory_limit_bytes;
-    const luna_shape *picture = &request->shapes[request->graph->count - 1];
-    const size_t all = bytes > SIZE_MAX - request->staging_bytes
-                           ? SIZE_MAX
-                           : bytes + request->staging_bytes;
-    if (limit == 0 || all <= limit) return LUNA_OK;
-    return luna_error(
-        LUNA_NO_MEMORY,
-        "a picture of %zu x %zu needs %zu bytes of memory; the limit is %zu",
-        picture->width, picture->height, all, limit);
-}
-
-static luna_err read_runs(const luna_weight *weight, float *out)
-{
-    const uint8_t *from = weight->data;
-    const size_t run = weight->gap ? weight->run : weight->count;
-    const size_t step = (weight->run + weight->gap) * luna_dtype_size(weight->dtype);
-    for (size_t i = 0; i < weight->count; i += run, from += step)
-        LUNA_TRY(luna_dtype_to_float(weight->dtype, from, run, out + i));
-    return LUNA_OK;
-}
-
-luna_err luna_backend_floats(const luna_weight *weight, float **out)
-{
-    size_t bytes;
-    float *values = NULL;
-    if (!__builtin_mul_overflow(weight->count, sizeof(float), &bytes))
-        values = malloc(bytes ? bytes : 1);
-    if (!values)
-        return luna_error(LUNA_NO_MEMORY, "no memory for the weight '%s'", weight->name);
-    const luna_err err = read_runs(weight, values);
-    if (err != LUNA_OK) free(values);
-    if (err == LUNA_OK) *out = values;
-    return err;
+    if (backend->probe)
+        snprintf(out, LUNA_DEVICE_BYTES, "%s:%d", backend->device, index);
+    else
+        snprintf(out, LUNA_DEVICE_BYTES, "%s", backend->device);
 }

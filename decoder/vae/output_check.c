@@ -41,6 +41,13 @@ static void explain(const luna_weights *weights, luna_vae_precision precision, c
                  luna_vae_precision_name(precision));
 }
 
+luna_err luna_output_explain(const luna_weights *weights, luna_vae_precision precision)
+{
+    char why[256];
+    explain(weights, precision, why, sizeof why);
+    return luna_error(LUNA_OVERFLOW, "%s: %s", luna_error_text(), why);
+}
+
 luna_err luna_output_check(const luna_output *output, const luna_weights *weights,
                            luna_vae_precision precision)
 {

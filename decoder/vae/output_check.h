@@ -19,4 +19,9 @@ LUNA_MUST_USE luna_err luna_output_check(const luna_output *output,
                                          const luna_weights *weights,
                                          luna_vae_precision precision);
 
+//  Adds the why to the latest sentence, of a backend that only saw that values are not
+//  finite. LUNA_OVERFLOW.
+LUNA_MUST_USE luna_err luna_output_explain(const luna_weights *weights,
+                                           luna_vae_precision precision);
+
 #endif

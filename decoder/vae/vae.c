@@ -26,7 +26,7 @@ struct luna_vae {
     luna_safetensors *file;
     luna_model model;
     luna_vae_info info;
-    char device[16];
+    char device[LUNA_DEVICE_BYTES];
     luna_vae_precision precision;
     size_t memory_limit_bytes;
     const luna_backend *backend;
@@ -108,9 +108,7 @@ static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
                                      .step_context = options->step_context};
     LUNA_TRY(luna_backend_find(options->device, &vae->backend, &settings.device));
     LUNA_TRY(vae->backend->precision(options->precision, &settings.precision));
-    const bool numbered = strncmp(options->device, "cuda:", 5) == 0;
-    snprintf(vae->device, sizeof vae->device, "%s",
-             numbered ? options->device : vae->backend->device);
+    luna_backend_name(vae->backend, settings.device, vae->device);
     vae->precision = settings.precision;
     fill_info(vae, settings.precision);
     return vae->backend->open(&settings, &vae->state);
@@ -367,16 +365,39 @@ static luna_err allocate_staging(const luna_vae_latents *latents,
                       shape->width, shape->height);
 }
 
-static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_t first,
-                           size_t count, const luna_vae_target *target)
+static luna_err read_latents(void *context, size_t image, float *to)
+{
+    return luna_latents_read(context, image, to);
+}
+
+//  By a backend that makes the pixels itself.
+static luna_err decode_batch(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                             size_t count, const cached_plan *entry,
+                             const luna_vae_target *target)
+{
+    luna_vae_latents from = *latents;
+    const luna_backend_batch batch = {.first = first,
+                                      .count = count,
+                                      .read = read_latents,
+                                      .context = &from,
+                                      .range = vae->model.range,
+                                      .format = target->format,
+                                      .rule = target->rule,
+                                      .must_be_finite = true,
+                                      .to = target->data};
+    const luna_err err = vae->backend->run_batch(vae->state, entry->plan, &batch);
+    if (err != LUNA_OVERFLOW) return err;
+    return luna_output_explain(&vae->model.weights, vae->precision);
+}
+
+//  Image by image, with the pixels made here.
+static luna_err decode_each(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                            size_t count, const cached_plan *entry,
+                            const luna_vae_target *target)
 {
     luna_vae_shape shape = {0};
-    cached_plan *entry = NULL;
     staging stage = {0};
     LUNA_TRY(luna_vae_output_shape(vae, latents, &shape));
-    LUNA_TRY(check_target(&shape, first, count, target));
-    LUNA_TRY(luna_latents_check(latents, first, count));
-    LUNA_TRY(get_plan(vae, latents, &entry));
     const size_t step = luna_pixels_bytes(&shape, 1, target->format);
     luna_err err = allocate_staging(latents, &shape, &stage);
     for (size_t i = 0; err == LUNA_OK && i < count; i++) {
@@ -389,6 +410,20 @@ static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_
     free(stage.input);
     free(stage.output);
     return err;
+}
+
+static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                           size_t count, const luna_vae_target *target)
+{
+    luna_vae_shape shape = {0};
+    cached_plan *entry = NULL;
+    LUNA_TRY(luna_vae_output_shape(vae, latents, &shape));
+    LUNA_TRY(check_target(&shape, first, count, target));
+    LUNA_TRY(luna_latents_check(latents, first, count));
+    LUNA_TRY(get_plan(vae, latents, &entry));
+    if (vae->backend->run_batch)
+        return decode_batch(vae, latents, first, count, entry, target);
+    return decode_each(vae, latents, first, count, entry, target);
 }
 
 luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *latents, size_t first,

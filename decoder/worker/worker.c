@@ -20,7 +20,7 @@
 typedef struct worker {
     const luna_decoder_settings *settings;
     luna_registry *registry;
-    const char *device;
+    char device[LUNA_DEVICE_BYTES];
     int signal_fd;
     bool image_started;
     luna_sink *sink;
@@ -54,8 +54,7 @@ static luna_err find_device(worker *self)
     const luna_backend *backend = NULL;
     int index = 0;
     LUNA_TRY(luna_backend_find(self->settings->device, &backend, &index));
-    const bool numbered = strncmp(self->settings->device, "cuda:", 5) == 0;
-    self->device = numbered ? self->settings->device : backend->device;
+    luna_backend_name(backend, index, self->device);
     return LUNA_OK;
 }
 

@@ -1,0 +1,159 @@
+//  Parameters in the forms that the steps read.
+
+#include "decoder/vae/cuda/gpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct gpu_weight {
+    int number;  //  in luna_weights
+    gpu_form form;
+    int exponent;
+    void *data;
+} gpu_weight;
+
+//  A weight on its way, in host memory; what is only room stays 0.
+typedef struct packer {
+    const float *from;
+    float *to;
+    size_t in, out;            //  channels
+    size_t in_room, out_room;  //  filled up
+    size_t kernel;
+} packer;
+
+static float weight_at(const packer *p, size_t out, size_t in, size_t row, size_t column)
+{
+    return p->from[((out * p->in + in) * p->kernel + row) * p->kernel + column];
+}
+
+static void pack_conv(const packer *p)
+{
+    const size_t taps = p->kernel * p->kernel;
+    for (size_t o = 0; o < p->out; o++)
+        for (size_t t = 0; t < taps; t++)
+            for (size_t i = 0; i < p->in; i++)
+                p->to[(o * taps + t) * p->in_room + i] =
+                    weight_at(p, o, i, t / p->kernel, t % p->kernel);
+}
+
+//  Nearest 2 x 2 and then 3 x 3 is a transposed convolution of 4 x 4 with stride 2: a
+//  pixel reaches a result through those of the three taps that meet one of its copies.
+//  Along a side: {2}, {1, 2}, {0, 1}, {0}.
+static float folded_at(const packer *p, size_t out, size_t in, size_t row, size_t column)
+{
+    static const size_t first[] = {2, 1, 0, 0}, last[] = {2, 2, 1, 0};
+    float sum = 0.0F;
+    for (size_t r = first[row]; r <= last[row]; r++)
+        for (size_t c = first[column]; c <= last[column]; c++)
+            sum += weight_at(p, out, in, r, c);
+    return sum;
+}
+
+static void pack_folded(const packer *p)
+{
+    for (size_t i = 0; i < p->in; i++)
+        for (size_t t = 0; t < 16; t++)
+            for (size_t o = 0; o < p->out; o++)
+                p->to[(i * 16 + t) * p->out_room + o] = folded_at(p, o, i, t / 4, t % 4);
+}
+
+static size_t packed_count(const packer *p, gpu_form form)
+{
+    if (form == GPU_FORM_FOLDED) return p->in_room * 16 * p->out_room;
+    return p->out_room * p->kernel * p->kernel * p->in_room;
+}
+
+static luna_err to_device(gpu_lane *lane, const void *data, size_t bytes, void **out)
+{
+    void *memory = NULL;
+    LUNA_TRY(gpu_check(cudaMalloc(&memory, bytes), "the decoder's weights"));
+    const luna_err err = gpu_check(
+        cudaMemcpy(memory, data, bytes, cudaMemcpyHostToDevice), "bringing weights");
+    if (err != LUNA_OK) (void)cudaFree(memory);
+    if (err == LUNA_OK) *out = memory;
+    lane->weight_bytes += err == LUNA_OK ? bytes : 0;
+    return err;
+}
+
+static luna_err pack_last(gpu_lane *lane, const packer *p, void **out)
+{
+    const size_t bytes = gpu_conv_last_bytes((int)p->in);
+    void *fragments = malloc(bytes);
+    if (!fragments) return luna_error(LUNA_NO_MEMORY, "no memory for a weight");
+    gpu_conv_last_pack(lane->type, p->from, (int)p->out, (int)p->in, fragments);
+    const luna_err err = to_device(lane, fragments, bytes, out);
+    free(fragments);
+    return err;
+}
+
+static luna_err pack(gpu_lane *lane, packer *p, gpu_form form, void **out)
+{
+    if (form == GPU_FORM_LAST) return pack_last(lane, p, out);
+    const size_t count = packed_count(p, form);
+    p->to = calloc(count, sizeof *p->to);
+    if (!p->to) return luna_error(LUNA_NO_MEMORY, "no memory for a weight");
+    if (form == GPU_FORM_FOLDED)
+        pack_folded(p);
+    else
+        pack_conv(p);
+    if (lane->type != GPU_FP32) gpu_narrow(lane->type, p->to, count);
+    const luna_err err = to_device(lane, p->to, count * gpu_size(lane->type), out);
+    free(p->to);
+    return err;
+}
+
+static luna_err make(gpu_lane *lane, const luna_node *node, size_t from_channels,
+                     gpu_weight *weight)
+{
+    float *values = NULL;
+    const luna_weight *item = &lane->weights->item[weight->number];
+    LUNA_TRY(luna_backend_floats(item, &values));
+    for (size_t i = 0; weight->exponent != 0 && i < item->count; i++)
+        values[i] = ldexpf(values[i], weight->exponent);
+    packer p = {.from = values,
+                .in = from_channels,
+                .out = node->channels,
+                .in_room = gpu_room(from_channels),
+                .out_room = gpu_room(node->channels),
+                .kernel = node->kernel};
+    const luna_err err = pack(lane, &p, weight->form, &weight->data);
+    free(values);
+    return err;
+}
+
+static luna_err keep(gpu_lane *lane, const gpu_weight *weight)
+{
+    gpu_weight *larger = realloc(lane->kept, (lane->kept_count + 1) * sizeof *lane->kept);
+    if (!larger) return luna_error(LUNA_NO_MEMORY, "no memory for a weight");
+    lane->kept = larger;
+    lane->kept[lane->kept_count++] = *weight;
+    return LUNA_OK;
+}
+
+luna_err gpu_lane_weight(gpu_lane *lane, const luna_node *node, size_t from_channels,
+                         gpu_form form, int exponent, const void **out)
+{
+    gpu_weight weight = {.number = node->weight, .form = form, .exponent = exponent};
+    for (size_t i = 0; i < lane->kept_count; i++) {
+        const gpu_weight *is = &lane->kept[i];
+        if (is->number != weight.number || is->form != form || is->exponent != exponent)
+            continue;
+        *out = is->data;
+        return LUNA_OK;
+    }
+    LUNA_TRY(make(lane, node, from_channels, &weight));
+    const luna_err err = keep(lane, &weight);
+    if (err != LUNA_OK) (void)cudaFree(weight.data);
+    if (err == LUNA_OK) *out = weight.data;
+    return err;
+}
+
+void gpu_lane_free(gpu_lane *lane)
+{
+    for (size_t i = 0; i < lane->kept_count; i++) (void)cudaFree(lane->kept[i].data);
+    free(lane->kept);
+    lane->kept = NULL;
+    lane->kept_count = 0;
+    lane->weight_bytes = 0;
+}
