@@ -17,6 +17,7 @@ PROMPT = {"3": {"class_type": "KSampler", "inputs": {"seed": 1844674407370955161
                 "_meta": {"title": "Sampler \u2013 \u6708"},
                 "is_changed": [float("nan")]}}  # ComfyUI adds it where IS_CHANGED is always true
 WORKFLOW = {"nodes": [{"id": 3, "type": "KSampler"}], "version": 0.4, "extra": {"ds": [1.0, None]}}
+PNG = {f"format_{n}": "png" for n in range(1, 6)}
 HIDDEN = {"prompt": PROMPT, "extra_pnginfo": {"workflow": WORKFLOW}, "unique_id": "9"}
 
 
@@ -31,7 +32,7 @@ class Comfy:
     def run(self, tensor, **settings):
         latent = {"samples": tensor}
         ui, (passed, job_id) = comfyui.run_node(
-            self.package, {"latent_1": latent, "vae_name": VAE, **HIDDEN, **settings})
+            self.package, {"latent_1": latent, "vae_name": VAE, **PNG, **HIDDEN, **settings})
         assert passed is latent
         assert job_id in ui["text"][0]
         return job_id
