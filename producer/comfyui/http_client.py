@@ -64,6 +64,7 @@ class Client:
         self._outbox = outbox or None
         self._client_id = uuid.uuid4().bytes
         self._changed = threading.Condition()
+        self._writing = threading.Lock()  # one thread at a time fills the outbox
         self._queue = collections.deque()
         self._bytes = 0
         self._receipts = collections.OrderedDict()  # id: None, or why it was refused
@@ -243,13 +244,10 @@ class Client:
 
     def _keep(self):
         """Writes every job that waits in memory; how many could not be written."""
-        with self._changed:
-            waiting = [job for job in self._queue if job.message is not None]
-        failed = 0
-        for job in waiting:
-            if not self._outbox or not self._written(job):
-                failed += 1
-        return failed
+        with self._writing:
+            with self._changed:
+                waiting = [job for job in self._queue if job.message is not None]
+            return sum(not (self._outbox and self._written(job)) for job in waiting)
 
     def _written(self, job):
         path = os.path.join(self._outbox, f"{time.time_ns():020}-{job.job_id}.job")

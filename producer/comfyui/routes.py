@@ -50,9 +50,12 @@ def status():
     found = {"available": luna.available(), "binding": luna.client.binding,
              "endpoint": luna.client.endpoint, "unsettled": luna.client.unsettled()[0],
              "outbox": luna.outbox}
-    if found["available"]:
-        found["queue"] = luna.client.status(_ASK_MS)
-        found["decoders"] = luna.client.decoders(_ASK_MS)
+    try:
+        if found["available"]:
+            found["queue"] = luna.client.status(_ASK_MS)
+            found["decoders"] = luna.client.decoders(_ASK_MS)
+    except LunaError as error:  # it went away just now
+        found["detail"] = str(error)
     return found
 
 

@@ -278,9 +278,12 @@ class Host:
         return 404, None
 
     def close(self):
+        if self.package is None:
+            return
         sys.modules[f"{self.package.__name__}.session"]._close(os.getpid())
         for name in [name for name in sys.modules if name.startswith(self.package.__name__)]:
             del sys.modules[name]
+        self.package = None
 
 
 def main(output_directory, latent_file, vae):
