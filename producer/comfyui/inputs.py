@@ -32,7 +32,7 @@ REQUIRED = {
         "default": "disabled",
         "tooltip": "Puts empty (variance) or blurred (edge_density) pictures into _discarded."}),
     "min_quality_threshold": ("FLOAT", {
-        "default": 0.3, "min": 0.0, "max": 1.0, "step": 0.05,
+        "advanced": True, "default": 0.3, "min": 0.0, "max": 1.0, "step": 0.05,
         "tooltip": "The quality gate's threshold."}),
 }
 
@@ -41,22 +41,24 @@ COMMON = {
         "default": "",
         "tooltip": "For %model_name% and the metadata. Empty: the name in `metadata`."}),
     "png_compression": ("INT", {
-        "default": 4, "min": 0, "max": 9,
+        "advanced": True, "default": 4, "min": 0, "max": 9,
         "tooltip": "0 is fast and large, 9 slow and small; the picture is the same."}),
     "lossy_quality": ("INT", {
         "default": 90, "min": 70, "max": 100, "tooltip": "Of JPEG and lossy WebP."}),
     "lossless_webp": ("BOOLEAN", {
-        "default": False, "label_on": "Lossless", "label_off": "Lossy"}),
+        "advanced": True, "default": False, "label_on": "Lossless", "label_off": "Lossy"}),
     "embed_workflow": ("BOOLEAN", {
         "default": True, "label_on": "Embed", "label_off": "Skip",
         "tooltip": "Skip: nothing but the picture in the file."}),
     "filename_index": ("INT", {
-        "default": 0, "min": 0, "max": 2**53 - 1, "tooltip": "For %index%."}),
+        "advanced": True, "default": 0, "min": 0, "max": 2**53 - 1, "tooltip": "For %index%."}),
     "custom_metadata": ("STRING", {
-        "default": "", "multiline": True, "tooltip": "Free text that is kept in the picture."}),
+        "advanced": True, "default": "", "multiline": True,
+        "tooltip": "Free text that is kept in the picture."}),
     "metadata": ("METADATA", {
         "tooltip": "Generation data (a dict) that is kept in the picture and the database."}),
-    "priority": ("INT", {"default": 5, "min": 0, "max": 9, "tooltip": "9 is most urgent."}),
+    "priority": ("INT", {
+        "advanced": True, "default": 5, "min": 0, "max": 9, "tooltip": "9 is most urgent."}),
     "mode": (MODES, {
         "default": DETACH,
         "tooltip": "detach: return at once. wait: until the files are saved, for scripts that "
@@ -72,16 +74,18 @@ COMMON = {
 
 
 def of_latent(number):
-    """latent_N, affix_N, format_N, subdir_N: one row of the node."""
+    """latent_N, affix_N, format_N, subdir_N: one row of the node. Newer pages fold the rows
+    behind the first away."""
+    folded = {"advanced": True} if number > 1 else {}
     return {
         f"latent_{number}": ("LATENT", {"tooltip": "Sampled latents, undecoded."}),
         f"affix_{number}": ("STRING", {
-            "default": AFFIXES[number - 1],
+            "default": AFFIXES[number - 1], **folded,
             "tooltip": "Part of the names, and a folder of its own; empty for none."}),
         f"format_{number}": (FORMATS, {
-            "default": "webp", "tooltip": "no save: this input is passed over."}),
+            "default": "webp", **folded, "tooltip": "no save: this input is passed over."}),
         f"subdir_{number}": ("BOOLEAN", {
-            "default": True, "label_on": "Subdir", "label_off": "Root",
+            "default": True, "label_on": "Subdir", "label_off": "Root", **folded,
             "tooltip": "Subdir: in a folder named after the affix."}),
     }
 

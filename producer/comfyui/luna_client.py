@@ -15,6 +15,7 @@ API_VERSION = 2
 JOB_ID_BYTES = 37
 INPUTS_MAX = 5
 DIMS_MAX = 5
+OUTBOX_AFTER_MS = 200  # then a job without a receipt is written; ComfyUI may be killed any time
 
 RC_OK = 0
 RC_BAD_REQUEST = 2
@@ -379,6 +380,7 @@ class Client:
         self._lib.luna_options_init(byref(options))
         options.name = text(name)
         options.outbox_dir = text(outbox)
+        options.outbox_after_ms = OUTBOX_AFTER_MS
         self._handle = c_void_p()
         self._check(self._lib.luna_client_new(text(endpoint), byref(options),
                                               byref(self._handle)))

@@ -99,6 +99,10 @@ class Host:
         self.ran = started
         return errors[0].get("exception_message", "Interrupted") if errors else None
 
+    def forget(self):
+        """The next prompt runs every node, whatever ran before."""
+        self.ask("POST", "/free", {"unload_models": True, "free_memory": True})
+
     def interrupt(self):
         self.ask("POST", "/interrupt", {})
 

@@ -253,6 +253,9 @@ class Host:
                 json.dumps(run.ui))}
         return prompt_id, error
 
+    def forget(self):
+        pass  # each prompt runs every node
+
     def interrupt(self):
         self.modules["comfy.model_management"].interrupted = True
 

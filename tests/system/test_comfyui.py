@@ -246,6 +246,7 @@ def test_decoded_here_is_what_the_daemon_writes(comfy, home):
     prompt_id, _ = comfy.run(graph(**settings), extra)
     (theirs,) = paths(home, job_of(comfy, home, prompt_id))
     stop_broker(comfy, home)
+    comfy.forget()
     prompt_id, error = comfy.run(graph(**settings), extra)
     assert error is None and "2" in comfy.ran
     (shown,) = comfy.outputs(prompt_id)["3"]["images"]
@@ -282,6 +283,8 @@ def test_the_daemon_stops(home, make_host, binding):
     home.strangers.add(home.output / shown["subfolder"] / shown["filename"])
     assert "waits for the daemon" in host.outputs(spooled[0])["3"]["text"][0]
     waiting = job_of(host, home, spooled[0])
+    wait_for(lambda: [path for path in home.home.glob("user/luna-outbox*/**/*")
+                      if waiting in path.name], "the job is on the disk")
     host.close()
     home.start_broker(**address)
     home.lunactl("resume")
