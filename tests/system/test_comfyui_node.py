@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import comfyui_stand_in as comfyui
@@ -136,6 +137,63 @@ def test_a_failure_is_in_comfyuis_log(comfy, caplog):
     assert len(said) == 1 and said[0].startswith(f"Luna: job {job} was not saved: failed "), said
     assert said[0].count(job) == said[0].count("unknown_vae") == 1, said
     assert "no_such_vae" in said[0]
+
+
+NAMES = [
+    {"save_path": "%model_path%", "model_name": "a\\b/c.CKPT"},
+    {"save_path": "a%model_dir%/./x//y", "model_name": "/only.gguf/"},
+    {"save_path": "%index%%index%/%unknown%", "filename_index": 2**40},
+    {"filename": "50% of %index%", "affix_1": "..."},
+    {"filename": "sub/dir\\name", "affix_1": "a/b", "subdir_1": False},
+    {"filename": "com¹ .tar", "affix_1": ""},
+    {"filename": "%model_name%", "model_name": "", "affix_1": "trailing. "},
+    {"filename": ".hidden<>:|?*", "affix_1": "月", "save_path": "con/aux.txt"},
+    {"filename": "%time:YYYY%%%time:x%", "affix_1": "%index%"}]
+REFUSED = [{"save_path": "a/../b"}, {"filename": ".. /x"}, {"save_path": "/etc"},
+           {"filename": "C:/x"}, {"filename": "x" * 300}]
+
+
+def test_names_of_pictures_that_are_decoded_here(comfy):
+    """names.py gives what the daemon gives, and refuses what it refuses."""
+    for number, settings in enumerate(NAMES):
+        same_names(comfy, {"filename": f"f{number}", **settings})
+    for settings in REFUSED:
+        both_refuse(comfy, settings)
+
+
+def same_names(comfy, settings):
+    nodes, names = (sys.modules[f"{comfy.package.__name__}.{name}"] for name in ("nodes", "names"))
+    latent = {"samples": comfyui.Tensor(batch(2, 2))}
+    settings = {**nodes.DEFAULTS, **PNG, "vae_name": VAE, **settings}
+    theirs = comfy.save(latent["samples"], **settings)
+    job = nodes.make_job({**settings, "latent_1": latent}, PROMPT, None)
+    made = [names.Name(job.settings, job.inputs[0], index, 16, 16, time.localtime())
+             for index in range(2)]
+    ours = [comfy.luna.output / name.folder / name.candidate(0) for name in made]
+    assert ours == theirs
+
+
+def both_refuse(comfy, settings):
+    nodes, names = (sys.modules[f"{comfy.package.__name__}.{name}"] for name in ("nodes", "names"))
+    latent = {"samples": comfyui.Tensor(batch(1, 2))}
+    settings = {**nodes.DEFAULTS, **PNG, "filename": "f", "vae_name": VAE, **settings}
+    job_id = comfy.luna.expect(comfy.run(latent["samples"], **settings), "failed")
+    comfy.luna.wait_job(job_id, "failed")
+    job = nodes.make_job({**settings, "latent_1": latent}, PROMPT, None)
+    with pytest.raises(ValueError, match="Luna: "):
+        names.Name(job.settings, job.inputs[0], 0, 16, 16, time.localtime())
+
+
+def test_the_example_has_every_widget(comfy):
+    example = next((comfyui.PACKAGE / "example_workflows").glob("*.json"))
+    (node,) = [node for node in json.loads(example.read_text())["nodes"]
+               if node["type"] == "LunaMultiSaver"]
+    types = comfy.cls.INPUT_TYPES()
+    widgets = [name for name, kind in {**types["required"], **types["optional"]}.items()
+               if "default" in kind[1]]
+    values = dict(zip(widgets, node["widgets_values"], strict=True))
+    assert values["filename"] == "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%"
+    assert values["on_daemon_down"] == "spool" and values["priority"] == 5
 
 
 def test_without_the_library(comfy, monkeypatch):
