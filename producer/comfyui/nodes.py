@@ -148,7 +148,8 @@ def _decoded_here(job, vae):
 def _waits_for_the_daemon(luna, job_id, when_down):
     why = " (no vae is connected for decode_here)" if when_down == DECODE_HERE else ""
     where = f"in {luna.outbox}" if luna.outbox else "in ComfyUI's memory only: set LUNA_OUTBOX"
-    _log.warning("Luna: the daemon is down%s; job %s waits %s", why, job_id, where)
+    _log.log(logging.INFO if luna.outbox else logging.WARNING,  # the outbox tells of itself
+             "Luna: the daemon is down%s; job %s waits %s", why, job_id, where)
     return f"Luna job {job_id} waits for the daemon {where}"
 
 

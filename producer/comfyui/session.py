@@ -24,7 +24,7 @@ START_WAIT_S = 0.5  # for the broker's first answer; ComfyUI itself takes longer
 _STEP_MS = 200  # longest single wait
 
 # What a notice is worth in the log; others are passed over.
-_NOTICES = {"away": logging.WARNING, "back": logging.INFO,
+_NOTICES = {"away": logging.INFO, "back": logging.INFO,
             "outbox": logging.WARNING, "delivered": logging.INFO,
             "outbox_failed": logging.WARNING, "outbox_works": logging.INFO,
             "refused": logging.ERROR, "lost": logging.ERROR}

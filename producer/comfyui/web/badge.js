@@ -54,6 +54,13 @@ function makeBadge() {
   return badge;
 }
 
+/** Pictures that come late find the node too short: ComfyUI makes room only when it runs. */
+function makeRoom(node) {
+  const last = node.widgets?.at(-1);
+  const bottom = (last?.y ?? 0) + (last?.computedHeight ?? 0);
+  if (node.imgs?.length && bottom > node.size[1]) node.setSize([node.size[0], bottom]);
+}
+
 /** The same in the title: the node is long. */
 function drawTitle(node, context) {
   const job = node.lunaBadge.job;
@@ -75,6 +82,7 @@ export function addBadge(node) {
   node.onDrawForeground = function (context, ...rest) {
     onDrawForeground?.call(this, context, ...rest);
     drawTitle(this, context);
+    makeRoom(this);
   };
   const widget = node.addDOMWidget("luna_status", "luna_status", node.lunaBadge.root, {
     serialize: false,

@@ -45,13 +45,21 @@ function picture(job) {
   return [image];
 }
 
+/** The first file, below ComfyUI's output folder where it is there. */
+function where(job) {
+  const file = job.files[0];
+  if (!file) return job.paths[0] ?? job.job_id;
+  return file.subfolder ? `${file.subfolder}/${file.filename}` : file.filename;
+}
+
 function row(job) {
   const root = element("div", "luna-job");
   root.dataset.job = job.job_id;
   root.dataset.state = job.state;
   const text = element("div", "luna-text");
   text.append(line(describe(job), job.state === "failed"));
-  text.append(line(job.paths[0] ?? job.job_id));
+  text.append(line(where(job)));
+  text.title = job.paths.join("\n") || job.job_id;
   root.append(...picture(job), text);
   const button = (label, action) => {
     const made = element("button", "luna-button", label);
