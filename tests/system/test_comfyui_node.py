@@ -1,11 +1,13 @@
 """The node "Luna Multi Saver (Daemon Async)" on real processes, ComfyUI itself stood in for."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import comfyui_stand_in as comfyui
 import numpy
@@ -13,6 +15,7 @@ import pytest
 from files import (VAE, batch, image_pixels, photograph, photograph_latent, photograph_pixels,
                    png_texts, psnr)
 from luna import LIBRARY, wait_for
+from PIL import Image
 
 PROMPT = {"3": {"class_type": "KSampler", "inputs": {"seed": 18446744073709551615, "cfg": 7.5},
                 "_meta": {"title": "Sampler \u2013 \u6708"},
@@ -182,6 +185,42 @@ def both_refuse(comfy, settings):
     job = nodes.make_job({**settings, "latent_1": latent}, PROMPT, None)
     with pytest.raises(ValueError, match="Luna: "):
         names.Name(job.settings, job.inputs[0], 0, 16, 16, time.localtime())
+
+
+def encoded_here(comfy, name, **settings):
+    """A grey picture by the node's own encoder, opened with Pillow."""
+    here, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
+                   for name in ("decode_here", "nodes"))
+    settings = {**nodes.DEFAULTS, **settings, "format_1": name,
+                "latent_1": {"samples": comfyui.Tensor(batch(1, 2))}}
+    job = nodes.make_job(settings, PROMPT, {"workflow": WORKFLOW, "artist": "<&>"})
+    texts = here.picture_texts.texts_of(job, job.inputs[0], 0, time.localtime())
+    data = here._encode(numpy.full((16, 24, 3), 99, numpy.uint8), job.inputs[0].settings, texts)
+    return Image.open(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("name", ["webp", "jpeg"])
+def test_texts_of_webp_and_jpeg_that_are_encoded_here(comfy, name):
+    image = encoded_here(comfy, name, metadata={"seed": 2**64 - 1, "positive": "café <b>"},
+                         custom_metadata="a & b")
+    exif = image.getexif()
+    assert image.size == (24, 16)
+    assert exif[0x0110] == f"prompt:{json.dumps(PROMPT)}"
+    assert exif[0x010F] == f"workflow:{json.dumps(WORKFLOW)}"
+    assert exif[0x010E] == 'artist:"<&>"'
+    packet = image.info.get("xmp") or image.applist[-1][1]
+    luna = {one.tag.removeprefix("{urn:luna:image:1}"): one.text
+            for one in ElementTree.fromstring(packet[packet.index(b"<x:"):]).iter()}
+    assert luna["gen_seed"] == str(2**64 - 1) and luna["gen_positive"] == "café <b>"
+    assert luna["custom_metadata"] == "a & b" and luna["image_type"] == "ORIG"
+
+
+@pytest.mark.parametrize("size, kept", [(40_000, {0x0110, 0x010F, 0x010E}),
+                                        (70_000, {0x0110, 0x010E})])
+def test_a_jpeg_is_saved_however_large_its_workflow(comfy, monkeypatch, size, kept):
+    monkeypatch.setitem(WORKFLOW, "note", "x" * size)
+    exif = encoded_here(comfy, "jpeg", custom_metadata="y" * 80_000).getexif()
+    assert kept <= set(exif) and (0x010F in exif) == (0x010F in kept)
 
 
 def test_the_example_has_every_widget(comfy):
