@@ -60,13 +60,18 @@ class Name:
         return text
 
 
+def model_path(name):
+    """The model's name with its folders, without its extension."""
+    model = (name or "").replace("\\", "/").strip("/")
+    ends = [end for end in _MODEL_ENDS if model.lower().endswith(end)]
+    return model[:-len(ends[0])] if ends else model
+
+
 class _Words:
     """What the words of the templates stand for."""
 
     def __init__(self, settings, index, width, height, now):
-        model = (settings.get("model_name") or "").replace("\\", "/").strip("/")
-        ends = [end for end in _MODEL_ENDS if model.lower().endswith(end)]
-        path = model[:-len(ends[0])] if ends else model
+        path = model_path(settings.get("model_name"))
         self.plain = {
             "model_path": path, "model_name": path.rpartition("/")[2] or "UnknownModel",
             "model_dir": path.rpartition("/")[0], "index": str(settings.get("filename_index", 0)),
