@@ -12,7 +12,9 @@ from . import host
 from .luna_client import RC_NOT_FOUND, LunaError
 
 LOOK_EVERY_S = 0.5  # with jobs under way and no event
-FEW_JOBS = 8  # up to here each job is asked for by itself
+PAUSE_S = 0.05  # between two looks, however many events come
+MANY_PAUSE_S = 0.25  # the same with more than FEW_JOBS
+FEW_JOBS = 8  # so many, the oldest, are always asked for one by one: a list has no positions
 LIST_JOBS = 1000
 REMEMBERED = 1000  # jobs that have ended: for the tab, and for a retry
 ASK_MS = 2000
@@ -133,26 +135,29 @@ class Follower:
                     return
                 self._woken = False
             try:
-                self._look()
+                time.sleep(self._look())
             except Exception:  # noqa: BLE001 - the thread must outlive any surprise
                 _log.exception("Luna: following the jobs")
                 time.sleep(LOOK_EVERY_S)
 
     def _look(self):
+        """Asks for what has not ended; how long to rest."""
         with self._changed:
             jobs = [job for job in self._watched.values() if not job.ended.is_set()]
         for job in jobs:
             if job.state == "sending":
                 self._ask_receipt(job)
         self._complete_history()
+        pause_s = MANY_PAUSE_S if len(jobs) > FEW_JOBS else PAUSE_S
         if not self._client.available():
-            return
+            return pause_s
         try:
             self._ask([job for job in jobs if job.state not in ("sending", *ENDS)])
             if time.monotonic() - self._vaes_at > VAES_FOR_S:
                 self._ask_vaes()
         except LunaError as error:
             _log.debug("%s", error)  # asked again
+        return pause_s
 
     def _ask_receipt(self, job):
         try:
@@ -168,7 +173,8 @@ class Follower:
     def _ask(self, jobs):
         if len(jobs) > FEW_JOBS:
             news = {info["id"]: info for info in self._client.jobs(LIST_JOBS, ASK_MS)}
-            jobs = [job for job in jobs if self._is_new(job, news.get(job.job_id))]
+            jobs = jobs[:FEW_JOBS] + [job for job in jobs[FEW_JOBS:]
+                                      if self._is_new(job, news.get(job.job_id))]
         for job in jobs:
             try:
                 self._take(job, self._client.job(job.job_id, ASK_MS))
@@ -179,8 +185,8 @@ class Follower:
 
     @staticmethod
     def _is_new(job, info):
-        return info is None or (info["state"], info["images_done"], info["position"]) != (
-            job.state, job.images_done, job.position)
+        return info is None or (info["state"], info["images_done"]) != (
+            job.state, job.images_done)
 
     def _take(self, job, info):
         before = (job.state, job.position, job.images_done, len(job.files))

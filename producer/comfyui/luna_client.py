@@ -8,8 +8,8 @@ silently cut them off.
 import ctypes
 import ctypes.util
 import os
-from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_int, c_int32,
-                    c_size_t, c_uint32, c_uint64, c_void_p)
+from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_int,
+                    c_int32, c_size_t, c_uint32, c_uint64, c_void_p)
 
 API_VERSION = 2
 JOB_ID_BYTES = 37

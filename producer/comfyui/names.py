@@ -19,8 +19,8 @@ _MODEL_ENDS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _TIME = re.compile("YYYY|mm|dd|HH|MM|SS")
 _REFUSED = re.compile('[\x00\x02-\x1f\x7f-\x9f<>:"|?*/\\\\]')
 _UP = re.compile(r"\.{2,}[. ]*\Z")
-_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9\u00b9\u00b2\u00b3]) *(\.|\Z)",
-                     re.IGNORECASE)
+_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9\u00b9\u00b2\u00b3])"
+                     r" *(\.|\Z)", re.IGNORECASE)
 
 
 class Name:

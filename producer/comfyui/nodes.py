@@ -124,8 +124,9 @@ class LunaMultiSaver:
         job = make_job(settings, prompt, extra_pnginfo, luna.sends_here)
         up, when_down = luna.available(), settings["on_daemon_down"]
         if not up and when_down == FAIL:
-            raise LunaError(RC_UNAVAILABLE, "unavailable", f"no broker answers at {luna.client.endpoint}; "
-                            "start luna-broker, or choose another on_daemon_down")
+            raise LunaError(RC_UNAVAILABLE, "unavailable",
+                            f"no broker answers at {luna.client.endpoint}; start luna-broker, or "
+                            "choose another on_daemon_down")
         if not up and when_down == DECODE_HERE and vae is not None:
             return {"ui": _decoded_here(job, vae), "result": (latent_1, "")}
         job_id = luna.submit(job, host.check_interrupt)
@@ -166,8 +167,9 @@ def _waited(luna, watched):
             bar.update_absolute(watched.images_done)
         away_s = 0.0 if luna.client.available() else away_s + _STEP_S
         if away_s > AWAY_WAIT_S:
-            raise LunaError(RC_UNAVAILABLE, "unavailable", f"the broker went away {AWAY_WAIT_S} s ago; job "
-                            f"{watched.job_id} goes on when it is back")
+            raise LunaError(RC_UNAVAILABLE, "unavailable",
+                            f"the broker went away {AWAY_WAIT_S} s ago; job {watched.job_id} goes "
+                            "on when it is back")
     if watched.state != "completed":
         raise LunaError(RC_BAD_REQUEST, watched.error or watched.state,
                         f"job {watched.job_id} was not saved: {watched.detail or watched.state}")

@@ -149,7 +149,8 @@ def measure_overlap(host, luna, count, sampling_s):
     ideal_s = count * sampling_s + tail_s
     print(f"\n{count} batches, sampling of {sampling_s:.2f} s each{'':12}{'total, s':>9}"
           f"{'of ideal':>10}")
-    for label, took_s in (("ideal: sampling and one tail", ideal_s), ("Luna, all files saved", luna_s),
+    for label, took_s in (("ideal: sampling and one tail", ideal_s),
+                          ("Luna, all files saved", luna_s),
                           ("Luna, ComfyUI is free again", free_s),
                           ("VAEDecode and SaveImage", blocking_s)):
         print(f"{label:46}{took_s:9.2f}{took_s / ideal_s:10.2f}")
@@ -173,7 +174,8 @@ def main():
         luna.env["LUNA_VAE_ROOTS"] = str(models)
         luna.start()
         host = comfyui_real.Host(luna.home, NODES, {
-            **os.environ, "LUNA_TEST_CLOCK": "1", "LUNA_HOME": str(luna.home), "LUNA_LIBRARY": str(LIBRARY)})
+            **os.environ, "LUNA_TEST_CLOCK": "1", "LUNA_HOME": str(luna.home),
+            "LUNA_LIBRARY": str(LIBRARY)})
         side = chosen.side // 8
         array = numpy.random.default_rng(2).standard_normal(
             (chosen.images, 4, side, side), numpy.float32)

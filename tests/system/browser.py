@@ -57,8 +57,8 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, script, what, deadline_s=60):
-        return wait_for(lambda: self.run(f"!!({script})"), lambda: f"{what}; console: {self.messages[-20:]}",
-                        deadline_s)
+        return wait_for(lambda: self.run(f"!!({script})"),
+                        lambda: f"{what}; console: {self.messages[-20:]}", deadline_s)
 
     def drop(self, path, kind):
         """Drops a file on the page."""

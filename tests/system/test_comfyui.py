@@ -6,6 +6,7 @@ Real broker, real decoder. What is decoded in ComfyUI is compared with the daemo
 import json
 import os
 import re
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,7 +50,7 @@ def make_host(home, kind, monkeypatch):
         else:
             host = comfyui_stand_in.Host(
                 home.home, NODES,
-                lambda name, module: monkeypatch.setitem(__import__("sys").modules, name, module))
+                lambda name, module: monkeypatch.setitem(sys.modules, name, module))
         made.append(host)
         for number, name in enumerate(("chelsea", "coffee")):
             host.put(write_latent(home.home / "some.latent", batch(2)[number:number + 1]),
