@@ -79,6 +79,7 @@ IMAGE_LIBS     = $(shell pkg-config --libs vips) -ldeflate -ljpeg
 DECODER_LIBS   = $(ZMQ_LIBS) -lcrypto $(IMAGE_LIBS) $(VAE_LIBS)
 
 MAN_PAGES := $(wildcard broker/*.8 decoder/*.8 decoder/vae/*.1 producer/man/*.1 producer/man/*.3)
+COMFYUI_FILES = $(shell cd producer/comfyui && find * -type f ! -name '*.pyc')
 PROGRAMS := $(addprefix $(BUILD)/bin/,luna-broker luna-decoder lunactl luna-vae)
 SONAME   := libluna.so.0
 LIBLUNA  := $(BUILD)/lib/$(SONAME)
@@ -103,6 +104,8 @@ help:
 	@echo "make bench-broker  the broker beside beanstalkd, Redis and NATS; four minutes"
 	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
 	@echo "make bench-vae  a decode on the CPU beside PyTorch  (PYTHON=one that has torch)"
+	@echo "make bench-comfyui  the node in a real ComfyUI beside VAEDecode and SaveImage"
+	@echo "                (COMFYUI_DIR=, COMFYUI_PYTHON=: a Python that has its requirements)"
 	@echo "make fault      a fault at every step to the disk, then what must hold  (POINTS='--plan cut --sample 99')"
 	@echo "make soak       kill everything at random under load  (KILLS=$(KILLS) MINUTES=$(MINUTES) SOAK=--power)"
 	@echo "make race       four processes save under one name  (RACE=$(RACE) files)"
@@ -328,6 +331,10 @@ bench-vae: luna-vae
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/vae_bench.py $(BENCH_FLAGS)
 .PHONY: bench-vae
 
+bench-comfyui: programs
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/comfyui_bench.py $(BENCH_FLAGS)
+.PHONY: bench-comfyui
+
 # ---- install and run --------------------------------------------------------------
 DEPS ?= $(DEPS_BUILD)
 deps:
@@ -339,7 +346,7 @@ run:
 	@$(MAKE) --no-print-directory programs
 	@LUNA_BIN=$(abspath $(BUILD)/bin) tests/demo.sh
 install: all
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include share/man/man1 share/man/man3 share/man/man8 share/luna/comfyui \
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include share/man/man1 share/man/man3 share/man/man8 \
 	    lib/systemd/system lib/sysusers.d) $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(LIBLUNA) $(DESTDIR)$(LIBDIR)/$(SONAME).$(VERSION)
@@ -354,7 +361,8 @@ install: all
 	install -D -m 644 producer/lunactl/lunactl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/lunactl
 	install -m 644 broker/luna.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/luna.conf
 	for page in $(MAN_PAGES); do install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}; done
-	install -m 644 $(wildcard producer/comfyui/*) $(DESTDIR)$(PREFIX)/share/luna/comfyui
+	for file in $(COMFYUI_FILES); do \
+	    install -D -m 644 producer/comfyui/$$file $(DESTDIR)$(PREFIX)/share/luna/comfyui/$$file; done
 clean:
 	rm -rf $(BUILD)
 

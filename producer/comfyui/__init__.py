@@ -1,11 +1,16 @@
 """Luna for ComfyUI: latents leave the sampler's GPU at once; a daemon decodes and saves them."""
 
-from .nodes import LunaMultiSaver
-from .session import deliver_outbox
+from . import host, routes
+from .nodes import LunaMultiSaver, LunaQueueStatus
+from .session import start
 
-deliver_outbox()
+start()
+if host.server() is not None:
+    routes.add(host.server())
 
-NODE_CLASS_MAPPINGS = {"LunaMultiSaver": LunaMultiSaver}
-NODE_DISPLAY_NAME_MAPPINGS = {"LunaMultiSaver": "Luna Multi Saver (Daemon Async)"}
+NODE_CLASS_MAPPINGS = {"LunaMultiSaver": LunaMultiSaver, "LunaQueueStatus": LunaQueueStatus}
+NODE_DISPLAY_NAME_MAPPINGS = {"LunaMultiSaver": "Luna Multi Saver (Daemon Async)",
+                              "LunaQueueStatus": "Luna Queue Status"}
+WEB_DIRECTORY = "web"
 
-__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]

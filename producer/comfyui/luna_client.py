@@ -8,17 +8,21 @@ silently cut them off.
 import ctypes
 import ctypes.util
 import os
-from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_int, c_int32,
-                    c_size_t, c_uint32, c_uint64, c_void_p)
+from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_int,
+                    c_int32, c_size_t, c_uint32, c_uint64, c_void_p)
 
 API_VERSION = 3
 JOB_ID_BYTES = 37
 INPUTS_MAX = 5
 DIMS_MAX = 5
+OUTBOX_AFTER_MS = 200  # then a job without a receipt is written; ComfyUI may be killed any time
 
 RC_OK = 0
+RC_BAD_REQUEST = 2
+RC_NOT_FOUND = 9
 RC_BUSY = 11
 RC_TIMEOUT = 12
+RC_CANCELLED = 13
 RC_UNAVAILABLE = 14
 
 _USUAL_PATHS = (
@@ -123,6 +127,108 @@ class Receipt(Structure):
     ]
 
 
+class Status(Structure):
+    _fields_ = [
+        ("pending", c_uint64),
+        ("in_progress", c_uint64),
+        ("completed", c_uint64),
+        ("failed", c_uint64),
+        ("cancelled", c_uint64),
+        ("queued_bytes", c_uint64),
+        ("oldest_ms", c_uint64),
+        ("decoders", c_uint64),
+        ("accepting", c_char_p),
+        ("version", c_char_p),
+        ("paused", c_int32),
+        ("images", c_uint64),
+        ("free_bytes", c_uint64),
+        ("uptime_ms", c_uint64),
+        ("alarm", c_char_p),
+    ]
+
+
+class Image(Structure):
+    _fields_ = [
+        ("input", c_uint64),
+        ("index", c_uint64),
+        ("path", c_char_p),
+        ("bytes", c_uint64),
+        ("sha256", c_char_p),
+        ("width", c_uint64),
+        ("height", c_uint64),
+        ("decode_ms", c_double),
+        ("encode_ms", c_double),
+        ("write_ms", c_double),
+    ]
+
+
+class JobInfo(Structure):
+    _fields_ = [
+        ("id", c_char_p),
+        ("state", c_char_p),
+        ("priority", c_uint64),
+        ("position", c_uint64),
+        ("images", c_uint64),
+        ("images_done", c_uint64),
+        ("bytes", c_uint64),
+        ("attempts", c_uint64),
+        ("lost", c_uint64),
+        ("refused", c_uint64),
+        ("created_ms", c_uint64),
+        ("accepted_ms", c_uint64),
+        ("started_ms", c_uint64),
+        ("finished_ms", c_uint64),
+        ("vae", c_char_p),
+        ("decoder", c_char_p),
+        ("error", c_char_p),
+        ("detail", c_char_p),
+        ("files", POINTER(Image)),
+        ("file_count", c_size_t),
+        ("deadline_ms", c_uint64),
+        ("next", c_int32),
+    ]
+
+
+class Decoder(Structure):
+    _fields_ = [
+        ("name", c_char_p),
+        ("state", c_char_p),
+        ("device", c_char_p),
+        ("version", c_char_p),
+        ("host", c_char_p),
+        ("pid", c_uint64),
+        ("running", c_uint64),
+        ("credit_jobs", c_uint64),
+        ("images_done", c_uint64),
+        ("jobs_done", c_uint64),
+        ("jobs_failed", c_uint64),
+        ("seen_ms", c_uint64),
+        ("vaes", POINTER(c_char_p)),
+        ("vae_count", c_size_t),
+        ("vae", c_char_p),
+    ]
+
+
+class Answer(Structure):
+    _fields_ = [
+        ("status", POINTER(Status)),
+        ("jobs", POINTER(JobInfo)),
+        ("job_count", c_size_t),
+        ("decoders", POINTER(Decoder)),
+        ("decoder_count", c_size_t),
+        ("text", c_char_p),
+    ]
+
+
+class Event(Structure):
+    _fields_ = [
+        ("seq", c_uint64),
+        ("time_ms", c_uint64),
+        ("kind", c_char_p),
+        ("content", POINTER(Answer)),
+    ]
+
+
 class Notice(Structure):
     _fields_ = [
         ("kind", c_char_p),
@@ -136,6 +242,7 @@ class Notice(Structure):
 
 
 NoticeCallback = CFUNCTYPE(None, c_void_p, POINTER(Notice))
+EventCallback = CFUNCTYPE(None, c_void_p, POINTER(Event))
 
 _SIGNATURES = {
     "luna_rc_name": (c_char_p, [c_int]),
@@ -155,6 +262,15 @@ _SIGNATURES = {
     "luna_wait_kept": (c_int, [c_void_p, c_char_p, c_int32]),
     "luna_wait_receipt": (c_int, [c_void_p, c_char_p, c_int32, POINTER(Receipt)]),
     "luna_wait_job": (c_int, [c_void_p, c_char_p, c_int32, c_void_p, c_void_p]),
+    "luna_events": (c_int, [c_void_p, EventCallback, c_void_p]),
+    "luna_query_status": (c_int, [c_void_p, c_int32, POINTER(POINTER(Answer))]),
+    "luna_query_jobs": (c_int, [c_void_p, c_char_p, c_uint64, c_int32,
+                                POINTER(POINTER(Answer))]),
+    "luna_query_job": (c_int, [c_void_p, c_char_p, c_int32, POINTER(POINTER(Answer))]),
+    "luna_query_decoders": (c_int, [c_void_p, c_int32, POINTER(POINTER(Answer))]),
+    "luna_answer_free": (None, [POINTER(POINTER(Answer))]),
+    "luna_cancel": (c_int, [c_void_p, c_char_p, c_int32]),
+    "luna_retry": (c_int, [c_void_p, c_char_p, c_int32]),
 }
 
 
@@ -202,6 +318,35 @@ def load_library():
     return library
 
 
+# ---- plain values from structs -----------------------------------------------------------
+
+
+def _plain(struct):
+    """Numbers and texts of a struct as a dict; pointers to lists are left out."""
+    values = {}
+    for name, kind in struct._fields_:
+        value = getattr(struct, name)
+        if kind is c_char_p:
+            values[name] = value.decode(errors="replace") if value else ""
+        elif isinstance(value, (int, float)):
+            values[name] = value
+    return values
+
+
+def _plain_job(job):
+    values = _plain(job)
+    del values["file_count"]
+    values["files"] = [_plain(job.files[i]) for i in range(job.file_count)]
+    return values
+
+
+def _plain_decoder(decoder):
+    values = _plain(decoder)
+    del values["vae_count"]
+    values["vaes"] = [decoder.vaes[i].decode(errors="replace") for i in range(decoder.vae_count)]
+    return values
+
+
 # ---- the class ------------------------------------------------------------------------
 
 
@@ -215,20 +360,30 @@ def text(value):
     return raw
 
 
+def _assign(struct, values):
+    for name, value in values.items():
+        plain = value is None or isinstance(value, (str, bytes))
+        setattr(struct, name, text(value) if plain else value)
+
+
 class Client:
     """One connection to the broker, with its queue and threads in the background.
 
     Every method may be called from any thread; close() must be the last call. `outbox` is
-    a folder for what the broker has not accepted; None leaves it to LUNA_OUTBOX.
+    a folder for what the broker has not accepted; None leaves it to LUNA_OUTBOX, "" is
+    none. Questions return plain dicts with the names of luna.h.
     """
+
+    binding = "libluna"
 
     def __init__(self, endpoint=None, name="comfyui", library=None, outbox=None):
         self._lib = library or load_library()
-        self._callback = NoticeCallback()
+        self._notice, self._event = NoticeCallback(), EventCallback()
         options = Options()
         self._lib.luna_options_init(byref(options))
         options.name = text(name)
         options.outbox_dir = text(outbox)
+        options.outbox_after_ms = OUTBOX_AFTER_MS
         self._handle = c_void_p()
         self._check(self._lib.luna_client_new(text(endpoint), byref(options),
                                               byref(self._handle)))
@@ -255,14 +410,7 @@ class Client:
         self._lib.luna_unsettled(self._handle, byref(jobs), byref(size))
         return jobs.value, size.value
 
-    def notices(self, function):
-        """Calls function(kind, reason, job_id) for each notice, from a thread of the library."""
-        def told(_context, notice):
-            fields = (notice.contents.kind, notice.contents.reason, notice.contents.job_id)
-            function(*[field.decode(errors="replace") for field in fields])
-        former, self._callback = self._callback, NoticeCallback(told)
-        self._check(self._lib.luna_notices(self._handle, self._callback, None))
-        del former  # it may have been running until here
+    # ---- submitting -------------------------------------------------------------------
 
     def new_submission(self):
         submission = Submission()
@@ -274,6 +422,21 @@ class Client:
         job_id = ctypes.create_string_buffer(JOB_ID_BYTES)
         self._check(self._lib.luna_submit(self._handle, byref(submission), job_id))
         return job_id.value.decode()
+
+    def submit_job(self, job):
+        """The same for a Job (job.py), whose tensors are borrowed for the call."""
+        submission = self.new_submission()
+        _assign(submission, job.settings)
+        extras = (Extra * len(job.extras))(*[Extra(text(key), text(value))
+                                             for key, value in job.extras.items()])
+        submission.extras, submission.extra_count = extras, len(extras)
+        for latent, one in zip(submission.inputs, job.inputs):
+            _assign(latent, one.settings)
+            latent.data, latent.bytes = one.tensor.data_ptr(), one.bytes
+            latent.dtype, latent.dims = text(one.dtype), len(one.shape)
+            latent.shape[:len(one.shape)] = one.shape
+        submission.input_count = len(job.inputs)
+        return self.submit(submission)
 
     def wait_receipt(self, job_id, timeout_ms):
         """The receipt of an accepted job. LunaError: refused, or no receipt in that time."""
@@ -289,6 +452,56 @@ class Client:
     def wait_job(self, job_id, timeout_ms):
         """Returns when the job is completed. LunaError: it failed, or takes longer."""
         self._check(self._lib.luna_wait_job(self._handle, text(job_id), timeout_ms, None, None))
+
+    # ---- questions and orders -----------------------------------------------------------
+
+    def _ask(self, question, *arguments):
+        answer = POINTER(Answer)()
+        self._check(getattr(self._lib, question)(self._handle, *arguments, byref(answer)))
+        try:
+            content = answer.contents
+            return {"status": _plain(content.status.contents) if content.status else None,
+                    "jobs": [_plain_job(content.jobs[i]) for i in range(content.job_count)],
+                    "decoders": [_plain_decoder(content.decoders[i])
+                                 for i in range(content.decoder_count)]}
+        finally:
+            self._lib.luna_answer_free(byref(answer))
+
+    def status(self, timeout_ms):
+        return self._ask("luna_query_status", timeout_ms)["status"]
+
+    def decoders(self, timeout_ms):
+        return self._ask("luna_query_decoders", timeout_ms)["decoders"]
+
+    def jobs(self, limit, timeout_ms):
+        """The newest jobs, without their files."""
+        return self._ask("luna_query_jobs", None, limit, timeout_ms)["jobs"]
+
+    def job(self, job_id, timeout_ms):
+        return self._ask("luna_query_job", text(job_id), timeout_ms)["jobs"][0]
+
+    def cancel(self, job_id, timeout_ms):
+        self._check(self._lib.luna_cancel(self._handle, text(job_id), timeout_ms))
+
+    def retry(self, job_id, timeout_ms):
+        self._check(self._lib.luna_retry(self._handle, text(job_id), timeout_ms))
+
+    # ---- news ---------------------------------------------------------------------------
+
+    def notices(self, function):
+        """Calls function(kind, reason, job_id) for each notice, from a thread of the library."""
+        def told(_context, notice):
+            fields = (notice.contents.kind, notice.contents.reason, notice.contents.job_id)
+            function(*[field.decode(errors="replace") for field in fields])
+        former, self._notice = self._notice, NoticeCallback(told)
+        self._check(self._lib.luna_notices(self._handle, self._notice, None))
+        del former  # it may have been running until here
+
+    def changes(self, function):
+        """Calls function() when a job may have changed, from a thread of the library."""
+        former, self._event = self._event, EventCallback(lambda _context, _event: function())
+        self._check(self._lib.luna_events(self._handle, self._event, None))
+        del former
 
     def close(self, linger_ms):
         """Waits for receipts at most linger_ms; how many jobs are nowhere but were here."""

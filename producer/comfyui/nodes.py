@@ -1,153 +1,95 @@
-"""The node "Luna Multi Saver (Daemon Async)".
-
-It hands latents and settings to libluna and returns in about a millisecond; a daemon
-decodes and saves them, on another GPU or another machine. Nothing of torch is imported:
-the tensors come as they are, and only their address, shape and dtype are used.
+"""The nodes. "Luna Multi Saver (Daemon Async)" hands latents and settings to the daemon and
+returns in about a millisecond; the daemon decodes and saves them, on another GPU or another
+machine. "Luna Queue Status" tells how busy it is.
 """
 
 import json
+import logging
 import os
 
-from .luna_client import INPUTS_MAX, Extra, text
-from .session import session
+from . import host
+from .decode_here import save_here
+from .follower import output_of
+from .inputs import (DECODE_HERE, DEFAULTS, FAIL, NO_SAVE, WAIT,
+                     input_types)
+from .job import Input, Job
+from .latents import latent_tensor
+from .luna_client import INPUTS_MAX, RC_BAD_REQUEST, RC_UNAVAILABLE, LunaError
+from .session import running, session
+from .words import expand
 
-AFFIXES = ("ORIG", "UPSCALED", "DETAILED", "FINAL", "IMAGE5")
-FORMATS = ["png"]
-DTYPES = ("float32", "float16", "bfloat16")
+AWAY_WAIT_S = 30  # how long `wait` goes on while no broker answers
+_STEP_S = 0.2
+_ASK_MS = 2000
 
-
-# ---- tensors --------------------------------------------------------------------------
-
-
-def latent_tensor(latent, label):
-    """The samples as a contiguous CPU tensor of a dtype and shape that Luna takes."""
-    samples = latent.get("samples") if isinstance(latent, dict) else None
-    if samples is None:
-        raise ValueError(f"Luna: {label} is not a LATENT: it has no samples")
-    if getattr(samples, "is_nested", False) or not hasattr(samples, "data_ptr"):
-        raise ValueError(f"Luna: {label} holds nested latents (of a video or audio model); Luna "
-                         "saves pictures. Take the picture part out of it first")
-    shape = tuple(samples.shape)
-    if len(shape) == 5 and shape[2] != 1:
-        raise ValueError(f"Luna: {label} is a video latent of {shape[2]} frames "
-                         f"{list(shape)}; Luna saves pictures. Use a video saver for it")
-    if len(shape) not in (4, 5):
-        raise ValueError(f"Luna: {label} has shape {list(shape)}, not [batch, channels, height, "
-                         "width]")
-    samples = samples.detach()
-    if dtype_name(samples) == "float64":
-        samples = samples.float()
-    if dtype_name(samples) not in DTYPES:
-        raise ValueError(f"Luna: {label} is {dtype_name(samples)}; Luna takes "
-                         f"{', '.join(DTYPES)}")
-    samples = samples.cpu()
-    return samples if samples.is_contiguous() else samples.contiguous()
+_log = logging.getLogger("luna")
 
 
-def dtype_name(tensor):
-    return str(tensor.dtype).rsplit(".", 1)[-1]
+# ---- the job ----------------------------------------------------------------------------
 
 
-def fill_latent(target, tensor, affix, file_format, png_compression):
-    """Points `target` to the tensor's own memory: the tensor must outlive the submit."""
-    target.data = tensor.data_ptr()
-    target.bytes = tensor.numel() * tensor.element_size()
-    target.dtype = text(dtype_name(tensor))
-    target.dims = len(tensor.shape)
-    for axis, size in enumerate(tensor.shape):
-        target.shape[axis] = size
-    target.affix = text(affix)
-    target.format = text(file_format)
-    target.png_compression = png_compression
-
-
-# ---- what ComfyUI knows ---------------------------------------------------------------
-
-
-def metadata_disabled():
-    from comfy.cli_args import args
-
-    return bool(args.disable_metadata)
-
-
-def output_directory():
-    import folder_paths
-
-    return os.fsencode(os.path.abspath(folder_paths.get_output_directory()))
-
-
-def current_prompt_id():
-    """ComfyUI's id of the running prompt, None where it has no server (tests, scripts)."""
-    try:
-        from server import PromptServer
-
-        return PromptServer.instance.last_prompt_id
-    except (ImportError, AttributeError):
-        return None
-
-
-def check_interrupt():
-    """Raises ComfyUI's own exception when the user pressed Cancel."""
-    try:
-        from comfy.model_management import throw_exception_if_processing_interrupted
-    except ImportError:
-        return
-    throw_exception_if_processing_interrupted()
-
-
-# ---- the job --------------------------------------------------------------------------
-
-
-def fill_workflow(submission, prompt, extra_pnginfo):
-    """Serialised once, exactly as ComfyUI's own saver does; bytes from here on."""
+def make_job(settings, prompt, extra_pnginfo, sends_here=True):
+    """The connected latents and the settings as a Job. ValueError names what is wrong."""
+    inputs = [_input(settings, number) for number in range(1, INPUTS_MAX + 1)
+              if settings.get(f"latent_{number}") is not None
+              and settings[f"format_{number}"] != NO_SAVE]
+    if not inputs:
+        raise ValueError(f'Luna: every connected latent has the format "{NO_SAVE}"; there is '
+                         "nothing to save")
     extra_pnginfo = extra_pnginfo or {}
-    if prompt is not None:
-        submission.prompt = text(json.dumps(prompt))
-    if "workflow" in extra_pnginfo:
-        submission.workflow = text(json.dumps(extra_pnginfo["workflow"]))
-    others = [(key, value) for key, value in extra_pnginfo.items() if key != "workflow"]
-    extras = (Extra * len(others))(
-        *[Extra(text(key), text(json.dumps(value))) for key, value in others])
-    submission.extras = extras
-    submission.extra_count = len(others)
+    embed = settings["embed_workflow"] and not host.metadata_disabled()
+    workflow = extra_pnginfo.get("workflow")
+    fields = _fields(settings, prompt, workflow)
+    fields["embed_workflow"] = int(embed)
+    fields["output_dir"] = _output_dir(sends_here)
+    extras = {}
+    if embed:
+        fields.update(_texts(settings, prompt, workflow))
+        extras = {key: json.dumps(value) for key, value in extra_pnginfo.items()
+                  if key != "workflow"}
+    return Job(fields, extras, inputs)
 
 
-def fill_settings(submission, settings):
-    submission.priority = settings["priority"]
-    submission.vae = text(settings["vae_name"].strip() or "auto")
-    submission.output_dir = output_directory()
-    submission.save_path = text(settings["save_path"])
-    submission.filename = text(settings["filename"])
-    submission.model_name = text(settings["model_name"])
-    submission.filename_index = settings["filename_index"]
-    submission.prompt_id = text(current_prompt_id())
+def _input(settings, number):
+    tensor = latent_tensor(settings[f"latent_{number}"], f"latent_{number}")
+    return Input(tensor, affix=settings[f"affix_{number}"], format=settings[f"format_{number}"],
+                 subdir=int(settings[f"subdir_{number}"]),
+                 png_compression=settings["png_compression"],
+                 lossy_quality=settings["lossy_quality"],
+                 lossless_webp=int(settings["lossless_webp"]))
 
 
-def fill_inputs(submission, settings):
-    """The connected latents in order; their tensors, to be kept until the submit is over."""
-    tensors = []
-    for number in range(1, INPUTS_MAX + 1):
-        latent = settings.get(f"latent_{number}")
-        if latent is None:
-            continue
-        tensor = latent_tensor(latent, f"latent_{number}")
-        fill_latent(submission.inputs[len(tensors)], tensor,
-                    settings.get(f"affix_{number}", AFFIXES[number - 1]),
-                    settings.get(f"format_{number}", FORMATS[0]), settings["png_compression"])
-        tensors.append(tensor)
-    submission.input_count = len(tensors)
-    return tensors
+def _fields(settings, prompt, workflow):
+    metadata = settings.get("metadata")
+    known = metadata if isinstance(metadata, dict) else {}
+    model = settings["model_name"] or known.get("model_name") or known.get("model") or ""
+    return {"priority": settings["priority"],
+            "vae": settings["vae_name"].strip().replace("\\", "/") or "auto",
+            "save_path": expand(settings["save_path"], prompt, workflow),
+            "filename": expand(settings["filename"], prompt, workflow),
+            "model_name": str(model), "filename_index": settings["filename_index"],
+            "save_mode": settings["save_mode"], "quality_gate": settings["quality_gate"],
+            "min_quality": float(settings["min_quality_threshold"]),
+            "prompt_id": host.current_prompt()[0],
+            "metadata": json.dumps(metadata) if metadata else None}
 
 
-def input_types(number):
-    """latent_N, affix_N, format_N: one row of the node."""
-    return {
-        f"latent_{number}": ("LATENT", {"tooltip": "The sampled latents, undecoded."}),
-        f"affix_{number}": ("STRING", {
-            "default": AFFIXES[number - 1],
-            "tooltip": "Part of the names, and a folder of its own; empty for none."}),
-        f"format_{number}": (FORMATS, {"default": FORMATS[0]}),
-    }
+def _texts(settings, prompt, workflow):
+    """Serialised once, exactly as ComfyUI's own saver does; bytes from here on."""
+    return {"prompt": json.dumps(prompt) if prompt is not None else None,
+            "workflow": json.dumps(workflow) if workflow is not None else None,
+            "custom_metadata": settings["custom_metadata"] or None}
+
+
+def _output_dir(sends_here):
+    """A daemon on another machine has folders of its own: LUNA_OUTPUT_DIR, or its first root."""
+    named = os.environ.get("LUNA_OUTPUT_DIR")
+    if named:
+        return named
+    return os.fsencode(host.output_directory()) if sends_here and os.name == "posix" else None
+
+
+# ---- the saver --------------------------------------------------------------------------
 
 
 class LunaMultiSaver:
@@ -162,58 +104,117 @@ class LunaMultiSaver:
 
     @classmethod
     def INPUT_TYPES(cls):
-        optional = {}
-        for number in range(2, INPUTS_MAX + 1):
-            optional.update(input_types(number))
-        return {
-            "required": {
-                **input_types(1),
-                "save_path": ("STRING", {
-                    "default": "%model_name%",
-                    "tooltip": "Folders below ComfyUI's output folder. Knows %model_path%, "
-                               "%model_name%, %model_dir%, %index% and %time:YYYY-mm-dd%."}),
-                "filename": ("STRING", {
-                    "default": "luna_%time:YYYY-mm-dd_HHMMSS%",
-                    "tooltip": "Name without ending; the same words. No file is ever "
-                               "overwritten: a counter is added."}),
-                "vae_name": ("STRING", {
-                    "default": "auto",
-                    "tooltip": "A VAE of the daemon by name, a file below its VAE folders, or "
-                               "auto."}),
-                "model_name": ("STRING", {"default": ""}),
-                "filename_index": ("INT", {"default": 0, "min": 0, "max": 2**53 - 1}),
-                "png_compression": ("INT", {
-                    "default": 4, "min": 0, "max": 9,
-                    "tooltip": "0 is fast and large, 9 slow and small; the picture is the same."}),
-                "embed_workflow": ("BOOLEAN", {
-                    "default": True,
-                    "tooltip": "Off: nothing but the picture in the file."}),
-                "custom_metadata": ("STRING", {"default": "", "multiline": True}),
-                "priority": ("INT", {
-                    "default": 5, "min": 0, "max": 9, "tooltip": "9 is most urgent."}),
-            },
-            "optional": optional,
-            "hidden": {
-                "prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO", "unique_id": "UNIQUE_ID"},
-        }
-
-    def submit(self, latent_1, embed_workflow=True, custom_metadata="", prompt=None,
-               extra_pnginfo=None, unique_id=None, **settings):
-        luna = session()
-        submission = luna.client.new_submission()
-        settings = {**self._defaults(), **settings, "latent_1": latent_1}
-        fill_settings(submission, settings)
-        tensors = fill_inputs(submission, settings)
-        submission.embed_workflow = embed_workflow and not metadata_disabled()
-        if submission.embed_workflow:
-            submission.custom_metadata = text(custom_metadata or None)
-            fill_workflow(submission, prompt, extra_pnginfo)
-        job_id = luna.submit(submission, check_interrupt)
-        del tensors  # borrowed by the submission until here
-        return {"ui": {"text": [f"Luna job {job_id}"]}, "result": (latent_1, job_id)}
+        here = running()
+        return input_types(here.follower.vaes() if here else [])
 
     @classmethod
-    def _defaults(cls):
-        required = cls.INPUT_TYPES()["required"]
-        return {name: spec[1]["default"] for name, spec in required.items()
-                if "default" in spec[1]}
+    def VALIDATE_INPUTS(cls, vae_name):
+        """Any name: what the daemon knows today may be another tomorrow."""
+        return True
+
+    def check_lazy_status(self, on_daemon_down=DEFAULTS["on_daemon_down"], **inputs):
+        """The VAE is wanted only where it will be used."""
+        wanted = on_daemon_down == DECODE_HERE and "vae" in inputs and inputs["vae"] is None
+        return ["vae"] if wanted and not session().available() else []
+
+    def submit(self, latent_1, prompt=None, extra_pnginfo=None, unique_id=None, vae=None,
+               **settings):
+        settings = {**DEFAULTS, **settings, "latent_1": latent_1}
+        luna = session()
+        job = make_job(settings, prompt, extra_pnginfo, luna.sends_here)
+        up, when_down = luna.available(), settings["on_daemon_down"]
+        if not up and when_down == FAIL:
+            raise LunaError(RC_UNAVAILABLE, "unavailable",
+                            f"no broker answers at {luna.client.endpoint}; start luna-broker, or "
+                            "choose another on_daemon_down")
+        if not up and when_down == DECODE_HERE and vae is not None:
+            return {"ui": _decoded_here(job, vae), "result": (latent_1, "")}
+        job_id = luna.submit(job, host.check_interrupt)
+        watched = luna.follower.watch(job_id, job.images, unique_id, *host.current_prompt())
+        ui = {"text": [f"Luna job {job_id}"]}
+        if not up:
+            ui = {"text": [_waits_for_the_daemon(luna, job_id, when_down)]}
+        elif settings["mode"] == WAIT:
+            ui = _waited(luna, watched)
+        return {"ui": ui, "result": (latent_1, job_id)}
+
+
+def _decoded_here(job, vae):
+    paths = save_here(job, vae, host.output_directory(), host.check_interrupt)
+    _log.warning("Luna: the daemon is down; %d pictures were decoded here", len(paths))
+    return {"images": [view for view in map(host.view_of, paths) if view],
+            "text": [f"The Luna daemon is down; decoded here: {len(paths)}"]}
+
+
+def _waits_for_the_daemon(luna, job_id, when_down):
+    why = " (no vae is connected for decode_here)" if when_down == DECODE_HERE else ""
+    where = f"in {luna.outbox}" if luna.outbox else "in ComfyUI's memory only: set LUNA_OUTBOX"
+    _log.log(logging.INFO if luna.outbox else logging.WARNING,  # the outbox tells of itself
+             "Luna: the daemon is down%s; job %s waits %s", why, job_id, where)
+    return f"Luna job {job_id} waits for the daemon {where}"
+
+
+def _waited(luna, watched):
+    """Until the job has ended; its output. An interrupt cancels the job."""
+    bar, away_s = host.progress_bar(watched.images), 0.0
+    while not watched.ended.wait(_STEP_S):
+        try:
+            host.check_interrupt()
+        except BaseException:
+            _cancel(luna, watched.job_id)
+            raise
+        if bar:
+            bar.update_absolute(watched.images_done)
+        away_s = 0.0 if luna.client.available() else away_s + _STEP_S
+        if away_s > AWAY_WAIT_S:
+            raise LunaError(RC_UNAVAILABLE, "unavailable",
+                            f"the broker went away {AWAY_WAIT_S} s ago; job {watched.job_id} goes "
+                            "on when it is back")
+    if watched.state != "completed":
+        raise LunaError(RC_BAD_REQUEST, watched.error or watched.state,
+                        f"job {watched.job_id} was not saved: {watched.detail or watched.state}")
+    return output_of(watched)
+
+
+def _cancel(luna, job_id):
+    try:
+        luna.client.cancel(job_id, _ASK_MS)
+    except LunaError as error:
+        _log.warning("%s", error)
+
+
+# ---- the queue as values ------------------------------------------------------------------
+
+
+class LunaQueueStatus:
+    CATEGORY = "Luna/Image"
+    DESCRIPTION = "How busy the Luna daemon is, as values for the workflow."
+    FUNCTION = "ask"
+    RETURN_TYPES = ("INT", "INT", "FLOAT", "INT", "BOOLEAN")
+    RETURN_NAMES = ("pending", "in_progress", "oldest_s", "decoders", "available")
+    OUTPUT_NODE = True
+    SEARCH_ALIASES = ["luna", "queue depth"]
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {},
+                "optional": {"after": ("STRING", {
+                    "forceInput": True,
+                    "tooltip": "A job id: asked when that job has been handed over."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_inputs):
+        return float("nan")
+
+    def ask(self, after=None):
+        client, status = session().client, {}
+        if session().available():
+            try:
+                status = client.status(_ASK_MS)
+            except LunaError as error:
+                _log.warning("%s", error)
+        values = (status.get("pending", 0), status.get("in_progress", 0),
+                  status.get("oldest_ms", 0) / 1000, status.get("decoders", 0), bool(status))
+        told = (f"{values[0]} waiting, {values[1]} being decoded, {values[3]} decoders"
+                if status else f"no broker answers at {client.endpoint}")
+        return {"ui": {"text": [told]}, "result": values}

@@ -1,28 +1,31 @@
-"""The process's one client, and the thread that tells what became of its jobs.
+"""The process's one client: how it is found, and what it does when ComfyUI ends.
 
-A detached saver must not lose bad news: the node has long returned when a job is refused
-or fails, so a thread waits for the end of each job and puts failures in ComfyUI's log.
-With LUNA_OUTBOX jobs outlive this process, and the library tells when they must.
+libluna is used where it can be loaded, else HTTP. LUNA_LIBRARY and LUNA_HTTP are orders,
+not hints. Jobs that no broker has accepted go into an outbox, by default in ComfyUI's
+user folder, and are sent by the next ComfyUI.
 """
 
 import atexit
-import collections
 import logging
 import os
 import threading
 import time
 
-from .luna_client import (RC_BUSY, RC_TIMEOUT, RC_UNAVAILABLE, Client, LibraryMissing,
-                          LunaError)
+from . import host
+from . import http_client
+from . import luna_client
+from .follower import Follower
+from .luna_client import RC_BUSY, LibraryMissing, LunaError
 
 LINGER_MS = 10_000  # at exit: for jobs that the broker has not accepted yet
 BUSY_WAIT_S = 120  # for room in the queue while the broker answers
 DISK_WAIT_S = 5  # the same while only the outbox can make some
-REMEMBERED = 4096  # jobs whose end is told by their thread, as libluna remembers receipts
-_STEP_MS = 200  # longest single wait: the threads look up this often
+START_WAIT_S = 0.5  # for the broker's first answer; ComfyUI itself takes longer to start
+_STEP_MS = 200  # longest single wait
 
-# What a notice of the library is worth in the log; others are passed over.
-_NOTICES = {"outbox": logging.WARNING, "delivered": logging.INFO,
+# What a notice is worth in the log; others are passed over.
+_NOTICES = {"away": logging.INFO, "back": logging.INFO,
+            "outbox": logging.WARNING, "delivered": logging.INFO,
             "outbox_failed": logging.WARNING, "outbox_works": logging.INFO,
             "refused": logging.ERROR, "lost": logging.ERROR}
 
@@ -32,109 +35,130 @@ _session = None
 
 
 class Session:
-    """A client and the thread that follows its jobs. Not to be shared across fork."""
+    """A client and the follower of its jobs. Not to be shared across fork."""
 
     def __init__(self):
-        self.client = Client()
+        self.outbox = outbox_folder()
+        self.client = _connect(self.outbox)
         self.pid = os.getpid()
-        self._jobs = collections.deque()
-        self._told_later = collections.deque(maxlen=REMEMBERED)
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._follow, name="luna", daemon=True)
-        self._thread.start()
+        self._born = time.monotonic()
+        self.follower = Follower(self.client)
         self.client.notices(self._told)
 
-    def submit(self, submission, check_interrupt):
+    @property
+    def sends_here(self):
+        """Whether the daemon can write into ComfyUI's own output folder."""
+        return self.client.binding == "libluna" or "//127.0.0.1:" in self.client.endpoint
+
+    def available(self):
+        """Whether the broker answers. Waits only where the client has just been made."""
+        if not self.client.available():
+            left_s = self._born + START_WAIT_S - time.monotonic()
+            if left_s <= 0:
+                return False
+            try:
+                self.client.wait_available(int(left_s * 1000))
+            except LunaError:
+                return False
+        return True
+
+    def submit(self, job, check_interrupt):
         """Queues the job; waits for room while the broker is there but behind."""
         begin = time.monotonic()
         while True:
             try:
-                job_id = self.client.submit(submission)
+                return self.client.submit_job(job)
             except LunaError as error:
                 waited_s = time.monotonic() - begin
                 if error.code != RC_BUSY or waited_s > BUSY_WAIT_S:
                     raise
                 check_interrupt()
                 self._wait_for_room(error, waited_s)
-                continue
-            with self._changed:
-                self._jobs.append(job_id)
-                self._told_later.append(job_id)
-                self._changed.notify()
-            return job_id
 
     def _wait_for_room(self, error, waited_s):
         try:
             self.client.wait_available(_STEP_MS)
         except LunaError:
-            if outbox_folder() and waited_s < DISK_WAIT_S:
+            if self.outbox and waited_s < DISK_WAIT_S:
                 return
+            full = f", the outbox {self.outbox} too" if self.outbox else ""
             raise LunaError(error.code, error.word,
                             f"no broker answers at {self.client.endpoint} and the queue in "
-                            f"memory is full{self._outbox_too()}; start luna-broker, then queue "
+                            f"memory is full{full}; start luna-broker, then queue "
                             "again") from None
-        with self._changed:
-            self._changed.wait(_STEP_MS / 1000)
-
-    @staticmethod
-    def _outbox_too():
-        return f", the outbox {outbox_folder()} too" if outbox_folder() else ""
+        self.follower.wait(_STEP_MS / 1000)
 
     def _told(self, kind, reason, job_id):
-        """A notice of the library. The end of our own jobs is told by their thread."""
+        """A notice of the client. The end of our own jobs is told by the follower."""
         level = _NOTICES.get(kind)
-        with self._changed:
-            known = job_id in self._told_later
-        if level and not known:
+        if level and not self.follower.knows(job_id):
             _log.log(level, "Luna: %s%s", f"job {job_id}: " if job_id else "", reason)
-
-    def _follow(self):
-        while True:
-            with self._changed:
-                while not self._jobs and not self._stopping:
-                    self._changed.wait()
-                if self._stopping:
-                    return
-                job_id = self._jobs.popleft()
-            if not self._ended(job_id):
-                with self._changed:
-                    self._jobs.append(job_id)
-
-    def _ended(self, job_id):
-        try:
-            self.client.wait_job(job_id, _STEP_MS)
-            _log.info("Luna: job %s is saved", job_id)
-        except LunaError as error:
-            if error.code in (RC_TIMEOUT, RC_UNAVAILABLE):
-                return False
-            # Sentences on a job's own end begin with its id.
-            reason = error.sentence.removeprefix(f"job {job_id} ")
-            _log.error("Luna: job %s was not saved: %s", job_id, reason)
-        return True
+            host.send("luna.notice", {"kind": kind, "reason": reason, "job_id": job_id}, None)
 
     def close(self):
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        self._thread.join()  # it waits at most _STEP_MS at a time
+        self.follower.close()
         lost = self.client.close(LINGER_MS)
         if lost:
             _log.error("Luna: jobs that no broker confirmed, probably lost: %d", lost)
 
 
+# ---- which client -----------------------------------------------------------------------
+
+
+def _connect(outbox):
+    if os.environ.get("LUNA_HTTP"):
+        return _http(outbox)
+    try:
+        library = luna_client.load_library()
+    except LibraryMissing as error:
+        if os.environ.get("LUNA_LIBRARY"):
+            raise
+        _log.info("%s Luna is asked over HTTP instead.", error)
+        return _http(outbox)
+    try:
+        return luna_client.Client(library=library, outbox=outbox)
+    except LunaError as error:
+        if not outbox:
+            raise
+        _log.warning("Luna: no outbox, jobs wait in memory only: %s", error.sentence)
+        return luna_client.Client(library=library, outbox="")
+
+
+def _http(outbox):
+    return http_client.Client(os.environ.get("LUNA_HTTP"), _token(),
+                              f"{outbox}-http" if outbox else "")
+
+
+def _token():
+    path = os.environ.get("LUNA_HTTP_TOKEN_FILE")
+    if not path:
+        return os.environ.get("LUNA_HTTP_TOKEN")
+    with open(path, encoding="utf-8") as file:
+        return file.read().strip()
+
+
 def outbox_folder():
-    return os.environ.get("LUNA_OUTBOX")
+    """The folder for what the broker has not accepted, "" for none."""
+    if "LUNA_OUTBOX" in os.environ:
+        return os.environ["LUNA_OUTBOX"]
+    user = host.user_directory()
+    return os.path.join(user, "luna-outbox") if user else ""
 
 
-def deliver_outbox():
-    """What a former ComfyUI left in the outbox goes out at once, not with the next job."""
-    if not outbox_folder():
-        return
+# ---- the one session --------------------------------------------------------------------
+
+
+def start():
+    """Makes the session early: the broker's state is known, and a former outbox goes out."""
     try:
         session()
-    except (LunaError, LibraryMissing) as error:
+    except (LunaError, LibraryMissing, OSError) as error:
         _log.warning("%s", error)
+
+
+def running():
+    """The session if there is one already."""
+    return _session
 
 
 def session():

@@ -1,10 +1,13 @@
 """The node "Luna Multi Saver (Daemon Async)" on real processes, ComfyUI itself stood in for."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import comfyui_stand_in as comfyui
 import numpy
@@ -12,11 +15,13 @@ import pytest
 from files import (VAE, batch, image_pixels, photograph, photograph_latent, photograph_pixels,
                    png_texts, psnr)
 from luna import LIBRARY, wait_for
+from PIL import Image
 
 PROMPT = {"3": {"class_type": "KSampler", "inputs": {"seed": 18446744073709551615, "cfg": 7.5},
                 "_meta": {"title": "Sampler \u2013 \u6708"},
                 "is_changed": [float("nan")]}}  # ComfyUI adds it where IS_CHANGED is always true
 WORKFLOW = {"nodes": [{"id": 3, "type": "KSampler"}], "version": 0.4, "extra": {"ds": [1.0, None]}}
+PNG = {f"format_{n}": "png" for n in range(1, 6)}
 HIDDEN = {"prompt": PROMPT, "extra_pnginfo": {"workflow": WORKFLOW}, "unique_id": "9"}
 
 
@@ -31,7 +36,7 @@ class Comfy:
     def run(self, tensor, **settings):
         latent = {"samples": tensor}
         ui, (passed, job_id) = comfyui.run_node(
-            self.package, {"latent_1": latent, "vae_name": VAE, **HIDDEN, **settings})
+            self.package, {"latent_1": latent, "vae_name": VAE, **PNG, **HIDDEN, **settings})
         assert passed is latent
         assert job_id in ui["text"][0]
         return job_id
@@ -135,6 +140,99 @@ def test_a_failure_is_in_comfyuis_log(comfy, caplog):
     assert len(said) == 1 and said[0].startswith(f"Luna: job {job} was not saved: failed "), said
     assert said[0].count(job) == said[0].count("unknown_vae") == 1, said
     assert "no_such_vae" in said[0]
+
+
+NAMES = [
+    {"save_path": "%model_path%", "model_name": "a\\b/c.CKPT"},
+    {"save_path": "a%model_dir%/./x//y", "model_name": "/only.gguf/"},
+    {"save_path": "%index%%index%/%unknown%", "filename_index": 2**40},
+    {"filename": "50% of %index%", "affix_1": "..."},
+    {"filename": "sub/dir\\name", "affix_1": "a/b", "subdir_1": False},
+    {"filename": "com¹ .tar", "affix_1": ""},
+    {"filename": "%model_name%", "model_name": "", "affix_1": "trailing. "},
+    {"filename": ".hidden<>:|?*", "affix_1": "月", "save_path": "con/aux.txt"},
+    {"filename": "%time:YYYY%%%time:x%", "affix_1": "%index%"}]
+REFUSED = [{"save_path": "a/../b"}, {"filename": ".. /x"}, {"save_path": "/etc"},
+           {"filename": "C:/x"}, {"filename": "x" * 300}]
+
+
+def test_names_of_pictures_that_are_decoded_here(comfy):
+    """names.py gives what the daemon gives, and refuses what it refuses."""
+    for number, settings in enumerate(NAMES):
+        same_names(comfy, {"filename": f"f{number}", **settings})
+    for settings in REFUSED:
+        both_refuse(comfy, settings)
+
+
+def same_names(comfy, settings):
+    nodes, names = (sys.modules[f"{comfy.package.__name__}.{name}"] for name in ("nodes", "names"))
+    latent = {"samples": comfyui.Tensor(batch(2, 2))}
+    settings = {**nodes.DEFAULTS, **PNG, "vae_name": VAE, **settings}
+    theirs = comfy.save(latent["samples"], **settings)
+    job = nodes.make_job({**settings, "latent_1": latent}, PROMPT, None)
+    made = [names.Name(job.settings, job.inputs[0], index, 16, 16, time.localtime())
+             for index in range(2)]
+    ours = [comfy.luna.output / name.folder / name.candidate(0) for name in made]
+    assert ours == theirs
+
+
+def both_refuse(comfy, settings):
+    nodes, names = (sys.modules[f"{comfy.package.__name__}.{name}"] for name in ("nodes", "names"))
+    latent = {"samples": comfyui.Tensor(batch(1, 2))}
+    settings = {**nodes.DEFAULTS, **PNG, "filename": "f", "vae_name": VAE, **settings}
+    job_id = comfy.luna.expect(comfy.run(latent["samples"], **settings), "failed")
+    comfy.luna.wait_job(job_id, "failed")
+    job = nodes.make_job({**settings, "latent_1": latent}, PROMPT, None)
+    with pytest.raises(ValueError, match="Luna: "):
+        names.Name(job.settings, job.inputs[0], 0, 16, 16, time.localtime())
+
+
+def encoded_here(comfy, name, **settings):
+    """A grey picture by the node's own encoder, opened with Pillow."""
+    here, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
+                   for name in ("decode_here", "nodes"))
+    settings = {**nodes.DEFAULTS, **settings, "format_1": name,
+                "latent_1": {"samples": comfyui.Tensor(batch(1, 2))}}
+    job = nodes.make_job(settings, PROMPT, {"workflow": WORKFLOW, "artist": "<&>"})
+    texts = here.picture_texts.texts_of(job, job.inputs[0], 0, time.localtime())
+    data = here._encode(numpy.full((16, 24, 3), 99, numpy.uint8), job.inputs[0].settings, texts)
+    return Image.open(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("name", ["webp", "jpeg"])
+def test_texts_of_webp_and_jpeg_that_are_encoded_here(comfy, name):
+    image = encoded_here(comfy, name, metadata={"seed": 2**64 - 1, "positive": "café <b>"},
+                         custom_metadata="a & b")
+    exif = image.getexif()
+    assert image.size == (24, 16)
+    assert exif[0x0110] == f"prompt:{json.dumps(PROMPT)}"
+    assert exif[0x010F] == f"workflow:{json.dumps(WORKFLOW)}"
+    assert exif[0x010E] == 'artist:"<&>"'
+    packet = image.info.get("xmp") or image.applist[-1][1]
+    luna = {one.tag.removeprefix("{urn:luna:image:1}"): one.text
+            for one in ElementTree.fromstring(packet[packet.index(b"<x:"):]).iter()}
+    assert luna["gen_seed"] == str(2**64 - 1) and luna["gen_positive"] == "café <b>"
+    assert luna["custom_metadata"] == "a & b" and luna["image_type"] == "ORIG"
+
+
+@pytest.mark.parametrize("size, kept", [(40_000, {0x0110, 0x010F, 0x010E}),
+                                        (70_000, {0x0110, 0x010E})])
+def test_a_jpeg_is_saved_however_large_its_workflow(comfy, monkeypatch, size, kept):
+    monkeypatch.setitem(WORKFLOW, "note", "x" * size)
+    exif = encoded_here(comfy, "jpeg", custom_metadata="y" * 80_000).getexif()
+    assert kept <= set(exif) and (0x010F in exif) == (0x010F in kept)
+
+
+def test_the_example_has_every_widget(comfy):
+    example = next((comfyui.PACKAGE / "example_workflows").glob("*.json"))
+    (node,) = [node for node in json.loads(example.read_text())["nodes"]
+               if node["type"] == "LunaMultiSaver"]
+    types = comfy.cls.INPUT_TYPES()
+    widgets = [name for name, kind in {**types["required"], **types["optional"]}.items()
+               if "default" in kind[1]]
+    values = dict(zip(widgets, node["widgets_values"], strict=True))
+    assert values["filename"] == "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%"
+    assert values["on_daemon_down"] == "spool" and values["priority"] == 5
 
 
 def test_without_the_library(comfy, monkeypatch):

@@ -1,0 +1,125 @@
+"""The fallback: pictures decoded by ComfyUI's own VAE and saved as the daemon would.
+
+Names, formats and texts are the daemon's (names.py, picture_texts.py). Pixels are
+truncated to bytes as ComfyUI and the daemon do. Runs on the executor's thread, where ComfyUI
+may use its GPU; Pillow and NumPy are ComfyUI's own.
+"""
+
+import io
+import json
+import logging
+import os
+import time
+
+from . import picture_texts
+from .names import TRIES, Name
+
+_log = logging.getLogger("luna")
+
+
+def save_here(job, vae, output_dir, check_interrupt):
+    """Decodes and saves every image of the job; the paths, in order."""
+    if job.settings.get("save_mode") == "database_store":
+        _log.warning("Luna: the daemon is away: these pictures are saved, but not recorded in "
+                     "the database")
+    now = time.localtime()
+    paths = []
+    for one in job.inputs:
+        for index, pixels in enumerate(_decode(vae, one.tensor)):
+            check_interrupt()
+            paths.append(_save(job, one, index, pixels, output_dir, now))
+    return paths
+
+
+def _decode(vae, samples):
+    """uint8 [height, width, channels] of each image."""
+    import numpy
+
+    pictures = vae.decode(samples)
+    if len(pictures.shape) == 5:  # of a video model: batch, frames, ...
+        pictures = pictures.reshape(-1, *pictures.shape[-3:])
+    for picture in pictures:
+        values = 255.0 * picture.float().cpu().numpy()
+        yield numpy.clip(numpy.nan_to_num(values), 0, 255).astype(numpy.uint8)
+
+
+def _seed(settings):
+    metadata = json.loads(settings.get("metadata") or "{}")
+    return str(metadata["seed"]) if "seed" in metadata else None
+
+
+def _save(job, one, index, pixels, output_dir, now):
+    height, width = pixels.shape[:2]
+    discarded = rejects(job.settings, pixels)
+    settings = {**job.settings, "seed": _seed(job.settings)}
+    name = Name(settings, one, index, width, height, now, discarded)
+    embed = job.settings.get("embed_workflow", 1)
+    texts = picture_texts.texts_of(job, one, index, now) if embed else {}
+    folder = os.path.join(output_dir, name.folder)
+    os.makedirs(folder, exist_ok=True)
+    return _publish(folder, name, _encode(pixels, one.settings, texts))
+
+
+# ---- the quality gate -------------------------------------------------------------------
+
+
+def rejects(settings, pixels):
+    """Whether the gate sorts the picture out (decoder/image/quality.h has the measures)."""
+    gate = settings.get("quality_gate", "disabled")
+    if gate == "disabled":
+        return False
+    import numpy
+
+    luma = pixels[..., :3].astype(numpy.float64) @ numpy.array([0.299, 0.587, 0.114])
+    variance = min(1.0, luma.var() / 3000)
+    steps = [numpy.abs(numpy.diff(luma, axis=axis)) for axis in (0, 1)]
+    edges = min(1.0, sum(step.mean() if step.size else 0.0 for step in steps) / 2 / 255 / 0.05)
+    measures = {"variance": [variance], "edge_density": [edges], "both": [variance, edges]}
+    return any(value < settings.get("min_quality", 0.3) for value in measures[gate])
+
+
+# ---- files ------------------------------------------------------------------------------
+
+
+def _encode(pixels, settings, texts):
+    from PIL import Image
+
+    image, out = Image.fromarray(pixels), io.BytesIO()
+    if settings["format"] == "png":
+        image.save(out, "PNG", compress_level=settings["png_compression"],
+                   pnginfo=picture_texts.for_png(texts))
+    elif settings["format"] == "webp":
+        image.save(out, "WEBP", quality=settings["lossy_quality"],
+                   lossless=bool(settings["lossless_webp"]), **picture_texts.for_webp(texts))
+    else:
+        image.convert("RGB").save(out, "JPEG", quality=settings["lossy_quality"],
+                                  **picture_texts.for_jpeg(texts))
+    return out.getvalue()
+
+
+def _publish(folder, name, data):
+    """Writes the file under the first name that is free; never over another."""
+    part = os.path.join(folder, f".luna-{os.getpid()}-{time.monotonic_ns()}.part")
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return _link(part, folder, name)
+    finally:
+        if os.path.exists(part):
+            os.unlink(part)
+
+
+def _link(part, folder, name):
+    for k in range(TRIES):
+        path = os.path.join(folder, name.candidate(k))
+        try:
+            if os.name == "nt":
+                os.rename(part, path)  # which fails on Windows when the name is taken
+            else:
+                os.link(part, path)
+            return path
+        except FileExistsError:
+            continue
+    raise OSError(f"Luna: {folder} has no free name like {name.candidate(0)}")

@@ -1,0 +1,116 @@
+"""The inputs of the node "Luna Multi Saver (Daemon Async)": names, types, defaults, hints."""
+
+from . import host
+from .luna_client import INPUTS_MAX
+
+AFFIXES = ("ORIG", "UPSCALED", "DETAILED", "FINAL", "IMAGE5")
+NO_SAVE = "no save"
+FORMATS = ["png", "webp", "jpeg", NO_SAVE]
+SAVE_MODES = ["daemon", "database_store"]
+QUALITY_GATES = ["disabled", "variance", "edge_density", "both"]
+DECODE_HERE, SPOOL, FAIL = WHEN_DOWN = ["decode_here", "spool", "fail"]
+DETACH, WAIT = MODES = ["detach", "wait"]
+
+REQUIRED = {
+    "vae_name": (None, {
+        "default": "auto",
+        "tooltip": "Which VAE the daemon decodes with: one it knows, or auto. A file of ComfyUI "
+                   "works when its folder is one of the daemon's [vae] roots."}),
+    "save_path": ("STRING", {
+        "default": "",
+        "tooltip": "Folders below the output folder, made when needed. Knows %model_path%, "
+                   "%model_name%, %model_dir%, %index%, %time:YYYY-mm-dd%, %date:yyyy-MM-dd% and "
+                   "%Node.widget%. Empty: the output folder itself."}),
+    "filename": ("STRING", {
+        "default": "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%",
+        "tooltip": "Name without ending; the same words. The affix is added. No file is ever "
+                   "overwritten: a counter is added."}),
+    "save_mode": (SAVE_MODES, {
+        "default": "daemon",
+        "tooltip": "daemon: files. database_store: files, each recorded in PostgreSQL as well."}),
+    "quality_gate": (QUALITY_GATES, {
+        "default": "disabled",
+        "tooltip": "Puts empty (variance) or blurred (edge_density) pictures into _discarded."}),
+    "min_quality_threshold": ("FLOAT", {
+        "advanced": True, "default": 0.3, "min": 0.0, "max": 1.0, "step": 0.05,
+        "tooltip": "The quality gate's threshold."}),
+}
+
+COMMON = {
+    "model_name": ("STRING", {
+        "default": "",
+        "tooltip": "For %model_name% and the metadata. Empty: the name in `metadata`."}),
+    "png_compression": ("INT", {
+        "advanced": True, "default": 4, "min": 0, "max": 9,
+        "tooltip": "0 is fast and large, 9 slow and small; the picture is the same."}),
+    "lossy_quality": ("INT", {
+        "default": 90, "min": 70, "max": 100, "tooltip": "Of JPEG and lossy WebP."}),
+    "lossless_webp": ("BOOLEAN", {
+        "advanced": True, "default": False, "label_on": "Lossless", "label_off": "Lossy"}),
+    "embed_workflow": ("BOOLEAN", {
+        "default": True, "label_on": "Embed", "label_off": "Skip",
+        "tooltip": "Skip: nothing but the picture in the file."}),
+    "filename_index": ("INT", {
+        "advanced": True, "default": 0, "min": 0, "max": 2**53 - 1, "tooltip": "For %index%."}),
+    "custom_metadata": ("STRING", {
+        "advanced": True, "default": "", "multiline": True,
+        "tooltip": "Free text that is kept in the picture."}),
+    "metadata": ("METADATA", {
+        "tooltip": "Generation data (a dict) that is kept in the picture and the database."}),
+    "priority": ("INT", {
+        "advanced": True, "default": 5, "min": 0, "max": 9, "tooltip": "9 is most urgent."}),
+    "mode": (MODES, {
+        "default": DETACH,
+        "tooltip": "detach: return at once. wait: until the files are saved, for scripts that "
+                   "read them from the prompt's result."}),
+    "on_daemon_down": (WHEN_DOWN, {
+        "default": SPOOL,
+        "tooltip": "spool: keep the job on this disk and send it when the daemon is back. "
+                   "decode_here: use the connected VAE, now. fail: stop with an error."}),
+    "vae": ("VAE", {
+        "lazy": True,
+        "tooltip": "Only for decode_here, and only loaded when the daemon is down."}),
+}
+
+
+def of_latent(number):
+    """latent_N, affix_N, format_N, subdir_N: one row of the node. Newer pages fold the rows
+    behind the first away."""
+    folded = {"advanced": True} if number > 1 else {}
+    return {
+        f"latent_{number}": ("LATENT", {"tooltip": "Sampled latents, undecoded."}),
+        f"affix_{number}": ("STRING", {
+            "default": AFFIXES[number - 1], **folded,
+            "tooltip": "Part of the names, and a folder of its own; empty for none."}),
+        f"format_{number}": (FORMATS, {
+            "default": "webp", **folded, "tooltip": "no save: this input is passed over."}),
+        f"subdir_{number}": ("BOOLEAN", {
+            "default": True, "label_on": "Subdir", "label_off": "Root", **folded,
+            "tooltip": "Subdir: in a folder named after the affix."}),
+    }
+
+
+def input_types(daemon_vaes):
+    """INPUT_TYPES of the node; `daemon_vaes` are the names that the daemon knows."""
+    first = of_latent(1)
+    latent_1 = {"latent_1": first.pop("latent_1")}
+    optional = dict(first)
+    for number in range(2, INPUTS_MAX + 1):
+        optional.update(of_latent(number))
+    names = list(dict.fromkeys(["auto", *daemon_vaes, *host.model_files()]))
+    required = {**REQUIRED, "vae_name": (names, REQUIRED["vae_name"][1])}
+    return {"required": {**latent_1, **required}, "optional": {**optional, **COMMON},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO",
+                       "unique_id": "UNIQUE_ID"}}
+
+
+def defaults():
+    """{name: default} of every widget."""
+    types = {**REQUIRED, **COMMON}
+    for number in range(1, INPUTS_MAX + 1):
+        types.update(of_latent(number))
+    return {name: options["default"] for name, (_, options) in types.items()
+            if "default" in options}
+
+
+DEFAULTS = defaults()

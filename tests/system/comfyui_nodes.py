@@ -1,0 +1,81 @@
+"""Nodes that tests put beside Luna's: a VAE whose decode is Luna's own, so that pictures
+that are decoded in ComfyUI and by the daemon can be compared byte by byte."""
+
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy
+
+
+def as_tensor(array):
+    import torch
+
+    return torch.from_numpy(array)
+
+
+class LunaVae:
+    def decode(self, samples):
+        """[N, H, W, 3] in 0 to 1, as ComfyUI's VAE."""
+        from files import read_safetensors, write_latent
+        with tempfile.TemporaryDirectory() as folder:
+            latents = write_latent(Path(folder, "in"), samples.float().cpu().numpy())
+            subprocess.run([Path(os.environ["LUNA_TEST_BIN"], "luna-vae"), "decode", "--model",
+                            os.environ["LUNA_TEST_VAE"], "--latents", latents, "--output",
+                            Path(folder, "out")], check=True)
+            pixels = read_safetensors(Path(folder, "out"))[0]["pixels"]
+        return as_tensor(numpy.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+
+
+class LunaTestVae:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("VAE",), "load", "Luna/Test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def load(self):
+        return (LunaVae(),)
+
+
+class LunaTestSampler:
+    """A sampler on a GPU, as the CPU sees it: so many seconds in which nothing is computed."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("LATENT",), "sample", "Luna/Test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"latent": ("LATENT",), "seed": ("INT", {"default": 0}),
+                             "seconds": ("FLOAT", {"default": 1.0, "step": 0.001})}}
+
+    def sample(self, latent, seed, seconds):
+        time.sleep(seconds)
+        return (latent,)
+
+
+NODE_CLASS_MAPPINGS = {"LunaTestVae": LunaTestVae, "LunaTestSampler": LunaTestSampler}
+
+
+def start_clock():
+    """Notes when the executor says what it does, and answers GET /luna_test/clock with it."""
+    from aiohttp import web
+    from server import PromptServer
+
+    server, noted = PromptServer.instance, []
+    send_sync = server.send_sync
+
+    def noting(event, data, sid=None):
+        if event in ("executing", "execution_start", "execution_success"):
+            noted.append((time.monotonic(), event, data.get("prompt_id"), data.get("node")))
+        send_sync(event, data, sid)
+    server.send_sync = noting
+
+    @server.routes.get("/luna_test/clock")
+    async def clock(_request):
+        return web.json_response(noted)
+
+
+if os.environ.get("LUNA_TEST_CLOCK"):
+    start_clock()

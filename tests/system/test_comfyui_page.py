@@ -1,0 +1,173 @@
+"""Luna's JavaScript in the page of a real ComfyUI, in a headless Chromium.
+
+Runs where COMFYUI_DIR points to a ComfyUI and Chromium is installed; with
+LUNA_PICTURES=DIR it leaves pictures of the page there.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import browser
+import comfyui_real
+import pytest
+from files import DATA, VAE, photograph
+from luna import BIN, LIBRARY, wait_for
+from PIL import Image
+
+NODES = Path(__file__).resolve().parent / "comfyui_nodes.py"
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("COMFYUI_DIR") or not browser.PROGRAM,
+    reason="needs COMFYUI_DIR and Chromium")
+
+# A saver that is fed by a LoadLatent, set as the test wants it.
+MAKE_GRAPH = """(async (settings) => {
+    const app = window.app;
+    app.graph.clear();
+    const load = LiteGraph.createNode("LoadLatent");
+    const save = LiteGraph.createNode("LunaMultiSaver");
+    app.graph.add(load); app.graph.add(save);
+    load.pos = [60, 120]; save.pos = [420, 60];
+    load.connect(0, save, 0);
+    for (const widget of [...load.widgets, ...save.widgets])
+        if (widget.name in settings) widget.value = settings[widget.name];
+    app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [460, 40];
+    app.graph.setDirtyCanvas(true, true);
+    return save.id;
+})"""
+BADGE = "document.querySelector('.luna-badge')"
+
+
+@pytest.fixture
+def page(home, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("LUNA_")]:
+        if name not in ("LUNA_BIN", "LUNA_PICTURES"):
+            monkeypatch.delenv(name)
+    env = {**os.environ, "LUNA_HOME": str(home.home), "LUNA_LIBRARY": str(LIBRARY),
+           "LUNA_TEST_BIN": str(BIN), "LUNA_TEST_VAE": str(DATA / f"{VAE}.safetensors")}
+    home.start()
+    host = comfyui_real.Host(home.home, NODES, env)
+    host.put(photograph("chelsea"), "chelsea.latent")
+    host.ask("POST", "/settings/Comfy.TutorialCompleted", True)  # no dialog of a first visit
+    opened = browser.Page(host.url)
+    try:
+        opened.host = host
+        opened.wait("window.app?.graph && window.LiteGraph?.registered_node_types"
+                    "?.LunaMultiSaver ? 1 : 0", "the page is ready", 120)
+        opened.wait("document.getElementById('splash-loader') ? 0 : 1", "nothing covers it")
+        yield opened
+    finally:
+        opened.close()
+        host.close()
+
+
+def keep_picture(page, name):
+    folder = os.environ.get("LUNA_PICTURES")
+    if folder:
+        page.picture(Path(folder) / name)
+
+
+def queue(page, **settings):
+    settings = {"latent": "chelsea.latent", "vae_name": VAE, "format_1": "png", **settings}
+    page.run(f"{MAKE_GRAPH}({json.dumps(settings)})")
+    page.run("window.app.queuePrompt(0, 1)")
+
+
+def expect_all(page, home, state="completed"):
+    for job in page.host.ask("GET", "/luna/jobs")[1]["jobs"]:
+        home.expect(job["job_id"], home.expected.get(job["job_id"], state))
+
+
+def test_badge_pictures_tab_and_toast(page, home):
+    queue(page, filename="chelsea")
+    page.wait(f"{BADGE}?.dataset.state === 'completed'", "the badge says that it is saved")
+    assert page.run(f"{BADGE}.textContent").startswith("saved 1")
+    page.wait("window.app.graph.findNodesByType('LunaMultiSaver')[0].imgs?.length === 1",
+              "the picture appears in the node")
+    assert "luna_status" not in json.dumps(page.run(
+        "window.app.graphToPrompt().then((made) => made.output)"))
+    page.run("document.querySelector('.luna-tab-button').click()")
+    page.wait("document.querySelectorAll('.luna-tab .luna-job').length === 1",
+              "the sidebar lists the job")
+    page.wait("document.querySelector('.luna-tab .luna-job img')?.complete", "with its picture")
+    page.wait("document.querySelector('.luna-tab').textContent.includes('1 completed')",
+              "and the queue")
+    page.run("new Promise((done) => setTimeout(done, 1000))")  # the canvas is drawn
+    keep_picture(page, "saved.png")
+    expect_all(page, home)
+    queue(page, vae_name="no_such_vae")
+    page.wait("document.querySelector('.luna-toast.luna-error')", "a message tells the failure")
+    page.wait(f"{BADGE}?.dataset.state === 'failed'", "the badge tells it too")
+    keep_picture(page, "failed.png")
+    expect_all(page, home, "failed")
+    page.run("[...document.querySelectorAll('.luna-toast.luna-error button')]"
+             ".find((one) => one.textContent === 'Retry').click()")
+    page.wait("document.querySelector('.luna-toast.luna-error')", "the second attempt fails too")
+
+
+def test_cancel_from_the_node(page, home):
+    home.lunactl("pause")
+    queue(page)
+    page.wait(f"{BADGE}?.dataset.state === 'pending'", "the badge says that it waits")
+    page.run(f"[...{BADGE}.querySelectorAll('button')]"
+             ".find((one) => one.textContent === 'Cancel').click()")
+    page.wait(f"{BADGE}?.dataset.state === 'cancelled'", "the badge says that it is cancelled")
+    expect_all(page, home, "cancelled")
+    home.lunactl("resume")
+
+
+@pytest.mark.parametrize("name, kind", [("png", "image/png"), ("webp", "image/webp"),
+                                        ("jpeg", "image/jpeg")])
+def test_a_dropped_picture_restores_the_workflow(page, home, name, kind, tmp_path):
+    path = saved_picture(page, home, name, tmp_path)
+    page.run("window.app.graph.clear(); document.getElementById('luna-toasts')?.remove()")
+    page.drop(path, kind)
+    page.wait("window.app.graph.findNodesByType('LunaMultiSaver').length === 1",
+              "the workflow is back")
+    assert page.run("window.app.graph.findNodesByType('LunaMultiSaver')[0].widgets"
+                    ".find((one) => one.name === 'filename').value") == "dropped"
+    keep_picture(page, f"dropped-{name}.png")
+
+
+def test_a_dropped_latent_restores_its_workflow(page):
+    page.run("window.app.graph.clear()")
+    page.drop(photograph("chelsea"), "")
+    page.wait("window.app.graph.nodes.length > 0", "the workflow is back")
+    keep_picture(page, "dropped-latent.png")
+
+
+def saved_picture(page, home, name, folder):
+    """A picture of this format by the daemon; where it does not write that, by Pillow."""
+    queue(page, filename="dropped", format_1=name)
+    page.wait(f"['completed', 'failed'].includes({BADGE}?.dataset.state)", "the job has ended")
+    (job,) = page.host.ask("GET", "/luna/jobs")[1]["jobs"]
+    home.expect(job["job_id"], job["state"])
+    if job["state"] == "completed":
+        return job["paths"][0]
+    assert job["error"] == "unsupported" and name != "png", job
+    queue(page, filename="dropped", format_1="png")
+    page.wait(f"{BADGE}?.dataset.state === 'completed'", "it is saved")
+    expect_all(page, home)
+    (source,) = home.output.rglob("dropped*.png")
+    return with_exif(source, folder / f"dropped.{name}")
+
+
+def with_exif(source, target):
+    """The PNG's texts where ComfyUI has them in WebP: Model and Make of IFD0."""
+    with Image.open(source) as image:
+        exif = Image.Exif()
+        exif[0x0110] = f"prompt:{image.text['prompt']}"
+        exif[0x010F] = f"workflow:{image.text['workflow']}"
+        image.save(target, exif=exif)
+    return target
+
+
+def test_the_outbox_is_told(page, home):
+    home.broker.terminate()
+    wait_for(lambda: not page.host.ask("GET", "/luna/status")[1]["available"], "it is noticed")
+    queue(page)
+    page.wait("document.querySelector('.luna-toast.luna-error')", "the page is told")
+    home.start_broker()
+    page.wait(f"{BADGE}?.dataset.state === 'completed'", "it is saved when the daemon is back")
+    expect_all(page, home)
