@@ -7,8 +7,8 @@
 
 //  Channels lie in blocks of `block`: value (c, p) is at
 //  [(c / block) * pixels + p] * block + c % block. So block 1 is planar [C, H, W], block
-//  C interleaved [H, W, C], and 8 or 16 are oneDNN's blocked layouts; the lanes past the
-//  last channel of the last block are left alone.
+//  C interleaved [H, W, C]; what is past the last channel of the last block is left
+//  alone.
 typedef struct luna_group_norm {
     size_t channels;
     size_t groups;  //  divides channels

@@ -3,7 +3,8 @@
 
 A full-size SDXL decoder with seeded random weights is written to a file; the sides take turns,
 each in a process of its own that decodes the same latent twice, the first time to warm up.
-Needs a Python with torch and safetensors from PyPI.
+Beside the time that passed stands the processors' own, which other work on the machine changes
+little; Luna's is half of all that its process took. Needs a Python with torch and safetensors from PyPI.
 """
 
 import argparse
@@ -52,12 +53,12 @@ def pytorch_side(folder):
     decode = decoder(folder / "model.safetensors")
     z = load_file(folder / "latents.safetensors")["latents"]
     decode(z)
-    begin = time.perf_counter()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     pixels = decode(z)
-    ms = 1e3 * (time.perf_counter() - begin)
+    ms, cpu_s = 1e3 * (time.perf_counter() - begin), time.process_time() - begin_cpu
     save_file({"pixels": pixels.contiguous()}, folder / "pytorch.safetensors")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ms": ms, "mib": peak}))
+    print(json.dumps({"ms": ms, "cpu_s": cpu_s, "mib": peak}))
 
 
 def output_of(*command):
@@ -68,11 +69,18 @@ def run_pytorch(folder):
     return json.loads(output_of(sys.executable, __file__, "--pytorch", folder))
 
 
+def children_cpu_s():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def run_luna(folder, shape):
+    before_s = children_cpu_s()
     result = json.loads(output_of(LUNA, "bench", "--model", folder / "model.safetensors",
                                   "--device", "cpu", "--shape", f"1x{shape}", "--runs", "1",
                                   "--json"))
-    return {"ms": result["ms_per_image"], "mib": result["process_mib"]}
+    return {"ms": result["ms_per_image"], "cpu_s": (children_cpu_s() - before_s) / 2,
+            "mib": result["process_mib"]}
 
 
 def distance(folder):
@@ -94,14 +102,16 @@ def processor():
 def compare(folder, shape, rounds):
     write_inputs(folder, *map(int, shape.split("x")))
     print(f"SDXL decoder, fp32, 1 x {shape}; {processor()}", flush=True)
-    ratios = []
+    ratios, cpu_ratios = [], []
     for _ in range(rounds):
         luna, pytorch = run_luna(folder, shape), run_pytorch(folder)
         ratios.append(pytorch["ms"] / luna["ms"])
-        print(f"luna-vae {luna['ms']:6.0f} ms {luna['mib']:5.0f} MiB   "
-              f"PyTorch {torch.__version__} {pytorch['ms']:6.0f} ms {pytorch['mib']:5.0f} MiB   "
-              f"{ratios[-1]:.2f} times   load {os.getloadavg()[0]:.1f}", flush=True)
-    print(f"PyTorch takes {statistics.median(ratios):.2f} times as long (median); "
+        cpu_ratios.append(pytorch["cpu_s"] / luna["cpu_s"])
+        for name, side in (("luna-vae", luna), (f"PyTorch {torch.__version__}", pytorch)):
+            print(f"{name:22} {side['ms']:6.0f} ms, {side['cpu_s']:5.2f} s of processors, "
+                  f"{side['mib']:5.0f} MiB; load {os.getloadavg()[0]:.1f}", flush=True)
+    print(f"PyTorch takes {statistics.median(ratios):.2f} times as long and "
+          f"{statistics.median(cpu_ratios):.2f} times the processors (medians); "
           f"{distance(folder):.1f} dB between the pictures")
 
 
