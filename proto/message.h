@@ -63,10 +63,10 @@ typedef struct luna_msg_input {
     uint64_t lossy_quality;    //  70 to 100
     bool lossless_webp;
     uint64_t png_bits;  //  8 or 16 a channel
-    bool subdir;       //  a folder named after the affix
-    luna_text dtype;   //  "float32", "float16" or "bfloat16"
-    luna_dims shape;   //  [N, C, H, W] or [N, C, 1, H, W]
-    luna_blob latent;  //  little-endian, C order
+    bool subdir;        //  a folder named after the affix
+    luna_text dtype;    //  "float32", "float16" or "bfloat16"
+    luna_dims shape;    //  [N, C, H, W] or [N, C, 1, H, W]
+    luna_blob latent;   //  little-endian, C order
 } luna_msg_input;
 
 typedef struct luna_msg_job {

@@ -41,16 +41,11 @@
 
 #define ROW luna_msg_input
 static const luna_field input_fields[] = {
-    OPT(affix, TEXT, NAME),
-    REQ(format, TEXT, 16),
-    DEF(png_compression, UINT, 9, 4),
-    DEF(lossy_quality, UINT, 100, 90),
-    OPT(lossless_webp, BOOL, 1),
-    DEF(png_bits, UINT, 16, 8),
-    DEF(subdir, BOOL, 1, 1),
-    REQ(dtype, TEXT, 16),
-    REQ(shape, DIMS, 1 << 20),
-    REQ(latent, BYTES, ANY),
+    OPT(affix, TEXT, NAME),           REQ(format, TEXT, 16),
+    DEF(png_compression, UINT, 9, 4), DEF(lossy_quality, UINT, 100, 90),
+    OPT(lossless_webp, BOOL, 1),      DEF(png_bits, UINT, 16, 8),
+    DEF(subdir, BOOL, 1, 1),          REQ(dtype, TEXT, 16),
+    REQ(shape, DIMS, 1 << 20),        REQ(latent, BYTES, ANY),
 };
 #undef ROW
 static const luna_schema input_schema = SCHEMA("input", luna_msg_input, input_fields);
