@@ -7,10 +7,11 @@ LIBDIR   ?= $(PREFIX)/lib
 CC       ?= cc
 PYTHON   ?= /usr/bin/python3
 CPU      ?= 1
-# The CUDA backend: 1 to build it, 0 not to; by itself where there is a compiler for it.
+# The CUDA backend: 1 to build it, 0 not to; by itself where there are nvcc and cuDNN.
 CUDA_HOME  ?= /usr/local/cuda
 NVCC       ?= $(CUDA_HOME)/bin/nvcc
-CUDA       ?= $(if $(wildcard $(NVCC)),1,0)
+CUDNN_H    := $(wildcard $(CUDA_HOME)/include/cudnn.h /usr/include/cudnn.h /usr/include/*/cudnn.h)
+CUDA       ?= $(if $(and $(wildcard $(NVCC)),$(CUDNN_H)),1,0)
 # sm_86 and sm_89 run the code for sm_80.
 CUDA_ARCHS ?= 75 80 90 100 120
 OPT      ?= -O2
@@ -274,10 +275,10 @@ $(foreach room,common proto store broker http vae image sink worker producer,$(e
 GPU_SRC := $(sort $(wildcard tests/gpu/*.c))
 GPU     := $(patsubst tests/gpu/%.c,$(BUILD)/gpu/%,$(GPU_SRC))
 GPU_OBJ := $(filter-out %/cuda/plugin.o,$(CUDA_OBJ)) $(patsubst %,$(BUILD)/obj/decoder/vae/tool/%.o,random_model)
-$(BUILD)/gpu/%: tests/gpu/%.c $(GPU_OBJ) $(call archive,decoder/vae) $(call archive,common) $(FLAGS)
+$(BUILD)/gpu/%: tests/gpu/%.c $(GPU_OBJ) $(call archives,$(VAE_ROOMS) common) $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,test,$@)$(CC) $(CPPFLAGS) -isystem $(CUDA_HOME)/include -Itests/gpu $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(GPU_OBJ) \
-	    -Wl,--start-group $(call archives,decoder/vae common) -Wl,--end-group $(CUDA_LIBS) -lcmocka -ldl -lm
+	    -Wl,--start-group $(call archives,$(VAE_ROOMS) common) -Wl,--end-group $(CUDA_LIBS) $(VAE_LIBS) -lcmocka
 gpu-programs: $(GPU) $(BUILD)/bin/luna-vae $(CUDA_PLUGIN)
 test-gpu: gpu-programs
 	@BENCH=no tests/gpu/run $(BUILD)

@@ -32,7 +32,7 @@
 typedef struct luna_vae luna_vae;
 
 typedef enum luna_vae_precision {
-    LUNA_VAE_PRECISION_AUTO,  //  the device's best: fp32 on a CPU
+    LUNA_VAE_PRECISION_AUTO,  //  the device's best: fp32 on a CPU, fp16 on a GPU
     LUNA_VAE_PRECISION_FP32,
     LUNA_VAE_PRECISION_FP16,
     LUNA_VAE_PRECISION_BF16
@@ -44,7 +44,9 @@ LUNA_MUST_USE luna_err luna_vae_precision_parse(const char *word,
                                                 luna_vae_precision *out);
 
 typedef struct luna_vae_options {
-    const char *device;  //  "auto", "cpu", "cuda:N", or "reference" (plain C)
+    //  "auto" (the first GPU where there is one, else the CPU), "cpu", "cuda:N", or
+    //  "reference" (plain C).
+    const char *device;
     luna_vae_precision precision;
     int threads;  //  CPU threads; 0: one for each processor
     //  For one decode, weights included; 0: none. On a CPU, values that do not fit are

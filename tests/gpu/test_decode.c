@@ -26,6 +26,7 @@ static luna_vae_options options_for(const char *device, luna_vae_precision preci
     luna_vae_options options = luna_vae_options_default();
     options.device = device;
     options.precision = precision;
+    options.latent_scale = 1.0F;  //  a random TAESD's file does not say which it is
     return options;
 }
 

@@ -316,10 +316,9 @@ static luna_err finish_image(state *s, luna_plan *plan, const luna_backend_batch
         LUNA_TRY(rescue_image(s, plan, &args, at, &finite));
     memcpy((uint8_t *)batch->to + image * at->out_bytes, at->host_out, at->out_bytes);
     if (finite || !batch->must_be_finite) return LUNA_OK;
-    return luna_error(
-        LUNA_OVERFLOW,
-        "the decode of image %zu gave values that are NaN or infinite",
-        batch->first + image);
+    return luna_error(LUNA_OVERFLOW,
+                      "the decode of image %zu gave values that are NaN or infinite",
+                      batch->first + image);
 }
 
 static size_t picture_bytes(const luna_plan *plan, const luna_backend_batch *batch)
