@@ -1,8 +1,8 @@
 """The node in a real ComfyUI beside VAEDecode and SaveImage: same latents, same VAE, one run.
 
 Needs COMFYUI_DIR, and COMFYUI_PYTHON with its requirements; runs with --cpu. The VAE is a
-TAESD decoder with random weights, which both sides load from one file. The sampler is a
-node that sleeps, as a GPU's does for the CPU. The decoder shares the cores with ComfyUI.
+TAESD decoder with random weights, which both sides load from one file; ComfyUI and the decoder
+compute with one thread each. The sampler is a node that sleeps, as a GPU's does for the CPU.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import numpy  # noqa: E402
 from files import write_latent, write_safetensors  # noqa: E402
 from luna import LIBRARY, Luna, wait_for  # noqa: E402
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # a core for ComfyUI, another one for the decoder
 NODES = ROOT / "tests" / "system" / "comfyui_nodes.py"
 LONG_S = 600
 ROUNDS = 5  # of so many prompts, for the node alone
@@ -175,9 +176,9 @@ def main():
         models.mkdir(parents=True)
         random_taesd(models / "random.safetensors")
         luna.env["LUNA_VAE_ROOTS"] = str(models)
-        luna.start()
+        luna.start(**ONE_THREAD)
         host = comfyui_real.Host(luna.home, NODES, {
-            **os.environ, "LUNA_TEST_CLOCK": "1", "LUNA_HOME": str(luna.home),
+            **os.environ, **ONE_THREAD, "LUNA_TEST_CLOCK": "1", "LUNA_HOME": str(luna.home),
             "LUNA_LIBRARY": str(LIBRARY)})
         side = chosen.side // 8
         array = numpy.random.default_rng(2).standard_normal(
