@@ -41,6 +41,7 @@ class Watched:
     def summary(self):
         """What a page is told."""
         return {"job_id": self.job_id, "node": self.node_id, "prompt_id": self.prompt_id,
+                "page": self.client_id,
                 "state": self.state, "position": self.position, "images": self.images,
                 "images_done": self.images_done, "error": self.error, "detail": self.detail,
                 "decoder": self.decoder, "made": self.made, "files": self.views(),

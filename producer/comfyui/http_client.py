@@ -23,6 +23,7 @@ from .msgpack import pack
 
 DEFAULT_URL = "http://127.0.0.1:19284"
 QUEUE_BYTES = 256 << 20  # of jobs without a receipt in memory, as in libluna
+OUTBOX_BYTES = 4 << 30  # of all files in the outbox, as in libluna
 LOOK_EVERY_S = 1.0
 ANSWER_S = 30  # longest wait for the answer to a job
 AGAIN_S = (0.2, 0.5, 1, 2, 5)  # waits before a job is sent again
@@ -62,6 +63,7 @@ class Client:
         self.endpoint = (url or DEFAULT_URL).rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._outbox = outbox or None
+        self._outbox_failed = False
         self._client_id = uuid.uuid4().bytes
         self._changed = threading.Condition()
         self._writing = threading.Lock()  # one thread at a time fills the outbox
@@ -252,14 +254,20 @@ class Client:
     def _written(self, job):
         path = os.path.join(self._outbox, f"{time.time_ns():020}-{job.job_id}.job")
         try:
+            used = sum(entry.stat().st_size for entry in os.scandir(self._outbox))
+            if used + len(job.message) > OUTBOX_BYTES:
+                raise OSError(f"the outbox is full, {used >> 20} MiB")
             with open(path + ".part", "xb") as file:
                 file.write(job.message)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(path + ".part", path)
         except OSError as problem:
-            self._told("outbox_failed", f"cannot write {path}: {problem}", "")
+            if not self._outbox_failed:  # told once
+                self._told("outbox_failed", f"cannot write {path}: {problem}", "")
+            self._outbox_failed = True
             return False
+        self._outbox_failed = False
         with self._changed:
             self._bytes -= len(job.message)
             job.message, job.path = None, path

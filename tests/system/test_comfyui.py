@@ -108,7 +108,7 @@ def seconds(function):
 def test_a_picture_appears_in_page_and_history(home, make_host, binding):
     home.start(LUNA_HTTP_LISTEN="127.0.0.1:0")
     host = make_host(binding)
-    prompt_id, error = host.run(graph(), {"workflow": WORKFLOW})
+    prompt_id, error = host.run(graph(on_daemon_down="decode_here"), {"workflow": WORKFLOW})
     assert error is None
     assert "2" not in host.ran, "the VAE was loaded though the daemon is there"
     job_id = job_of(host, home, prompt_id)

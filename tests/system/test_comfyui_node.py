@@ -235,6 +235,30 @@ def test_the_example_has_every_widget(comfy):
     assert values["on_daemon_down"] == "spool" and values["priority"] == 5
 
 
+def test_the_outbox_of_the_http_client_is_bounded(comfy, monkeypatch, tmp_path):
+    http, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
+                   for name in ("http_client", "nodes"))
+    monkeypatch.setattr(http, "OUTBOX_BYTES", 20_000)
+    monkeypatch.setattr(http, "QUEUE_BYTES", 20_000)
+    told = []
+    client = http.Client("http://127.0.0.1:9", outbox=str(tmp_path / "outbox"))
+    client.notices(lambda *notice: told.append(notice[0]))
+    job = nodes.make_job({**nodes.DEFAULTS, **PNG, "latent_1": {
+        "samples": comfyui.Tensor(batch(1, 12))}}, None, None)  # 9 KiB
+    ids = [client.submit_job(job), client.submit_job(job)]
+    wait_for(lambda: client.unsettled()[1] == 0, "both are on the disk")
+    ids.append(client.submit_job(job))
+    wait_for(lambda: "outbox_failed" in told, "the full outbox is told")
+    ids.append(client.submit_job(job))
+    with pytest.raises(http.LunaError, match="full") as full:
+        client.submit_job(job)
+    assert full.value.code == http.RC_BUSY and client.unsettled()[0] == 4
+    client.cancel(ids[0], 0)
+    assert client.close(0) == 1, "there was room for one more on the disk"
+    assert told.count("outbox_failed") <= 2
+    assert len(list((tmp_path / "outbox").iterdir())) == 2
+
+
 def test_without_the_library(comfy, monkeypatch):
     sys.modules[f"{comfy.package.__name__}.session"]._close(os.getpid())
     monkeypatch.setenv("LUNA_LIBRARY", "/nonexistent/libluna.so.0")

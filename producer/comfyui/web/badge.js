@@ -1,11 +1,17 @@
 // The line under the node: what became of its latest job, with Retry or Cancel.
 
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { cancel, describe, hasEnded, jobsOfNode, onJob, retry } from "./jobs.js";
 import { element, showError } from "./dom.js";
 
 const HEIGHT_PX = 30;
 const COLOURS = { pending: "#7fb2e5", completed: "#6fcf87", failed: "#ff7b7b", cancelled: "#aaa" };
+
+/** Whether this page queued the job: another page's node of the same id is another node. */
+function isOurs(job) {
+  return job.page !== null && [api.clientId, api.initialClientId].includes(job.page);
+}
 
 /** The node of a job; ids of nodes in subgraphs are "outer:inner". */
 function nodeOf(job) {
@@ -20,7 +26,7 @@ function nodeOf(job) {
 
 /** The job to show: the oldest that is under way, else the newest. */
 function shown(nodeId) {
-  const jobs = jobsOfNode(nodeId);
+  const jobs = jobsOfNode(nodeId).filter(isOurs);
   const open = jobs.filter((job) => !hasEnded(job));
   return { job: open.length ? open[open.length - 1] : jobs[0], open: open.length };
 }
@@ -102,7 +108,7 @@ export function showKnown(node) {
 /** From now on badges follow the jobs. */
 export function followJobs() {
   onJob((job) => {
-    const node = nodeOf(job);
+    const node = isOurs(job) ? nodeOf(job) : null;
     if (node) draw(node, job.node);
   });
 }
