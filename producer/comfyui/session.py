@@ -38,8 +38,7 @@ class Session:
     """A client and the follower of its jobs. Not to be shared across fork."""
 
     def __init__(self):
-        self.outbox = outbox_folder()
-        self.client = _connect(self.outbox)
+        self.client, self.outbox = _connect(outbox_folder())
         self.pid = os.getpid()
         self._born = time.monotonic()
         self.follower = Follower(self.client)
@@ -106,6 +105,7 @@ class Session:
 
 
 def _connect(outbox):
+    """The client, and the outbox that it has, "" for none."""
     if os.environ.get("LUNA_HTTP"):
         return _http(outbox)
     try:
@@ -116,17 +116,17 @@ def _connect(outbox):
         _log.info("%s Luna is asked over HTTP instead.", error)
         return _http(outbox)
     try:
-        return luna_client.Client(library=library, outbox=outbox)
+        return luna_client.Client(library=library, outbox=outbox), outbox
     except LunaError as error:
         if not outbox:
             raise
         _log.warning("Luna: no outbox, jobs wait in memory only: %s", error.sentence)
-        return luna_client.Client(library=library, outbox="")
+        return luna_client.Client(library=library, outbox=""), ""
 
 
 def _http(outbox):
-    return http_client.Client(os.environ.get("LUNA_HTTP"), _token(),
-                              f"{outbox}-http" if outbox else "")
+    outbox = f"{outbox}-http" if outbox else ""  # its files are not libluna's
+    return http_client.Client(os.environ.get("LUNA_HTTP"), _token(), outbox), outbox
 
 
 def _token():
