@@ -159,6 +159,7 @@ class Image(Structure):
         ("decode_ms", c_double),
         ("encode_ms", c_double),
         ("write_ms", c_double),
+        ("note", c_char_p),
     ]
 
 

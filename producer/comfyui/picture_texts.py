@@ -13,6 +13,8 @@ import logging
 import re
 import time
 
+from .names import model_path
+
 _KEYWORD = re.compile(r"(?! )(?!.* {2})[\x20-\x7e]{1,79}(?<! )\Z")
 _MODEL, _MAKE, _COMMENT = 0x0110, 0x010F, 0x9286
 _FURTHER = (0x010E, 0x010D, *range(0xFE80, 0x10000))
@@ -50,10 +52,11 @@ def texts_of(job, one, index, now):
         for key, value in json.loads(settings["metadata"]).items():
             plain = value if isinstance(value, str) else json.dumps(value)
             texts.setdefault(f"gen_{key}", plain)
-    more = {"image_type": one.settings.get("affix"), "model_name": settings.get("model_name"),
-            "custom_metadata": settings.get("custom_metadata"),
+    path = model_path(settings.get("model_name"))
+    more = {"image_type": one.settings.get("affix"), "model_name": path.rpartition("/")[2],
+            "model_path": path, "custom_metadata": settings.get("custom_metadata"),
             "save_timestamp": time.strftime("%Y-%m-%dT%H:%M:%S", now) + _offset(now),
-            "batch_index": str(index) if one.shape[0] > 1 else ""}
+            "batch_index": str(index)}
     for key, value in more.items():
         texts.setdefault(key, value)
     for key in [key for key, value in texts.items() if not value or not _is_fit(key, value)]:

@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import comfyui_real
 import comfyui_stand_in
 import pytest
 from files import DATA, VAE, batch, image_pixels, png_chunks, png_texts, write_latent
 from luna import BIN, LIBRARY, wait_for
+from PIL import Image
 
 NODES = Path(__file__).resolve().parent / "comfyui_nodes.py"
 KINDS = ["stand-in", *(["real"] if os.environ.get("COMFYUI_DIR") else [])]
@@ -263,6 +265,33 @@ def test_decoded_here_is_what_the_daemon_writes(comfy, home):
     assert ours.name == theirs.name.replace(".png", "_00001.png") and ours.parent == theirs.parent
     assert (image_pixels(ours) == image_pixels(theirs)).all()
     assert texts_but_the_time(ours) == texts_but_the_time(theirs)
+    start_broker_again(home)
+
+
+def texts_in_exif_and_xmp(path):
+    """({tag: text}, {property: text}) by Pillow, without the time."""
+    with Image.open(path) as image:
+        exif = dict(image.getexif())
+        packet = image.info.get("xmp") or [body for _, body in image.applist if b"xpacket" in body][0]
+    whole = packet[packet.index(b"<x:"):packet.index(b"<?xpacket end")]
+    return exif, {one.tag: one.text for one in ElementTree.fromstring(whole).iter()
+                  if "luna" in one.tag and "time" not in one.tag}
+
+
+@pytest.mark.parametrize("name", ["webp", "jpeg"])
+def test_texts_of_webp_and_jpeg_decoded_here(comfy, home, name):
+    settings = {"on_daemon_down": "decode_here", "format_1": name,
+                "custom_metadata": "caf\u00e9 \u6f22 <&>"}
+    extra = {"workflow": WORKFLOW, "artist": {"name": "somebody"}}
+    prompt_id, _ = comfy.run(graph(**settings), extra)
+    (theirs,) = paths(home, job_of(comfy, home, prompt_id))
+    stop_broker(comfy, home)
+    comfy.forget()
+    prompt_id, _ = comfy.run(graph(**settings), extra)
+    (shown,) = comfy.outputs(prompt_id)["3"]["images"]
+    ours = home.output / shown["subfolder"] / shown["filename"]
+    home.strangers.add(ours)
+    assert texts_in_exif_and_xmp(ours) == texts_in_exif_and_xmp(theirs)
     start_broker_again(home)
 
 
