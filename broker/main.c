@@ -13,6 +13,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+enum { DESCRIPTORS = 65536 };
+
 static const char usage[] =
     "usage: luna-broker [--config FILE]\n"
     "       luna-broker [--config FILE] --check-config | --print-config | --recover\n"
@@ -80,15 +82,17 @@ static luna_err catch_signals(int *fd)
 }
 
 //  Each decoder and each client costs some descriptors; without the right to raise
-//  the limit the usual one has to do.
+//  the limit the usual one has to do. ZeroMQ's own limit must not come first: CZMQ ends
+//  the process at it, while a want of descriptors is seen before (work.c). Sockets that
+//  were closed count until ZeroMQ has got round to them.
 static void raise_descriptor_limit(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-    const rlim_t wanted = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
-    if (limit.rlim_cur >= wanted) return;
-    limit.rlim_cur = wanted;
+    const rlim_t wanted = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+    if (limit.rlim_cur < wanted) limit.rlim_cur = wanted;
     setrlimit(RLIMIT_NOFILE, &limit);
+    zsys_set_max_sockets(DESCRIPTORS - 1);
 }
 
 //  malloc gives large blocks back to the kernel at once, which then finds and clears each

@@ -268,8 +268,10 @@ static luna_err check_open_file(int fd, const char *path, const luna_id *id)
     struct stat info;
     luna_payload payload;
     uint8_t header[LUNA_PAYLOAD_HEADER_BYTES] = {0};
-    if (fstat(fd, &info) != 0 || pread(fd, header, sizeof header, 0) < 0)
-        return unreadable(path);
+    if (fstat(fd, &info) != 0) return unreadable(path);
+    if (!S_ISREG(info.st_mode))
+        return luna_error(LUNA_IO, "damaged payload: %s is not a file", path);
+    if (pread(fd, header, sizeof header, 0) < 0) return unreadable(path);
     return check(header, (size_t)info.st_size, id, &payload);
 }
 
@@ -306,6 +308,7 @@ luna_err luna_spool_read(const luna_spool *spool, const luna_id *id, char **file
     size_t len;
     char path[LUNA_SPOOL_PATH_BYTES];
     LUNA_TRY(path_of_id(spool, "ready", id, path));
+    LUNA_TRY(luna_spool_check(spool, id));
     luna_err err = luna_file_read(path, SIZE_MAX - 1, file, &len);
     if (err == LUNA_IO) return luna_error(LUNA_UNAVAILABLE, "%s", luna_error_text());
     LUNA_TRY(missing(err));
