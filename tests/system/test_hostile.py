@@ -60,6 +60,15 @@ def test_more_decoders_than_descriptors(home):
     assert len(decoders) > 8
 
 
+def test_more_decoders_than_zeromq_counts_sockets(home):
+    """At ZeroMQ's own limit CZMQ would end the process."""
+    home.start_broker(ZSYS_MAX_SOCKETS="40")
+    decoders = [wire.Decoder(home.endpoint, f"d{number}", ["v"]) for number in range(40)]
+    assert home.client.ping()
+    for decoder in decoders:
+        decoder.close()
+
+
 def test_every_hello_is_welcome(home):
     """A decoder that says hello again and again: each closes a slot and opens another."""
     home.start_broker()
