@@ -169,10 +169,13 @@ def sample(points, count, seed):
 def run_all(points):
     """Results as they come. Longest first, so that both workers end together."""
     order = sorted(points, key=lambda p: not PLANS[p.plan].lasting)
-    with (tempfile.TemporaryDirectory(prefix="luna", dir="/tmp", ignore_cleanup_errors=True)
-          as folder, multiprocessing.Pool(WORKERS, maxtasksperchild=100) as pool):
+    pool = multiprocessing.Pool(WORKERS, maxtasksperchild=100)
+    with tempfile.TemporaryDirectory(prefix="luna", dir="/tmp",
+                                     ignore_cleanup_errors=True) as folder:
         run = functools.partial(run_point, within=folder)
         yield from pool.imap_unordered(run, order, chunksize=1)
+        pool.close()  # not terminate, which may wait for ever
+        pool.join()
 
 
 class Totals:
