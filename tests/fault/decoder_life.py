@@ -73,6 +73,8 @@ class Life:
         code = self.decoder.terminate()
         if code == 0 or (code == -signal.SIGKILL and self.planned):
             return
+        if code == -signal.SIGTERM and " started " not in self.decoder.text():
+            return  # patience ended before it heard signals
         self.check_exit(code)
 
     def check_exit(self, code):
