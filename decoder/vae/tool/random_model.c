@@ -122,7 +122,7 @@ static void add_attention(random_plan *p, const char *base, size_t width)
 
 static void add_level(random_plan *p, int level, size_t from, size_t to)
 {
-    char name[32];
+    char name[40];
     for (int i = 0; i < 3; i++) {
         snprintf(name, sizeof name, "decoder.up.%d.block.%d", level, i);
         add_res_block(p, name, i == 0 ? from : to, to);
