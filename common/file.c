@@ -95,27 +95,17 @@ luna_err luna_write_all(int fd, const void *data, size_t len, const char *path)
     return LUNA_OK;
 }
 
-//  Makes the name of a folder that was just made durable. A folder above it that may not
-//  be read cannot be synced, and does not keep anybody from working.
-static luna_err sync_above(const char *path)
+luna_err luna_sync_above(const char *path)
 {
     char above[4096];
-    const char *slash = strrchr(path, '/');
-    const int len = slash ? (int)(slash - path) + (slash == path) : 0;
-    snprintf(above, sizeof above, "%.*s", len ? len : 1, len ? path : ".");
-    const int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return LUNA_OK;
-    const luna_err err =
-        fsync(fd) == 0 ? LUNA_OK
-                       : luna_error_errno(LUNA_IO, "cannot sync the folder %s", above);
-    close(fd);
-    return err;
+    LUNA_TRY(luna_path_join(above, sizeof above, path, ".."));
+    return access(above, R_OK) == 0 ? luna_sync_dir(above) : LUNA_OK;
 }
 
 static luna_err make_one(const char *path, mode_t mode)
 {
     struct stat info;
-    if (mkdir(path, mode) == 0) return sync_above(path);
+    if (mkdir(path, mode) == 0) return luna_sync_above(path);
     const int code = errno;
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return LUNA_OK;
     errno = code;

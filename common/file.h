@@ -40,6 +40,10 @@ LUNA_MUST_USE luna_err luna_make_dirs(const char *path, mode_t mode);
 //  Makes new and renamed names in the folder `path` durable.
 LUNA_MUST_USE luna_err luna_sync_dir(const char *path);
 
+//  Makes the name of the folder `path` durable, in the folder above it. One above that
+//  may not be read is not ours to sync: LUNA_OK. LUNA_IO, LUNA_TOO_LARGE.
+LUNA_MUST_USE luna_err luna_sync_above(const char *path);
+
 //  Joins with one '/'; LUNA_TOO_LARGE when it does not fit in `room` bytes.
 LUNA_MUST_USE luna_err luna_path_join(char *out, size_t room, const char *dir,
                                       const char *name);

@@ -195,12 +195,10 @@ static size_t log_bytes_of(const luna_store_options *options)
     return options->log_bytes ? options->log_bytes : LOG_BYTES;
 }
 
-//  The names of new folders; a parent that may not be read is not ours to sync.
+//  The names of new folders; the jobs that are there are served all the same.
 static void sync_parent(const char *dir)
 {
-    char path[LUNA_SPOOL_PATH_BYTES];
-    if (luna_path_join(path, sizeof path, dir, "..") != LUNA_OK) return;
-    if (luna_sync_dir(path) != LUNA_OK) return;
+    if (luna_sync_above(dir) != LUNA_OK) return;
 }
 
 //  Errors of luna_rows_open. Without `recover` a database that is damaged is one, with it

@@ -32,22 +32,13 @@ luna_err luna_place_error(const char *what, const char *path)
 
 //  ---- roots ------------------------------------------------------------------------
 
-//  Who made the root may have died before its name was durable. A folder above it that
-//  may not be read is not ours to sync.
-static luna_err sync_above(const char *path)
-{
-    char above[PATH_MAX];
-    LUNA_TRY(luna_path_join(above, sizeof above, path, ".."));
-    if (access(above, R_OK) != 0) return LUNA_OK;
-    return luna_sync_dir(above);
-}
-
 static luna_err open_root(const char *path, char **out)
 {
     char real[PATH_MAX];
     if (path[0] == '\0') return luna_error(LUNA_CONFIG, "an output root is empty");
     LUNA_TRY(luna_make_dirs(path, 0777));
-    LUNA_TRY(sync_above(path));
+    //  Who made the root may have died before its name was durable.
+    LUNA_TRY(luna_sync_above(path));
     if (!realpath(path, real) || access(real, W_OK | X_OK) != 0)
         return luna_error_errno(LUNA_CANT_CREATE,
                                 "the output root %s cannot be written in", path);
