@@ -19,11 +19,7 @@
 
 //  Which convolutions the fused kernel does: none where the card cannot; those of enough
 //  tiles for the card; or every one it can, for tests: LUNA_CUDA_FUSED=never or always.
-typedef enum gpu_fusing {
-    GPU_FUSES_NOTHING,
-    GPU_FUSES_LARGE,
-    GPU_FUSES_ALL
-} gpu_fusing;
+typedef enum gpu_fusing { GPU_FUSES_NOTHING, GPU_FUSES_LARGE, GPU_FUSES_ALL } gpu_fusing;
 
 //  One card as one engine uses it.
 typedef struct gpu_device {
@@ -191,7 +187,7 @@ typedef struct gpu_step {
     int pairs;    //  made by a norm
     int parts;    //  statistics, made by a fused convolution
     gpu_parts parts_of;
-    int beside;  //  channels of v
+    int beside;   //  channels of v
     long bias;    //  floats in the constants, LUNA_NONE: absent
     long offset;  //  pairs among the constants
     long norm_weight;
