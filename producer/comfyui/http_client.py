@@ -155,6 +155,7 @@ class Client:
                 "utc_offset_min": time.localtime(now).tm_gmtoff // 60,
                 **_wire_settings(job.settings),
                 "extra": {key: value.encode() for key, value in job.extras.items()},
+                "heatmaps": [self._wire_heatmaps(one) for one in job.heatmaps],
                 "inputs": [self._wire_input(one) for one in job.inputs]}
 
     @staticmethod
@@ -162,6 +163,12 @@ class Client:
         memory = (ctypes.c_char * one.bytes).from_address(one.tensor.data_ptr())
         return {**_wire_settings(one.settings), "dtype": one.dtype, "shape": list(one.shape),
                 "latent": memoryview(memory).cast("B")}
+
+    @staticmethod
+    def _wire_heatmaps(one):
+        tokens = [{"text": text, "index": index} for text, index in one.tokens]
+        return {"prompt": one.prompt, "variant": one.variant, "tokens": tokens,
+                "shape": list(one.maps.shape), "maps": memoryview(one.maps).cast("B")}
 
     def _send(self):
         tries = 0

@@ -55,7 +55,25 @@ class LunaTestSampler:
         return (latent,)
 
 
-NODE_CLASS_MAPPINGS = {"LunaTestVae": LunaTestVae, "LunaTestSampler": LunaTestSampler}
+class LunaTestHeatmaps:
+    """What comfyui-daam's sampler gives of one image: steps, factors and layers of 2 tokens."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("HEATMAP", "TOKENS"), "sample", "Luna/Test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def sample(self):
+        def layer(number):
+            return as_tensor(numpy.arange(number, number + 12, dtype=numpy.float32)
+                             .reshape(2, 1, 2, 3) / 7)
+        steps = [{0: {1: [layer(step), layer(9)], 2: [layer(2)]}} for step in range(3)]
+        return steps, {"l": [[(49406, 1.0), (2368, 1.0)]]}
+
+
+NODE_CLASS_MAPPINGS = {"LunaTestVae": LunaTestVae, "LunaTestSampler": LunaTestSampler,
+                       "LunaTestHeatmaps": LunaTestHeatmaps}
 
 
 def start_clock():
