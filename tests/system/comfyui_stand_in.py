@@ -1,6 +1,7 @@
 """As much of ComfyUI as the node package sees: its modules, its loader, its executor.
 
-Run as a program it is a ComfyUI that queues one picture and exits at once.
+Run as a program it is a ComfyUI that queues one picture and exits at once, or with --stay
+when it is killed.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import types
 import uuid
 from pathlib import Path
@@ -289,14 +291,16 @@ class Host:
         self.package = None
 
 
-def main(output_directory, latent_file, vae):
+def main(output_directory, latent_file, vae, *flags):
     from files import read_safetensors
     sys.dont_write_bytecode = True
     sys.modules.update(modules(output_directory))
     tensor = Tensor(read_safetensors(latent_file)[0]["latent_tensor"])
     _, (_, job_id) = run_node(load_package(), {
         "latent_1": {"samples": tensor}, "vae_name": vae, "format_1": "png"})
-    print(job_id)
+    print(job_id, flush=True)
+    while "--stay" in flags:
+        time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -364,9 +364,9 @@ def test_the_example_has_every_widget(comfy):
 
 
 def test_the_outbox_of_the_http_client_is_bounded(comfy, monkeypatch, tmp_path):
-    http, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
-                   for name in ("http_client", "nodes"))
-    monkeypatch.setattr(http, "OUTBOX_BYTES", 20_000)
+    http, outbox, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
+                           for name in ("http_client", "http_outbox", "nodes"))
+    monkeypatch.setattr(outbox, "MAX_BYTES", 20_000)
     monkeypatch.setattr(http, "QUEUE_BYTES", 20_000)
     told = []
     client = http.Client("http://127.0.0.1:9", outbox=str(tmp_path / "outbox"))
@@ -384,7 +384,38 @@ def test_the_outbox_of_the_http_client_is_bounded(comfy, monkeypatch, tmp_path):
     client.cancel(ids[0], 0)
     assert client.close(0) == 1, "there was room for one more on the disk"
     assert told.count("outbox_failed") <= 2
-    assert len(list((tmp_path / "outbox").iterdir())) == 2
+    assert len(list((tmp_path / "outbox").glob("*.job"))) == 2
+
+
+def test_an_outbox_has_one_http_client(comfy, tmp_path):
+    """The folder is free again when the client is closed, and half a file goes then."""
+    http = sys.modules[f"{comfy.package.__name__}.http_client"]
+    folder = tmp_path / "outbox"
+    first = http.Client("http://127.0.0.1:9", outbox=str(folder))
+    (folder / "1.job.part").write_bytes(b"half")
+    with pytest.raises(http.LunaError, match="in use by another process") as busy:
+        http.Client("http://127.0.0.1:9", outbox=str(folder))
+    assert busy.value.code == http.RC_BUSY and (folder / "1.job.part").exists()
+    assert first.close(0) == 0
+    http.Client("http://127.0.0.1:9", outbox=str(folder)).close(0)
+    assert [path.name for path in folder.iterdir()] == ["LOCK"]
+
+
+def test_a_file_that_is_gone_from_the_outbox_is_told(comfy, tmp_path):
+    http, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
+                   for name in ("http_client", "nodes"))
+    told = []
+    client = http.Client("http://127.0.0.1:9", outbox=str(tmp_path / "outbox"))
+    client.notices(lambda *notice: told.append(notice))
+    job_id = client.submit_job(nodes.make_job({**nodes.DEFAULTS, "latent_1": {
+        "samples": comfyui.Tensor(batch(1, 2))}}, None, None))
+    (path,) = wait_for(lambda: list((tmp_path / "outbox").glob("*.job")), "it is on the disk")
+    path.unlink()
+    wait_for(lambda: client.unsettled()[0] == 0, "it is given up")
+    assert ("lost", job_id) in [(kind, of) for kind, _, of in told]
+    with pytest.raises(http.LunaError, match="not sent"):
+        client.wait_receipt(job_id, 0)
+    assert client.close(0) == 0
 
 
 def test_without_the_library(comfy, monkeypatch):
