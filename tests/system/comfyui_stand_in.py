@@ -90,8 +90,12 @@ class Server:
         self.events = []  # (event, data, page)
         self.client_id = self.last_prompt_id = None
         self.handlers = {}
+        self.on_prompt = []
         self.routes = types.SimpleNamespace(route=self._route)
         self.prompt_queue = types.SimpleNamespace(mutex=threading.RLock(), history={})
+
+    def add_on_prompt_handler(self, handler):
+        self.on_prompt.append(handler)
 
     def _route(self, method, path):
         def add(handler):
@@ -167,7 +171,7 @@ def load_package(name="luna_nodes_under_test"):
     return module
 
 
-def run_node(package, settings, name="LunaMultiSaver"):
+def run_node(package, settings, name="LunaMultiSaverAsync"):
     """As ComfyUI's executor calls an output node: (ui, result)."""
     cls = package.NODE_CLASS_MAPPINGS[name]
     answer = getattr(cls(), cls.FUNCTION)(**settings)
@@ -242,6 +246,8 @@ class Host:
         """(id of the prompt, error or None), when it has ended."""
         prompt_id, error = str(uuid.uuid4()), None
         self.server.client_id, self.server.last_prompt_id = page, prompt_id
+        for handler in self.server.on_prompt:
+            prompt = handler({"prompt": prompt})["prompt"]
         run = Executor(self.classes, prompt, extra)
         try:
             for node_id, node in prompt.items():

@@ -78,7 +78,7 @@ def graph(latent="chelsea", vae=True, **settings):
              "min_quality_threshold": 0.3, **({"vae": ["2", 0]} if vae else {}), **settings}
     prompt = {"1": {"class_type": "LoadLatent", "inputs": {"latent": f"{latent}.latent"},
                     "_meta": {"title": "The latent"}},
-              "3": {"class_type": "LunaMultiSaver", "inputs": saver, "_meta": {"title": "Saver"}}}
+              "3": {"class_type": "LunaMultiSaverAsync", "inputs": saver, "_meta": {"title": "Saver"}}}
     if vae:
         prompt["2"] = {"class_type": "LunaTestVae", "inputs": {}}
     return prompt
@@ -229,6 +229,20 @@ def test_the_queue_as_values(comfy, home):
     prompt_id, error = comfy.run(prompt)
     assert error is None
     assert comfy.outputs(prompt_id)["5"]["text"] == ["0 waiting, 0 being decoded, 1 decoders"]
+
+
+def test_a_saver_under_the_id_of_another_package(comfy, home):
+    """With a latent it is Luna's; with images it is left to that package."""
+    prompt = graph(filename="former")
+    prompt["3"]["class_type"] = "LunaMultiSaver"
+    prompt_id, error = comfy.run(prompt)
+    assert error is None, error
+    assert [path.name for path in paths(home, job_of(comfy, home, prompt_id))] == [
+        "former_ORIG.png"]
+    prompt = {"3": {"class_type": "LunaMultiSaver", "inputs": {"image_1": ["1", 0]}},
+              "1": prompt["1"]}
+    _, error = comfy.run(prompt)
+    assert "LunaMultiSaver" in error and "LunaMultiSaverAsync" not in error
 
 
 def test_an_input_that_is_not_to_be_saved(comfy, home):

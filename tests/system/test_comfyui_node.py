@@ -34,7 +34,7 @@ class Comfy:
     def __init__(self, luna, package):
         self.luna = luna
         self.package = package
-        self.cls = package.NODE_CLASS_MAPPINGS["LunaMultiSaver"]
+        self.cls = package.NODE_CLASS_MAPPINGS["LunaMultiSaverAsync"]
 
     def run(self, tensor, **settings):
         latent = {"samples": tensor}
@@ -66,7 +66,7 @@ def comfy(luna, monkeypatch):
 
 def test_interface(comfy):
     cls = comfy.cls
-    assert comfy.package.NODE_DISPLAY_NAME_MAPPINGS["LunaMultiSaver"] == (
+    assert comfy.package.NODE_DISPLAY_NAME_MAPPINGS["LunaMultiSaverAsync"] == (
         "Luna Multi Saver (Daemon Async)")
     assert cls.CATEGORY == "Luna/Image" and cls.OUTPUT_NODE is True
     assert cls.RETURN_TYPES == ("LATENT", "STRING")
@@ -354,7 +354,7 @@ def test_no_picture_is_lost_over_its_heatmaps(comfy, value, words):
 def test_the_example_has_every_widget(comfy):
     example = next((comfyui.PACKAGE / "example_workflows").glob("*.json"))
     (node,) = [node for node in json.loads(example.read_text())["nodes"]
-               if node["type"] == "LunaMultiSaver"]
+               if node["type"] == "LunaMultiSaverAsync"]
     types = comfy.cls.INPUT_TYPES()
     widgets = [name for name, kind in {**types["required"], **types["optional"]}.items()
                if "default" in kind[1]]

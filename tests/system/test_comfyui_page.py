@@ -26,7 +26,7 @@ MAKE_GRAPH = """(async (settings) => {
     const app = window.app;
     app.graph.clear();
     const load = LiteGraph.createNode("LoadLatent");
-    const save = LiteGraph.createNode("LunaMultiSaver");
+    const save = LiteGraph.createNode("LunaMultiSaverAsync");
     app.graph.add(load); app.graph.add(save);
     load.pos = [60, 120]; save.pos = [420, 60];
     load.connect(0, save, 0);
@@ -54,7 +54,7 @@ def page(home, monkeypatch):
     try:
         opened.host = host
         opened.wait("window.app?.graph && window.LiteGraph?.registered_node_types"
-                    "?.LunaMultiSaver ? 1 : 0", "the page is ready", 120)
+                    "?.LunaMultiSaverAsync ? 1 : 0", "the page is ready", 120)
         opened.wait("document.getElementById('splash-loader') ? 0 : 1", "nothing covers it")
         yield opened
     finally:
@@ -83,7 +83,7 @@ def test_badge_pictures_tab_and_toast(page, home):
     queue(page, filename="chelsea")
     page.wait(f"{BADGE}?.dataset.state === 'completed'", "the badge says that it is saved")
     assert page.run(f"{BADGE}.textContent").startswith("saved 1")
-    page.wait("window.app.graph.findNodesByType('LunaMultiSaver')[0].imgs?.length === 1",
+    page.wait("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].imgs?.length === 1",
               "the picture appears in the node")
     assert "luna_status" not in json.dumps(page.run(
         "window.app.graphToPrompt().then((made) => made.output)"))
@@ -123,11 +123,34 @@ def test_a_dropped_picture_restores_the_workflow(page, home, name, kind, tmp_pat
     path = saved_picture(page, home, name, tmp_path)
     page.run("window.app.graph.clear(); document.getElementById('luna-toasts')?.remove()")
     page.drop(path, kind)
-    page.wait("window.app.graph.findNodesByType('LunaMultiSaver').length === 1",
+    page.wait("window.app.graph.findNodesByType('LunaMultiSaverAsync').length === 1",
               "the workflow is back")
-    assert page.run("window.app.graph.findNodesByType('LunaMultiSaver')[0].widgets"
+    assert page.run("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].widgets"
                     ".find((one) => one.name === 'filename').value") == "dropped"
     keep_picture(page, f"dropped-{name}.png")
+
+
+# The graph of MAKE_GRAPH with the saver under another id, its first input under another name.
+RELOAD = """(async (input) => {
+    const made = window.app.graph.serialize();
+    for (const node of made.nodes) {
+        if (node.type !== "LunaMultiSaverAsync") continue;
+        node.type = "LunaMultiSaver";
+        node.inputs.find((one) => one.name === "latent_1").name = input;
+    }
+    window.app.graph.clear();
+    await window.app.loadGraphData(made);
+    return window.app.graph.nodes.map((node) => node.type).sort();
+})"""
+
+
+def test_a_saver_under_the_id_of_another_package(page):
+    """With a latent it is Luna's, with its settings; with images it is left alone."""
+    page.run(f"{MAKE_GRAPH}({json.dumps({'filename': 'former'})})")
+    assert page.run(f"{RELOAD}('latent_1')") == ["LoadLatent", "LunaMultiSaverAsync"]
+    assert page.run("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].widgets"
+                    ".find((one) => one.name === 'filename').value") == "former"
+    assert page.run(f"{RELOAD}('image_1')") == ["LoadLatent", "LunaMultiSaver"]
 
 
 def test_a_dropped_latent_restores_its_workflow(page):
