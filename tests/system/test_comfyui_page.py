@@ -15,6 +15,7 @@ from files import DATA, VAE, photograph
 from luna import BIN, LIBRARY, wait_for
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 NODES = Path(__file__).resolve().parent / "comfyui_nodes.py"
 
 pytestmark = pytest.mark.skipif(
@@ -151,6 +152,16 @@ def test_a_saver_under_the_id_of_another_package(page):
     assert page.run("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].widgets"
                     ".find((one) => one.name === 'filename').value") == "former"
     assert page.run(f"{RELOAD}('image_1')") == ["LoadLatent", "LunaMultiSaver"]
+
+
+def test_the_example_has_every_input(page):
+    (example,) = (ROOT / "producer" / "comfyui" / "example_workflows").glob("*.json")
+    page.run(f"window.app.loadGraphData({example.read_text()})")
+    page.wait("window.app.graph.findNodesByType('LunaMultiSaverAsync').length === 1", "it is there")
+    names = page.run("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].inputs"
+                     ".map((input) => input.name)")
+    info = page.host.ask("GET", "/object_info/LunaMultiSaverAsync")[1]["LunaMultiSaverAsync"]
+    assert set(info["input"]["required"]) | set(info["input"]["optional"]) == set(names)
 
 
 def test_a_dropped_latent_restores_its_workflow(page):
