@@ -21,6 +21,7 @@ from .luna_client import TOKENS_MAX
 IMAGE_BYTES = 32 << 20  # of one image in all sets: the wire's limit
 JOB_BYTES = 128 << 20  # of all images: half of what a broker takes by default
 TEXT_BYTES = 1024
+SIDE = 1024
 
 SETS = [(prompt, variant) for variant in ("original", "modified")
         for prompt in ("positive", "negative")]
@@ -64,6 +65,9 @@ def collect(settings):
 
 
 def _fits(sets):
+    if max(sets[-1].maps.shape[2:]) > SIDE:
+        raise ValueError(f"its maps have the size {list(sets[-1].maps.shape[2:])}, at most "
+                         f"{SIDE} a side go")
     of_image = sum(one.maps[0].nbytes for one in sets)
     of_job = sum(one.maps.nbytes for one in sets)
     for count, limit, what in ((of_image, IMAGE_BYTES, "an image"), (of_job, JOB_BYTES, "a job")):

@@ -339,7 +339,7 @@ def test_heatmaps_of_every_form(comfy):
     ("nonsense", "could not convert"), ([1], "no form that Luna knows"), (numpy.zeros((3, 3)), "their shape is"),
     ([{1: {1: [comfyui.Tensor(numpy.zeros((2, 1, 3, 3)))]}}], r"only the images \[1\]"),
     ([{0: {1: [comfyui.Tensor(numpy.zeros((2, 1, 3, n)))]}} for n in (3, 4)], "different sizes"),
-    (numpy.zeros((1, 1025, 1, 1)), "at most 1024"),
+    (numpy.zeros((1, 1025, 1, 1)), "at most 1024"), (numpy.zeros((1, 1, 1025)), "1024 a side"),
     (numpy.zeros((1, 33, 512, 512), numpy.float32), "33 MiB, at most 32 go")])
 def test_no_picture_is_lost_over_its_heatmaps(comfy, value, words):
     """What cannot be kept is left out, and told in the node and in the log."""
