@@ -78,7 +78,8 @@ def graph(latent="chelsea", vae=True, **settings):
              "min_quality_threshold": 0.3, **({"vae": ["2", 0]} if vae else {}), **settings}
     prompt = {"1": {"class_type": "LoadLatent", "inputs": {"latent": f"{latent}.latent"},
                     "_meta": {"title": "The latent"}},
-              "3": {"class_type": "LunaMultiSaverAsync", "inputs": saver, "_meta": {"title": "Saver"}}}
+              "3": {"class_type": "LunaMultiSaverAsync", "inputs": saver,
+                    "_meta": {"title": "Saver"}}}
     if vae:
         prompt["2"] = {"class_type": "LunaTestVae", "inputs": {}}
     return prompt

@@ -336,7 +336,8 @@ def test_heatmaps_of_every_form(comfy):
 
 
 @pytest.mark.parametrize("value, words", [
-    ("nonsense", "could not convert"), ([1], "no form that Luna knows"), (numpy.zeros((3, 3)), "their shape is"),
+    ("nonsense", "could not convert"), ([1], "no form that Luna knows"),
+    (numpy.zeros((3, 3)), "their shape is"),
     ([{1: {1: [comfyui.Tensor(numpy.zeros((2, 1, 3, 3)))]}}], r"only the images \[1\]"),
     ([{0: {1: [comfyui.Tensor(numpy.zeros((2, 1, 3, n)))]}} for n in (3, 4)], "different sizes"),
     (numpy.zeros((1, 1025, 1, 1)), "at most 1024"), (numpy.zeros((1, 1, 1025)), "1024 a side"),
