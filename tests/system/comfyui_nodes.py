@@ -72,8 +72,22 @@ class LunaTestHeatmaps:
         return steps, {"l": [[(49406, 1.0), (2368, 1.0)]]}
 
 
+class AnotherPackagesSaver:
+    """The node of another package under an id that could be taken for Luna's."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "save", "Luna/Test", True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image_1": ("LATENT",)}}
+
+    def save(self, image_1):
+        return {"ui": {"text": ["another package"]}, "result": ()}
+
+
 NODE_CLASS_MAPPINGS = {"LunaTestVae": LunaTestVae, "LunaTestSampler": LunaTestSampler,
-                       "LunaTestHeatmaps": LunaTestHeatmaps}
+                       "LunaTestHeatmaps": LunaTestHeatmaps,
+                       "LunaMultiSaver": AnotherPackagesSaver}
 
 
 def start_clock():
