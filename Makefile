@@ -49,7 +49,7 @@ VIPS_INC  = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I vips))
 # ---- CUDA: a plugin, so that the programs need nothing of it -----------------------
 CUDA_PLUGIN := $(BUILD)/lib/luna-cuda.so
 CUDA_SRC    := $(sort $(wildcard decoder/vae/cuda/*.c)) common/file.c common/dtype.c \
-    decoder/vae/backend.c decoder/vae/graph.c decoder/vae/memory_plan.c
+    decoder/vae/backend.c decoder/vae/graph.c decoder/vae/memory_budget.c decoder/vae/memory_plan.c
 CUDA_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(CUDA_SRC)) \
     $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(sort $(wildcard decoder/vae/cuda/*.cu)))
 CUDA_LIBS   := $(addprefix -L$(CUDA_HOME)/,lib64 lib) -lcudnn -lcublasLt -lcudart
@@ -274,7 +274,7 @@ $(foreach room,common proto store broker http vae image sink worker producer,$(e
 # ---- GPU: tests and a profile that need a card; CI only compiles them -----------------
 GPU_SRC := $(sort $(wildcard tests/gpu/*.c))
 GPU     := $(patsubst tests/gpu/%.c,$(BUILD)/gpu/%,$(GPU_SRC))
-GPU_OBJ := $(filter-out %/cuda/plugin.o,$(CUDA_OBJ)) $(patsubst %,$(BUILD)/obj/decoder/vae/tool/%.o,random_model)
+GPU_OBJ := $(filter-out %/cuda/plugin.o,$(CUDA_OBJ))
 $(BUILD)/gpu/%: tests/gpu/%.c $(GPU_OBJ) $(call archives,$(VAE_ROOMS) common) $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,test,$@)$(CC) $(CPPFLAGS) -isystem $(CUDA_HOME)/include -Itests/gpu $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(GPU_OBJ) \
