@@ -209,13 +209,22 @@ $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLAGS
 endef
 $(foreach room,common proto store broker http vae image sink worker producer,$(eval $(call unit_rule,$(room))))
 
+# A GPU backend for machines without a GPU, that fails as told, and an empty driver for it.
+FAULTY := $(BUILD)/test/luna-faulty.so
+$(FAULTY): tests/plugin/faulty.c $(BUILD)/obj/decoder/vae/cuda/plugin.o $(call archives,$(VAE_ROOMS) common) $(FLAGS)
+	@mkdir -p $(@D)/driver
+	$(call say,test,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -shared -o $@ $(filter %.c %.o,$^) \
+	    -Wl,--start-group $(call archives,$(VAE_ROOMS) common) -Wl,--end-group -lm
+	@echo | $(CC) -shared -x c - -o $(@D)/driver/libcuda.so.1
+faulty: $(FAULTY)
+.PHONY: faulty
 unit: $(UNIT)
 	@LUNA_TEST_DATA=tests/data tests/unit/run $(filter $(BUILD)/unit/%,$(if $(T),$(foreach u,$(UNIT),$(if $(findstring $(T),$u),$u)),$(UNIT)))
-system: programs
+system: programs $(FAULTY)
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) --no-print-directory programs $(UNIT) $(if $(filter 1,$(CUDA)),gpu-programs)
+	@$(MAKE) --no-print-directory programs $(UNIT) faulty $(if $(filter 1,$(CUDA)),gpu-programs)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory fault-tests
@@ -227,7 +236,7 @@ sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 CUDA=0 \
 asan tsan:
 	@$(call sanitized,$@) unit
 asan-system tsan-system: programs
-	@$(call sanitized,$(@:-system=)) programs
+	@$(call sanitized,$(@:-system=)) programs faulty
 	@rm -rf $(BUILD)/reports; mkdir -p $(BUILD)/reports
 	@reports=log_path=$(abspath $(BUILD)/reports)/report:abort_on_error=1; \
 	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \

@@ -46,8 +46,8 @@ typedef struct luna_backend_batch {
     bool must_be_finite;  //  LUNA_OVERFLOW for an image that is not
     //  Room for the pixels of image `image` of the caller's batch, in the order of the
     //  images, and word that they are there. Both are called while the next image is
-    //  decoded. NULL: no more is wanted, the run ends with LUNA_CANCELLED.
-    void *(*place)(void *context, size_t image);
+    //  decoded. An error of `place` ends the run.
+    luna_err (*place)(void *context, size_t image, void **room);
     void (*done)(void *context, size_t image);
     void *outlet;  //  their context
 } luna_backend_batch;

@@ -374,12 +374,10 @@ static luna_err read_latents(void *context, size_t image, float *to)
     return luna_latents_read(&d->latents, image, to);
 }
 
-static void *place_image(void *context, size_t image)
+static luna_err place_image(void *context, size_t image, void **room)
 {
     const decoding *d = context;
-    void *room = d->outlet->place(d->outlet->context, image);
-    if (!room) (void)luna_error(LUNA_CANCELLED, "the decode was stopped");
-    return room;
+    return d->outlet->place(d->outlet->context, image, room);
 }
 
 static void image_done(void *context, size_t image)
@@ -425,8 +423,8 @@ static luna_err run_one(decoding *d, const cached_plan *entry, const staging *st
 static luna_err decode_one(decoding *d, const cached_plan *entry, const staging *stage)
 {
     const luna_vae_target form = {.format = d->outlet->format, .rule = d->outlet->rule};
-    void *room = place_image(d, d->next);
-    if (!room) return LUNA_CANCELLED;
+    void *room = NULL;
+    LUNA_TRY(place_image(d, d->next, &room));
     LUNA_TRY(run_one(d, entry, stage));
     luna_pixels_convert(stage->output, &d->shape, d->vae->model.range, &form, room);
     image_done(d, d->next);
@@ -502,10 +500,11 @@ typedef struct row {
     size_t step;
 } row;
 
-static void *place_in_row(void *context, size_t image)
+static luna_err place_in_row(void *context, size_t image, void **room)
 {
     const row *r = context;
-    return r->data + (image - r->first) * r->step;
+    *room = r->data + (image - r->first) * r->step;
+    return LUNA_OK;
 }
 
 static void leave_in_row(void *context, size_t image)

@@ -205,15 +205,16 @@ LUNA_MUST_USE luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *la
 typedef struct luna_vae_outlet {
     luna_pixels_format format;
     luna_pixels_rule rule;
-    //  Room for one picture, luna_pixels_bytes(shape, 1, format); NULL ends the decode.
-    void *(*place)(void *context, size_t image);
+    //  Room for one picture, luna_pixels_bytes(shape, 1, format). An error ends the decode
+    //  and is its result.
+    luna_err (*place)(void *context, size_t image, void **room);
     //  Its pixels are there.
     void (*done)(void *context, size_t image);
     void *context;
 } luna_vae_outlet;
 
-//  As luna_vae_decode. LUNA_CANCELLED when there was no place. After an error every image
-//  that `done` was called for is complete; one that had a place and no `done` is not.
+//  As luna_vae_decode, and what `place` returns. After an error every image that `done`
+//  was called for is complete; one that had a place and no `done` is not.
 LUNA_MUST_USE luna_err luna_vae_decode_to(luna_vae *vae, const luna_vae_latents *latents,
                                           size_t first, size_t count,
                                           const luna_vae_outlet *outlet);

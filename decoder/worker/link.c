@@ -43,10 +43,17 @@ static void drain_wakes(const luna_link *link)
     if (read(luna_attempts_fd(link->options->attempts), &count, sizeof count) < 0) return;
 }
 
+//  The broker hears that nothing more is taken before it hears of the job that failed:
+//  or it would send the same job here again.
+static void watch_device(luna_link *link)
+{
+    if (link->stopping || !luna_pipeline_is_broken(link->options->pipeline)) return;
+    luna_link_stop(link, "the device failed");
+    luna_link_credit(link);
+}
+
 static bool is_over(luna_link *link)
 {
-    if (luna_pipeline_is_broken(link->options->pipeline))
-        luna_link_stop(link, "the device failed");
     if (!link->stopping) return false;
     if (luna_now_ms() >= link->stop_at_ms) link->hurried = true;
     return link->hurried || luna_pipeline_is_idle(link->options->pipeline);
@@ -104,6 +111,7 @@ static luna_err serve(luna_link *link)
         read_signals(link);
         drain_wakes(link);
         luna_link_receive(link);
+        watch_device(link);
         luna_link_reports(link);
         luna_link_credit(link);
         keep_time(link);

@@ -165,6 +165,41 @@ static luna_err load(luna_models *models, const luna_vae_entry *entry, model *in
     return LUNA_OK;
 }
 
+bool luna_models_keep_only(luna_models *models, const luna_vae *vae)
+{
+    bool any = false;
+    for (model **at = &models->first; *at;) {
+        model *here = *at;
+        if (here->vae == vae) {
+            at = &here->next;
+            continue;
+        }
+        luna_log(LUNA_LOG_INFO, "vae_unloaded",
+                 "path=\"%s\" reason=\"memory is short\"", here->key.path);
+        *at = here->next;
+        model_free(here);
+        any = true;
+    }
+    return any;
+}
+
+//  The device was there at start.
+static luna_err as_device(luna_err err)
+{
+    return err == LUNA_UNAVAILABLE ? luna_error(LUNA_DEVICE, "%s", luna_error_text())
+                                   : err;
+}
+
+//  Alone, when there is no memory for it beside the others.
+static luna_err load_somehow(luna_models *models, const luna_vae_entry *entry,
+                             model *into)
+{
+    luna_err err = load(models, entry, into);
+    if (err == LUNA_NO_MEMORY && luna_models_keep_only(models, NULL))
+        err = load(models, entry, into);
+    return as_device(err);
+}
+
 static luna_err add(luna_models *models, const luna_vae_entry *entry,
                     const model_key *key, model **out)
 {
@@ -174,7 +209,7 @@ static luna_err add(luna_models *models, const luna_vae_entry *entry,
     fresh->key = *key;
     fresh->key.path = strdup(key->path);
     const luna_err err = fresh->key.path
-                             ? load(models, entry, fresh)
+                             ? load_somehow(models, entry, fresh)
                              : luna_error(LUNA_NO_MEMORY, "no memory for a path");
     if (err != LUNA_OK) {
         model_free(fresh);
@@ -195,17 +230,6 @@ luna_err luna_models_get(luna_models *models, const luna_vae_entry *entry, luna_
     if (!found) LUNA_TRY(add(models, entry, &key, &found));
     *out = found->vae;
     return LUNA_OK;
-}
-
-void luna_models_drop(luna_models *models, const luna_vae *vae)
-{
-    for (model **at = &models->first; *at; at = &(*at)->next) {
-        if ((*at)->vae != vae) continue;
-        model *gone = *at;
-        *at = gone->next;
-        model_free(gone);
-        return;
-    }
 }
 
 //  ---- what fits ----------------------------------------------------------------------

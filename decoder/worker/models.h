@@ -29,7 +29,8 @@ LUNA_MUST_USE luna_err luna_models_new(const luna_models_options *options,
 void luna_models_free(luna_models **models);
 
 //  The engine of an entry, loaded when it is not in memory; valid until the next call.
-//  Errors are luna_vae_open's.
+//  Errors are luna_vae_open's; but a device that was there and is no more has failed:
+//  LUNA_DEVICE.
 LUNA_MUST_USE luna_err luna_models_get(luna_models *models, const luna_vae_entry *entry,
                                        luna_vae **out);
 
@@ -37,7 +38,8 @@ LUNA_MUST_USE luna_err luna_models_get(luna_models *models, const luna_vae_entry
 luna_err luna_models_probe(void *models, const luna_vae_entry *entry, size_t *channels,
                            size_t *packed);
 
-//  Closes one engine, as after LUNA_DEVICE.
-void luna_models_drop(luna_models *models, const luna_vae *vae);
+//  Closes every engine but this one (NULL: every one), to give memory back; false when
+//  there was no other.
+bool luna_models_keep_only(luna_models *models, const luna_vae *vae);
 
 #endif

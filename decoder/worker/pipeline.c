@@ -16,6 +16,13 @@ struct luna_pipeline {
     atomic_bool broken;
 };
 
+//  The jobs that wait must not be tried on a device that failed.
+static void give_up(luna_pipeline *pipeline)
+{
+    atomic_store(&pipeline->broken, true);
+    luna_attempts_stop(pipeline->options.attempts);
+}
+
 static void run_attempt(luna_pipeline *pipeline, luna_attempt *attempt)
 {
     const luna_decode decode = {.attempt = attempt,
@@ -26,7 +33,7 @@ static void run_attempt(luna_pipeline *pipeline, luna_attempt *attempt)
                                 .attempts = pipeline->options.attempts};
     const luna_err err = luna_decode_attempt(&decode);
     if (err != LUNA_OK) luna_attempt_fail(attempt, err);
-    if (err == LUNA_DEVICE) atomic_store(&pipeline->broken, true);
+    if (err == LUNA_DEVICE) give_up(pipeline);
     luna_attempt_decoded(attempt);
     luna_attempt_release(&attempt);
 }

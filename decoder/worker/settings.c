@@ -8,6 +8,7 @@
 
 #include "common/home.h"
 #include "common/utf8.h"
+#include "decoder/vae/cards.h"
 
 #define ENCODE_THREADS_MAX 256
 #define CREDIT_JOBS_MAX    64  //  what a broker gives one decoder at most
@@ -20,7 +21,7 @@
 
 static const luna_setting table[] = {
     SETTING("decoder", "name", TEXT, name, "", "unique name; empty: HOST-DEVICE"),
-    SETTING("decoder", "device", TEXT, device, "auto", "auto, cpu or cuda:N"),
+    SETTING("decoder", "device", TEXT, device, "auto", "auto, cpu, cuda:N or cuda:GPU-UUID"),
     SETTING("decoder", "broker", TEXT, broker, "",
             "control endpoint of the broker; empty: the one of this Luna"),
     SETTING("decoder", "encode_threads", COUNT, encode_threads, "0",
@@ -32,7 +33,7 @@ static const luna_setting table[] = {
     SETTING("decoder", "credit_bytes", SIZE, credit_bytes, "512MiB",
             "latents of the jobs held at a time"),
     SETTING("decoder", "memory_limit", SIZE, memory_limit_bytes, "0",
-            "memory of one decode, weights included; 0: no limit"),
+            "memory of one decode, weights included; 0: on a GPU what is free, less a reserve"),
     SETTING("decoder", "pixels_max", SIZE, pixels_max_bytes, "512MiB",
             "decoded pictures that wait to be encoded"),
     SETTING("decoder", "stop_timeout", DURATION_MS, stop_timeout_ms, "60s",
@@ -141,11 +142,9 @@ static luna_err read_access(luna_decoder_settings *s)
 
 static luna_err check_device(const char *device)
 {
-    if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0 ||
-        strcmp(device, "reference") == 0 || strncmp(device, "cuda:", 5) == 0)
-        return LUNA_OK;
-    return luna_error(LUNA_CONFIG, "device %s is unknown; use auto, cpu or cuda:N",
-                      device);
+    luna_device_word word;
+    if (luna_device_parse(device, &word) == LUNA_OK) return LUNA_OK;
+    return luna_error(LUNA_CONFIG, "%s", luna_error_text());
 }
 
 static luna_err check_broker(const char *endpoint)

@@ -10,13 +10,13 @@
 
 typedef struct luna_decoder_settings {
     char name[LUNA_SETTING_BYTES];    //  "": HOST-DEVICE
-    char device[LUNA_SETTING_BYTES];  //  "auto", "cpu", "cuda:N"
+    char device[LUNA_SETTING_BYTES];  //  "auto", "cpu", "cuda:..."
     char broker[LUNA_SETTING_BYTES];  //  control endpoint; "": luna_home_control
     uint64_t encode_threads;          //  0: one less than there are cores
     uint64_t cpu_threads;             //  of a decode on the CPU; 0: the library's choice
     uint64_t credit_jobs;
     uint64_t credit_bytes;
-    uint64_t memory_limit_bytes;  //  of one decode; 0: none
+    uint64_t memory_limit_bytes;  //  of one decode; 0: the device's own
     uint64_t pixels_max_bytes;    //  of decoded pictures that wait to be saved
     uint64_t models_max;          //  VAEs kept in memory
     uint64_t models_max_bytes;

@@ -314,8 +314,8 @@ static luna_err rescue_image(state *s, luna_plan *plan, const gpu_pixel_args *ar
 //  Its pixels go to the caller, who may take his time: the next image is on its way.
 static luna_err hand_over(const slot *at, const luna_backend_batch *batch, size_t image)
 {
-    void *room = batch->place(batch->outlet, batch->first + image);
-    if (!room) return LUNA_CANCELLED;
+    void *room = NULL;
+    LUNA_TRY(batch->place(batch->outlet, batch->first + image, &room));
     memcpy(room, at->host_out, at->out_bytes);
     batch->done(batch->outlet, batch->first + image);
     return LUNA_OK;
@@ -417,10 +417,11 @@ static luna_err read_single(void *context, size_t image, float *to)
     return LUNA_OK;
 }
 
-static void *place_single(void *context, size_t image)
+static luna_err place_single(void *context, size_t image, void **room)
 {
     (void)image;
-    return ((single *)context)->output;
+    *room = ((single *)context)->output;
+    return LUNA_OK;
 }
 
 static void single_done(void *context, size_t image)
