@@ -65,12 +65,16 @@ static luna_err parse(int argc, char **argv, command *out)
 }
 
 //  Everything that can be known to be wrong before a broker is there.
-static luna_err check(const luna_decoder_settings *settings, luna_registry *registry)
+static luna_err check(luna_decoder_settings *settings, luna_registry *registry)
 {
     const luna_backend *backend = NULL;
     int index = 0;
+    char device[LUNA_DEVICE_BYTES];
     LUNA_TRY(luna_registry_roots(registry, settings->vae_roots));
-    return luna_backend_find(settings->device, &backend, &index);
+    LUNA_TRY(luna_backend_find(settings->device, &backend, &index));
+    luna_backend_name(backend, index, device);
+    luna_decoder_settings_name(settings, device);
+    return LUNA_OK;
 }
 
 static luna_err run(const command *what, luna_registry *registry,

@@ -233,6 +233,10 @@ static luna_err run(worker *self, luna_link_end *end)
                                        .credit_jobs = settings->credit_jobs,
                                        .credit_bytes = settings->credit_bytes,
                                        .stop_ms = (int64_t)settings->stop_timeout_ms,
+                                       //  (One step may take a CPU very long.)
+                                       .hang_ms = self->backend->cards
+                                                      ? (int64_t)settings->hang_timeout_ms
+                                                      : 0,
                                        .signal_fd = self->signal_fd,
                                        .attempts = self->attempts,
                                        .pipeline = self->pipeline};

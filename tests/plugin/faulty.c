@@ -7,6 +7,7 @@
 //                                    unsteady (pixels), device (it fails), full (no memory)
 //    LUNA_FAULTY_DEVICE_AT=N         the N-th picture after the self-test: the device fails,
 //                                    for good, as a CUDA context does
+//    LUNA_FAULTY_HANG_AT=N           the N-th picture never ends
 //    LUNA_FAULTY_GONE_AT=N           with the N-th picture done the card is gone from the list
 //    LUNA_FAULTY_BATCH_MAX=N         more than N pictures at a time: no memory; -1: never any
 
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #if LUNA_VAE_CPU
 #define INNER luna_backend_cpu
@@ -186,6 +188,7 @@ static luna_err run(void *state, luna_plan *plan, const float *input, float *out
     pictures += !e->selftest;
     if (!e->selftest && pictures == number("LUNA_FAULTY_DEVICE_AT"))
         return device_failed();
+    while (!e->selftest && pictures == number("LUNA_FAULTY_HANG_AT")) pause();
     LUNA_TRY(INNER.run(e->inner, plan->inner, input, output));
     spoil(e, plan, output);
     return LUNA_OK;

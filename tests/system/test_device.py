@@ -91,6 +91,15 @@ def test_auto_says_why_it_is_the_cpu(home):
     assert auto.text().count("no_gpu") == 1 and 'next="the CPU decodes"' in auto.text()
 
 
+@pytest.mark.parametrize("env, name", [({}, "-cpu"), (GPU, "-cuda:0")])
+def test_a_decoder_without_a_name_is_called_after_what_auto_found(home, env, name):
+    home.start_broker()
+    nothing = {} if env else {"LUNA_CUDA_PLUGIN": str(home.home / "none.so")}
+    auto = home._start("auto", "luna-decoder", **{**env, **nothing, "LUNA_DECODER_DEVICE": "auto"})
+    wait_for(lambda: home._alive(auto) and home._is_ready(auto), "the decoder is ready")
+    assert home.decoder_list()[0]["name"].endswith(name)
+
+
 # ---- the self-test ------------------------------------------------------------------------
 
 
@@ -204,3 +213,14 @@ def test_a_card_that_is_gone_is_a_device_that_failed(home):
     assert (info["state"], info["lost"], info.get("refused", 0)) == ("pending", 1, 0)
     home.start_decoder("two")
     home.wait_job(other)
+
+
+def test_a_device_that_hangs_is_one_that_failed(home):
+    home.start_broker()
+    decoder = start_gpu(home, LUNA_FAULTY_HANG_AT="2", LUNA_DECODER_HANG_TIMEOUT="2s")
+    job = home.submit(latents(home, 3))
+    wait_end(decoder, DEVICE_FAILED)
+    assert "device_hangs device=cuda:0" in decoder.text()
+    home.start_decoder("two")
+    info = home.wait_job(job)
+    assert (info["attempts"], info["lost"], info.get("refused", 0)) == (2, 1, 0)
