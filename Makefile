@@ -117,7 +117,8 @@ help:
 	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
 	@echo "make test-gpu   the GPU backend on this machine's card: kernels, decodes, the time of each step"
 	@echo "make bench-gpu  the GPU decode beside PyTorch's, on one card in one run  (BENCH_FLAGS='--help')"
-	@echo "make gpu-chain  packs a whole Luna for a machine with CUDA and cuDNN only: then tests/gpu/chain there"
+	@echo "make gpu-chain  packs a whole Luna for a GPU machine that has CUDA and cuDNN only; where the archive is,"
+	@echo "                bench-gpu has a second half: broker, decoder, encode and files  (CHAIN_FLAGS='--help')"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
 # `make V=1` shows whole commands.
@@ -294,6 +295,7 @@ test-gpu: gpu-programs
 	@BENCH=no tests/gpu/run $(BUILD)
 bench-gpu: gpu-programs
 	@cd tests/gpu && LUNA_BIN=$(abspath $(BUILD)/bin) LUNA_GPU_BIN=$(abspath $(BUILD)/gpu) python3 bench.py $(BENCH_FLAGS)
+	@[ ! -e $(BUILD)/gpu-chain/luna.tar.gz ] || python3 tests/gpu/chain --bundle $(BUILD)/gpu-chain/luna.tar.gz $(CHAIN_FLAGS)
 # A whole Luna in one archive, for a GPU machine that has none of its libraries.
 gpu-chain: programs
 	@tests/gpu/collect $(BUILD) $(BUILD)/gpu-chain/luna.tar.gz

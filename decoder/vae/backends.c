@@ -21,11 +21,15 @@ static const luna_backend *cpu_backend(void)
     return backends[0];
 }
 
+//  The cards are listed when their UUIDs are asked for, or told: it takes a while.
 static luna_err choose_card(const luna_backend *cuda, const luna_device_word *word,
                             int *index)
 {
     luna_card cards[LUNA_CARDS_MAX];
     size_t count = 0;
+    *index = word->number;
+    if (word->kind == LUNA_DEVICE_NUMBER && cuda->probe(*index) == LUNA_OK)
+        return LUNA_OK;
     LUNA_TRY(cuda->cards(cards, LUNA_CARDS_MAX, &count));
     LUNA_TRY(luna_card_choose(cards, count, word, index));
     return cuda->probe(*index);

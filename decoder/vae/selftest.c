@@ -129,11 +129,17 @@ static luna_err run_quickly(const luna_vae_options *options, selftest *t,
     return err;
 }
 
+//  The model and its latents are sound, and any device can do them in its own precision.
+static luna_err blame(luna_err err, luna_vae_precision precision)
+{
+    if (err == LUNA_OVERFLOW) return LUNA_DEVICE;
+    const bool own = precision == LUNA_VAE_PRECISION_AUTO;
+    return err == LUNA_UNSUPPORTED && own ? LUNA_UNAVAILABLE : err;
+}
+
 static luna_err explain(luna_err err, const char *device)
 {
     if (err == LUNA_OK || err == LUNA_USAGE) return err;
-    //  The model and its latents are sound: what is not finite is the device's doing.
-    if (err == LUNA_OVERFLOW) err = LUNA_DEVICE;
     return luna_error(err, "the self-test on %.60s failed: %s", device,
                       luna_error_text());
 }
@@ -151,5 +157,5 @@ luna_err luna_selftest(const char *device, luna_vae_precision precision,
     if (err == LUNA_OK) err = run_quickly(&options, t, out);
     free(t->image);
     free(t);
-    return explain(err, device);
+    return explain(blame(err, precision), device);
 }

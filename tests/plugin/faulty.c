@@ -97,8 +97,10 @@ static luna_err cards(luna_card *out, size_t room, size_t *count)
 
 static luna_err probe(int index)
 {
-    (void)index;
-    return is_gone() ? no_driver() : LUNA_OK;
+    luna_card all[LUNA_CARDS_MAX];
+    size_t count = 0;
+    LUNA_TRY(cards(all, LUNA_CARDS_MAX, &count));
+    return (size_t)index < count ? LUNA_OK : no_driver();
 }
 
 static luna_err memory(int index, luna_backend_memory *out)

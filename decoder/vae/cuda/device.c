@@ -120,7 +120,12 @@ luna_err gpu_cards(luna_card *out, size_t room, size_t *count)
 
 luna_err gpu_device_probe(int index)
 {
-    int major = 0, minor = 0;
+    int count = 0, major = 0, minor = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess) return no_driver(error);
+    if (index >= count)
+        return luna_error(LUNA_UNAVAILABLE, "this machine has %d GPU%s", count,
+                          count == 1 ? "" : "s");
     LUNA_TRY(gpu_check(
         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index),
         "a look"));
