@@ -30,6 +30,7 @@ void luna_attempt_free(luna_attempt *attempt)
     luna_arena_free(&attempt->memory);
     free(attempt->images);
     free(attempt->vae);
+    free(attempt->vae_path);
     free(attempt);
 }
 
@@ -102,6 +103,7 @@ static bool use_cancel(luna_attempts *attempts, const luna_msg_job_key *key,
 static luna_attempt *cancel_one(luna_attempt *attempt)
 {
     attempt->cancelled = true;
+    if (attempt->parking) pthread_cond_signal(&attempt->table->news);
     if (attempt->state == ATTEMPT_RUNNING || attempt->saved > attempt->told) return NULL;
     luna_attempts_unlink(attempt);
     return attempt;
@@ -366,11 +368,19 @@ luna_attempts_load luna_attempts_count(luna_attempts *attempts)
     for (const luna_attempt *at = attempts->first; at; at = at->next) {
         load.waiting += at->state == ATTEMPT_WAITING;
         load.running += at->state == ATTEMPT_RUNNING;
+        load.parked += at->parking != NULL;
         load.encoding += at->state == ATTEMPT_RUNNING && at->decoded;
         load.untold += at->state == ATTEMPT_ENDED;
     }
     pthread_mutex_unlock(&attempts->lock);
     return load;
+}
+
+void luna_attempts_wake(luna_attempts *attempts)
+{
+    pthread_mutex_lock(&attempts->lock);
+    pthread_cond_broadcast(&attempts->news);
+    pthread_mutex_unlock(&attempts->lock);
 }
 
 void luna_attempts_stop(luna_attempts *attempts)

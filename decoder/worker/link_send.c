@@ -73,14 +73,16 @@ luna_msg_ready luna_link_credit_now(const luna_link *link)
 {
     const luna_attempts_load load = luna_attempts_count(link->options->attempts);
     const bool open = !link->stopping && !link->draining;
-    return (luna_msg_ready){
-        .credit_jobs = open ? link->options->credit_jobs + load.encoding : 0,
-        .credit_bytes = link->options->credit_bytes,
-        .maps_payload = link->maps_payload};
+    const uint64_t own = link->options->credit_jobs;
+    const uint64_t parked = load.parked < own ? load.parked : own;
+    return (luna_msg_ready){.credit_jobs = open ? own + load.encoding + parked : 0,
+                            .credit_bytes = link->options->credit_bytes,
+                            .maps_payload = link->maps_payload};
 }
 
-//  A job whose images are all decoded holds an encode thread, not the decoder: one
-//  more may come meanwhile.
+//  A job whose images are all decoded holds an encode thread, not the decoder, and one
+//  whose VAE is being loaded holds neither: one more may come meanwhile, of the latter
+//  for as many as the decoder has credit.
 void luna_link_credit(luna_link *link)
 {
     const luna_msg_ready credit = luna_link_credit_now(link);

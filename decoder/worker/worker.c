@@ -106,6 +106,11 @@ static void step(void *attempts)
     luna_attempts_tick(attempts);
 }
 
+static void loaded(void *attempts)
+{
+    luna_attempts_wake(attempts);
+}
+
 static luna_err start_pipeline(worker *self)
 {
     const luna_decoder_settings *settings = self->settings;
@@ -117,7 +122,8 @@ static luna_err start_pipeline(worker *self)
         .count_max = settings->models_max,
         .bytes_max = settings->models_max_bytes,
         .step = step,
-        .step_context = self->attempts};
+        .loaded = loaded,
+        .context = self->attempts};
     LUNA_TRY(luna_models_new(&models, &self->models));
     LUNA_TRY(luna_image_start());
     self->image_started = true;
