@@ -211,7 +211,12 @@ $(foreach room,common proto store broker http vae image sink worker producer,$(e
 
 unit: $(UNIT)
 	@LUNA_TEST_DATA=tests/data tests/unit/run $(filter $(BUILD)/unit/%,$(if $(T),$(foreach u,$(UNIT),$(if $(findstring $(T),$u),$u)),$(UNIT)))
-system: programs
+# Stands in for a file that is slow to open, in a program under test.
+GATE := $(BUILD)/test/gate.so
+$(GATE): tests/system/preload/gate.c $(FLAGS)
+	@mkdir -p $(@D)
+	$(call say,link,$@)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -o $@ $<
+system: programs $(GATE)
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
