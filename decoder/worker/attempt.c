@@ -222,6 +222,13 @@ luna_err luna_attempt_vae(luna_attempt *attempt, const char *name, const char *p
     return LUNA_OK;
 }
 
+void luna_attempt_vae_sha256(luna_attempt *attempt, const char *hex)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    snprintf(attempt->vae_sha256, sizeof attempt->vae_sha256, "%s", hex);
+    pthread_mutex_unlock(&attempt->table->lock);
+}
+
 void luna_attempt_decoded(luna_attempt *attempt)
 {
     pthread_mutex_lock(&attempt->table->lock);

@@ -211,11 +211,14 @@ luna_err luna_attempts_add(luna_attempts *attempts, luna_work **work, int64_t no
 static luna_err pack_done(luna_attempt *attempt, const luna_id *epoch, void **out,
                           size_t *len)
 {
-    const luna_msg_done done = {.id = attempt->id,
-                                .attempt = attempt->number,
-                                .epoch = *epoch,
-                                .vae = luna_text_of(attempt->vae),
-                                .images = {attempt->images, attempt->saved}};
+    const luna_msg_done done = {
+        .id = attempt->id,
+        .attempt = attempt->number,
+        .epoch = *epoch,
+        .vae = luna_text_of(attempt->vae),
+        .vae_path = luna_text_of(attempt->vae_path),
+        .vae_sha256 = luna_text_of(attempt->vae_sha256[0] ? attempt->vae_sha256 : NULL),
+        .images = {attempt->images, attempt->saved}};
     return luna_msg_pack(LUNA_MSG_DONE, &done, out, len);
 }
 

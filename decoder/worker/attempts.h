@@ -146,6 +146,9 @@ void luna_attempt_stage(luna_attempt *attempt, const char *stage);
 LUNA_MUST_USE luna_err luna_attempt_vae(luna_attempt *attempt, const char *name,
                                         const char *path);
 
+//  The SHA-256 of the VAE's file, 64 hex digits.
+void luna_attempt_vae_sha256(luna_attempt *attempt, const char *hex);
+
 //  Its last image is decoded.
 void luna_attempt_decoded(luna_attempt *attempt);
 

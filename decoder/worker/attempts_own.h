@@ -33,6 +33,7 @@ struct luna_attempt {
     const char *stage;  //  to be told; NULL when told
     char *vae;
     char *vae_path;
+    char vae_sha256[LUNA_SINK_SHA256_BYTES];  //  "": not known
     luna_err err;
     char detail[1024];
 

@@ -229,7 +229,11 @@ luna_err luna_decode_run(luna_decode *decode)
 {
     if (!decode->engine || luna_attempt_is_over(decode->attempt)) return LUNA_OK;
     LUNA_TRY(luna_engine_result(decode->engine));
-    return decode_missing(decode);
+    luna_hashes_begin(decode->tools->hashes, luna_engine_file(decode->engine));
+    LUNA_TRY(decode_missing(decode));
+    luna_hashes_tell(decode->tools->hashes, luna_engine_file(decode->engine),
+                     decode->attempt);
+    return LUNA_OK;
 }
 
 //  ---- before the first image ---------------------------------------------------------

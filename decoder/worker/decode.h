@@ -9,6 +9,7 @@
 
 #include "decoder/sink/sink.h"
 #include "decoder/worker/attempts.h"
+#include "decoder/worker/hashes.h"
 #include "decoder/worker/models.h"
 #include "decoder/worker/pool.h"
 #include "decoder/worker/registry.h"
@@ -19,6 +20,7 @@ typedef struct luna_decode_tools {
     luna_registry *registry;
     luna_takes *takes;
     luna_models *models;
+    luna_hashes *hashes;
     luna_sink *sink;
     luna_pool *pool;
 } luna_decode_tools;
@@ -35,7 +37,8 @@ luna_parking *luna_decode_parking(luna_decode *decode);
 luna_decode *luna_decode_of(luna_parking *parking);
 
 //  The second part. Returns when every image is decoded or the attempt is over; images
-//  may still be with the pool. An error is the attempt's.
+//  may still be with the pool, and the hash of the VAE's file on its way. An error is the
+//  attempt's.
 LUNA_MUST_USE luna_err luna_decode_run(luna_decode *decode);
 
 //  Lets the VAE go; nulls the pointer, NULL is fine.

@@ -4,16 +4,30 @@
 #include <string.h>
 #include <sys/stat.h>
 
+static luna_file_key key_of(const char *path, const struct stat *info)
+{
+    return (luna_file_key){
+        .path = path,
+        .bytes = (uint64_t)info->st_size,
+        .changed_ns = (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec,
+        .inode = (uint64_t)info->st_ino};
+}
+
 luna_err luna_file_key_of(const char *path, luna_file_key *out)
 {
     struct stat info;
     if (stat(path, &info) != 0)
         return luna_error_errno(LUNA_NOT_FOUND, "cannot find the VAE %s", path);
-    *out = (luna_file_key){
-        .path = path,
-        .bytes = (uint64_t)info.st_size,
-        .changed_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec,
-        .inode = (uint64_t)info.st_ino};
+    *out = key_of(path, &info);
+    return LUNA_OK;
+}
+
+luna_err luna_file_key_of_open(int fd, const char *path, luna_file_key *out)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0)
+        return luna_error_errno(LUNA_IO, "cannot look at %s", path);
+    *out = key_of(path, &info);
     return LUNA_OK;
 }
 

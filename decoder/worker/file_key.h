@@ -19,6 +19,10 @@ typedef struct luna_file_key {
 //  Looks at the file; borrows `path`. LUNA_NOT_FOUND.
 LUNA_MUST_USE luna_err luna_file_key_of(const char *path, luna_file_key *out);
 
+//  The same of an open file. LUNA_IO.
+LUNA_MUST_USE luna_err luna_file_key_of_open(int fd, const char *path,
+                                             luna_file_key *out);
+
 bool luna_file_key_equal(const luna_file_key *a, const luna_file_key *b);
 
 //  With a path of its own, for luna_file_key_free. LUNA_NO_MEMORY.

@@ -8,6 +8,8 @@
 #include "decoder/worker/decode.h"
 #include "decoder/worker/pool.h"
 
+#define KEPT_BYTES_MIN (64 << 20)  //  a smaller file is hashed in a blink
+
 struct luna_pipeline {
     luna_pipeline_options options;
     luna_pool *pool;
@@ -49,6 +51,7 @@ static void *serve(void *context)
     luna_parking *parking = NULL;
     while ((attempt = luna_attempts_take(pipeline->options.attempts, &parking)))
         run_attempt(pipeline, attempt, parking);
+    luna_hashes_stop(&pipeline->tools.hashes);
     luna_pool_stop(&pipeline->pool);
     atomic_store(&pipeline->idle, true);
     luna_attempts_nudge(pipeline->options.attempts);
@@ -57,9 +60,24 @@ static void *serve(void *context)
 
 static void free_pipeline(luna_pipeline *pipeline)
 {
+    luna_hashes_stop(&pipeline->tools.hashes);
     luna_pool_stop(&pipeline->pool);
     luna_takes_free(&pipeline->tools.takes);
     free(pipeline);
+}
+
+static void step(void *attempts)
+{
+    luna_attempts_tick(attempts);
+}
+
+static luna_err start_hashes(luna_pipeline *pipeline)
+{
+    const luna_hashes_options options = {.cache = pipeline->options.hash_cache,
+                                         .kept_bytes_min = KEPT_BYTES_MIN,
+                                         .step = step,
+                                         .context = pipeline->options.attempts};
+    return luna_hashes_start(&options, &pipeline->tools.hashes);
 }
 
 static luna_err start(luna_pipeline *pipeline)
@@ -76,6 +94,7 @@ static luna_err start(luna_pipeline *pipeline)
                                           .sink = options->sink};
     if (!pipeline->tools.takes)
         return luna_error(LUNA_NO_MEMORY, "no memory for what VAEs take");
+    LUNA_TRY(start_hashes(pipeline));
     LUNA_TRY(luna_pool_start(&pool, &pipeline->pool));
     pipeline->tools.pool = pipeline->pool;
     if (pthread_create(&pipeline->thread, NULL, serve, pipeline) == 0) return LUNA_OK;

@@ -19,8 +19,9 @@ typedef struct luna_pipeline_options {
     luna_registry *registry;
     luna_models *models;
     luna_sink *sink;
-    size_t encode_threads;  //  at least 1
-    size_t pixels_max;      //  bytes of decoded pictures in memory
+    const char *hash_cache;  //  as in luna_hashes_options
+    size_t encode_threads;   //  at least 1
+    size_t pixels_max;       //  bytes of decoded pictures in memory
 } luna_pipeline_options;
 
 typedef struct luna_pipeline luna_pipeline;
