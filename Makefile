@@ -222,7 +222,12 @@ faulty: $(FAULTY)
 .PHONY: faulty
 unit: $(UNIT)
 	@LUNA_TEST_DATA=tests/data tests/unit/run $(filter $(BUILD)/unit/%,$(if $(T),$(foreach u,$(UNIT),$(if $(findstring $(T),$u),$u)),$(UNIT)))
-system: programs $(FAULTY)
+# Stands in for a file that is slow to open, in a program under test.
+GATE := $(BUILD)/test/gate.so
+$(GATE): tests/system/preload/gate.c $(FLAGS)
+	@mkdir -p $(@D)
+	$(call say,link,$@)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -o $@ $<
+system: programs $(FAULTY) $(GATE)
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'

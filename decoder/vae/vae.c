@@ -61,46 +61,12 @@ luna_vae_options luna_vae_options_default(void)
     return (luna_vae_options){.device = "auto", .precision = LUNA_VAE_PRECISION_AUTO};
 }
 
-static uint64_t count_parameters(const luna_weights *weights)
-{
-    uint64_t count = 0;
-    for (size_t i = 0; i < weights->count; i++) count += weights->item[i].count;
-    return count;
-}
-
-//  With what lies between the values that act: it is in the same pages.
-static uint64_t weight_file_bytes(const luna_weight *weight)
-{
-    uint64_t values = weight->count;
-    if (weight->gap) values = values / weight->run * (weight->run + weight->gap);
-    return values * luna_dtype_size(weight->dtype);
-}
-
-static uint64_t count_read_bytes(const luna_model *model)
-{
-    uint64_t bytes = luna_safetensors_header_bytes(model->file);
-    for (size_t i = 0; i < model->weights.count; i++)
-        bytes += weight_file_bytes(&model->weights.item[i]);
-    return bytes;
-}
-
 static void fill_info(luna_vae *vae, luna_vae_precision precision)
 {
-    const luna_model *model = &vae->model;
-    vae->info = (luna_vae_info){.family = model->family,
-                                .variant = model->variant,
-                                .latent_channels = model->latent_channels,
-                                .packed_channels = model->packed_channels,
-                                .spatial_factor = model->spatial_factor,
-                                .output_channels = model->output_channels,
-                                .parameter_count = count_parameters(&model->weights),
-                                .file_bytes = luna_safetensors_bytes(model->file),
-                                .read_bytes = count_read_bytes(model),
-                                .latent_scale = model->latent_scale,
-                                .latent_shift = model->latent_shift,
-                                .device = vae->device,
-                                .backend = vae->backend->describe(),
-                                .precision = luna_vae_precision_name(precision)};
+    vae->info = luna_model_info(&vae->model);
+    vae->info.device = vae->device;
+    vae->info.backend = vae->backend->describe();
+    vae->info.precision = luna_vae_precision_name(precision);
 }
 
 //  Without a limit, what the device has to give: other programs may be on it.
@@ -150,6 +116,8 @@ static luna_err open_file(luna_safetensors *file, const luna_vae_options *option
                               .latent_scale = options->latent_scale,
                               .latent_shift = options->latent_shift};
     luna_err err = luna_model_build(&vae->model);
+    if (err == LUNA_OK && options->loading)
+        err = luna_model_read(&vae->model, options->loading, options->loading_context);
     if (err == LUNA_OK) err = open_backend(vae, options);
     if (err != LUNA_OK) luna_vae_close(&vae);
     if (err == LUNA_OK) *out = vae;
@@ -169,6 +137,25 @@ luna_err luna_vae_open_bytes(const void *data, size_t len, const char *label,
     luna_safetensors *file = NULL;
     LUNA_TRY(as_bad_model(luna_safetensors_parse(data, len, label, &file)));
     return open_file(file, options, out);
+}
+
+luna_err luna_vae_inspect(const char *path, const luna_vae_options *options,
+                          luna_vae_info *out)
+{
+    luna_safetensors *file = NULL;
+    LUNA_TRY(as_bad_model(luna_safetensors_open(path, &file)));
+    luna_model *model = calloc(1, sizeof *model);
+    luna_err err = luna_error(LUNA_NO_MEMORY, "no memory to look at a model");
+    if (model) {
+        *model = (luna_model){.file = file,
+                              .latent_scale = options->latent_scale,
+                              .latent_shift = options->latent_shift};
+        err = luna_model_build(model);
+    }
+    if (err == LUNA_OK) *out = luna_model_info(model);
+    free(model);
+    luna_safetensors_close(&file);
+    return err;
 }
 
 static void drop(luna_vae *vae, cached_plan *entry)

@@ -66,6 +66,11 @@ typedef struct luna_vae_options {
     //  NULL.
     void (*step)(void *context);
     void *step_context;
+    //  Not NULL: luna_vae_open reads the weights from the disk, so that no decode waits for
+    //  them, and calls this by the opening thread after every few MiB; false gives the
+    //  model up (LUNA_CANCELLED). NULL: a weight is read when a plan first needs it.
+    bool (*loading)(void *context);
+    void *loading_context;
 } luna_vae_options;
 
 //  Device auto, precision auto, no limit, scale from the model.
@@ -77,6 +82,7 @@ typedef struct luna_vae_info {
     const char *variant;  //  a few words for people: "TAESD with pooled blocks (TAEF2)"
     size_t latent_channels;    //  32
     size_t packed_channels;    //  128 when [N, 128, H/2, W/2] is taken too, else 0
+    size_t latent_rank;        //  of ComfyUI's latents for it: 4, or 5 for [N, C, 1, H, W]
     size_t spatial_factor;     //  pixels a side for one latent (unpacked): 8
     size_t output_channels;    //  3, or 4 with alpha
     uint64_t parameter_count;  //  of the decoder; other tensors of the file not counted
@@ -95,6 +101,7 @@ typedef struct luna_vae_info {
 //  a TAESD decoder of which nothing says for which latents it is.
 //  LUNA_UNSUPPORTED: this device has no such precision.
 //  LUNA_UNAVAILABLE: no such device, or this build has no backend for it.
+//  LUNA_CANCELLED: options->loading said so.
 //  LUNA_NO_MEMORY.
 //  The caller closes *out.
 LUNA_MUST_USE luna_err luna_vae_open(const char *path, const luna_vae_options *options,
@@ -106,6 +113,13 @@ LUNA_MUST_USE luna_err luna_vae_open_bytes(const void *data, size_t len,
                                            const char *label,
                                            const luna_vae_options *options,
                                            luna_vae **out);
+
+//  What the model in a file is, from its header alone: no weight is read and no device
+//  asked; `device`, `backend` and `precision` are NULL, the other strings static. Of the
+//  options the scale and shift count. LUNA_NOT_FOUND, LUNA_IO, LUNA_BAD_MODEL,
+//  LUNA_NO_MEMORY.
+LUNA_MUST_USE luna_err luna_vae_inspect(const char *path, const luna_vae_options *options,
+                                        luna_vae_info *out);
 
 //  Frees all and sets *vae to NULL; NULL is fine.
 void luna_vae_close(luna_vae **vae);

@@ -209,6 +209,7 @@ static luna_err build(luna_model *model)
     decoder(&w, luna_build_affine(&w.b, input, model->latent_scale, model->latent_shift));
     refuse_others(&w);
     model->range = LUNA_RANGE_SIGNED;
+    model->latent_rank = 5;
     model->variant = "Wan 2.1, Qwen-Image: single pictures";
     return w.b.err;
 }

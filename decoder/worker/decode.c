@@ -19,6 +19,14 @@ typedef struct todo {
     size_t count;  //  not 0 in `missing`
 } todo;
 
+struct luna_decode {
+    luna_parking parking;  //  must be first
+    const luna_decode_tools *tools;
+    luna_attempt *attempt;  //  held by the caller
+    todo list;
+    luna_engine *engine;  //  NULL when nothing is missing
+};
+
 static size_t batch_of(const luna_msg_job *job, size_t input)
 {
     return (size_t)job->inputs.items[input].shape.at[0];
@@ -64,7 +72,7 @@ static luna_err check_image(const luna_decode *decode, todo *list,
     uint8_t *at = &list->missing[list->start[key->input] + key->index];
     luna_image_record record;
     bool found = false;
-    LUNA_TRY(luna_sink_find(decode->sink, key, &record, &found));
+    LUNA_TRY(luna_sink_find(decode->tools->sink, key, &record, &found));
     if (found) LUNA_TRY(luna_attempt_saved(decode->attempt, &record, &none));
     *unknown += !found && *at == LISTED;
     if (found || *at == LISTED) {
@@ -98,18 +106,19 @@ static luna_err read_latents(const luna_msg_input *input, luna_vae_latents *out)
                                  out);
 }
 
-static luna_err choose_vae(const luna_decode *decode, const luna_msg_job *job,
-                           luna_vae **out)
+static luna_err choose_vae(luna_decode *decode, const luna_msg_job *job)
 {
-    const luna_vae_question question = {
-        .vae = job->vae,
-        .model_name = job->model_name,
-        .channels = (size_t)job->inputs.items[0].shape.at[1]};
+    const luna_decode_tools *tools = decode->tools;
+    const luna_dims *shape = &job->inputs.items[0].shape;
+    const luna_vae_question question = {.vae = job->vae,
+                                        .model_name = job->model_name,
+                                        .channels = (size_t)shape->at[1],
+                                        .rank = shape->count};
     const luna_vae_entry *entry = NULL;
-    LUNA_TRY(luna_registry_resolve(decode->registry, &question, luna_models_probe,
-                                   decode->models, &entry));
-    LUNA_TRY(luna_attempt_vae(decode->attempt, entry->name));
-    return luna_models_get(decode->models, entry, out);
+    LUNA_TRY(luna_registry_resolve(tools->registry, &question, luna_takes_probe,
+                                   tools->takes, &entry));
+    LUNA_TRY(luna_attempt_vae(decode->attempt, entry->name, entry->path));
+    return luna_models_ask(tools->models, entry, &decode->engine);
 }
 
 //  ---- decoding -----------------------------------------------------------------------
@@ -143,7 +152,7 @@ static luna_err new_picture(outlet *to, size_t index)
     if (luna_attempt_is_over(decode->attempt)) return LUNA_CANCELLED;
     to->picture = luna_picture_new(decode->attempt, &to->from->shape, to->from->format);
     if (!to->picture) return LUNA_NO_MEMORY;
-    to->picture->sink = decode->sink;
+    to->picture->sink = decode->tools->sink;
     to->picture->job = to->from->job;
     to->picture->key = (luna_image_key){to->from->job->id, to->from->input, index};
     return LUNA_OK;
@@ -154,11 +163,11 @@ static luna_err place(void *context, size_t index, void **room)
 {
     outlet *to = context;
     const int64_t waiting_ns = luna_now_ns();
-    luna_pool_reserve(to->decode->pool, picture_bytes(to->from));
+    luna_pool_reserve(to->decode->tools->pool, picture_bytes(to->from));
     to->start_ns += luna_now_ns() - waiting_ns;
     const luna_err err = new_picture(to, index);
     if (err != LUNA_OK)
-        luna_pool_unreserve(to->decode->pool, picture_bytes(to->from));
+        luna_pool_unreserve(to->decode->tools->pool, picture_bytes(to->from));
     else
         *room = to->picture->pixels;
     return err;
@@ -171,8 +180,8 @@ static void hand_on(void *context, size_t index)
     to->next = index + 1;
     to->picture->decode_ms = (double)(now_ns - to->start_ns) / 1e6;
     to->start_ns = now_ns;
-    luna_attempts_tick(to->decode->attempts);
-    luna_pool_submit(to->decode->pool, &to->picture->task);
+    luna_attempts_tick(to->decode->tools->attempts);
+    luna_pool_submit(to->decode->tools->pool, &to->picture->task);
     to->picture = NULL;
 }
 
@@ -181,7 +190,7 @@ static void drop_picture(outlet *to)
     if (!to->picture) return;
     luna_picture_free(to->picture);
     to->picture = NULL;
-    luna_pool_unreserve(to->decode->pool, picture_bytes(to->from));
+    luna_pool_unreserve(to->decode->tools->pool, picture_bytes(to->from));
 }
 
 static luna_err decode_until(outlet *to, size_t end)
@@ -208,7 +217,7 @@ static luna_err decode_run(const luna_decode *decode, const batch *from, size_t 
         .decode = decode, .from = from, .start_ns = luna_now_ns(), .next = first};
     const luna_err err = decode_until(&to, end);
     const bool again =
-        err == LUNA_NO_MEMORY && luna_models_keep_only(decode->models, from->vae);
+        err == LUNA_NO_MEMORY && luna_models_spare(decode->tools->models);
     return again ? decode_until(&to, end) : err;
 }
 
@@ -259,29 +268,78 @@ static luna_err open_batches(luna_sink *sink, const luna_msg_job *job, luna_vae 
     return LUNA_OK;
 }
 
-static luna_err decode_missing(const luna_decode *decode, const todo *list)
+static luna_err decode_missing(const luna_decode *decode)
 {
     batch batches[LUNA_MAX_INPUTS];
-    luna_vae *vae = NULL;
-    luna_attempt_stage(decode->attempt, "loading");
-    LUNA_TRY(choose_vae(decode, list->job, &vae));
-    LUNA_TRY(open_batches(decode->sink, list->job, vae, batches));
+    const todo *list = &decode->list;
+    luna_vae *vae = luna_engine_vae(decode->engine);
+    LUNA_TRY(open_batches(decode->tools->sink, list->job, vae, batches));
     luna_attempt_stage(decode->attempt, "decoding");
     for (size_t i = 0; i < list->job->inputs.count; i++)
         LUNA_TRY(decode_batch(decode, &batches[i], list->missing + list->start[i]));
     return LUNA_OK;
 }
 
-luna_err luna_decode_attempt(const luna_decode *decode)
+luna_err luna_decode_run(luna_decode *decode)
+{
+    if (!decode->engine || luna_attempt_is_over(decode->attempt)) return LUNA_OK;
+    LUNA_TRY(luna_engine_result(decode->engine));
+    luna_hashes_begin(decode->tools->hashes, luna_engine_file(decode->engine));
+    LUNA_TRY(decode_missing(decode));
+    luna_hashes_tell(decode->tools->hashes, luna_engine_file(decode->engine),
+                     decode->attempt);
+    return LUNA_OK;
+}
+
+//  ---- before the first image ---------------------------------------------------------
+
+static bool is_loaded(const luna_parking *parking)
+{
+    const luna_decode *decode = (const luna_decode *)parking;
+    return !decode->engine || !luna_engine_is_loading(decode->engine);
+}
+
+luna_parking *luna_decode_parking(luna_decode *decode)
+{
+    return &decode->parking;
+}
+
+luna_decode *luna_decode_of(luna_parking *parking)
+{
+    return (luna_decode *)parking;
+}
+
+static luna_err prepare(luna_decode *decode)
 {
     luna_work *work = luna_attempt_work(decode->attempt);
-    todo list = {0};
     LUNA_TRY(luna_work_load(work));
     LUNA_TRY(luna_accept_job(luna_work_job(work)));
-    LUNA_TRY(todo_new(luna_work_job(work), &list));
-    luna_err err = luna_attempt_expect(decode->attempt, list.images);
-    if (err == LUNA_OK) err = find_kept(decode, &list);
-    if (err == LUNA_OK && list.count) err = decode_missing(decode, &list);
-    free(list.missing);
+    LUNA_TRY(todo_new(luna_work_job(work), &decode->list));
+    LUNA_TRY(luna_attempt_expect(decode->attempt, decode->list.images));
+    LUNA_TRY(find_kept(decode, &decode->list));
+    if (decode->list.count == 0) return LUNA_OK;
+    luna_attempt_stage(decode->attempt, "loading");
+    return choose_vae(decode, luna_work_job(work));
+}
+
+luna_err luna_decode_open(const luna_decode_tools *tools, luna_attempt *attempt,
+                          luna_decode **out)
+{
+    luna_decode *decode = calloc(1, sizeof *decode);
+    if (!decode) return luna_error(LUNA_NO_MEMORY, "no memory for a decode");
+    *decode = (luna_decode){{is_loaded}, tools, attempt, {0}, NULL};
+    const luna_err err = prepare(decode);
+    if (err != LUNA_OK) luna_decode_close(&decode);
+    if (err == LUNA_OK) *out = decode;
     return err;
+}
+
+void luna_decode_close(luna_decode **held)
+{
+    luna_decode *decode = *held;
+    if (!decode) return;
+    luna_engine_release(&decode->engine);
+    free(decode->list.missing);
+    free(decode);
+    *held = NULL;
 }

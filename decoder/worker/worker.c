@@ -8,6 +8,8 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "common/file.h"
+#include "common/home.h"
 #include "decoder/image/encode.h"
 #include "decoder/sink/files.h"
 #include "decoder/vae/backend.h"
@@ -34,7 +36,8 @@ typedef struct worker {
     luna_attempts *attempts;
     luna_models *models;
     luna_pipeline *pipeline;
-    char **vaes;  //  their names, as they were at start
+    char hash_cache[LUNA_MAX_PATH_BYTES];  //  "": none
+    char **vaes;                           //  their names, as they were at start
     luna_msg_vae *announced;
     size_t vae_count;
 } worker;
@@ -184,6 +187,20 @@ static void step(void *attempts)
     luna_attempts_tick(attempts);
 }
 
+static void loaded(void *attempts)
+{
+    luna_attempts_wake(attempts);
+}
+
+static void find_hash_cache(worker *self)
+{
+    char folder[LUNA_MAX_PATH_BYTES];
+    if (luna_home_cache(folder, sizeof folder) != LUNA_OK ||
+        luna_path_join(self->hash_cache, sizeof self->hash_cache, folder, "vae-sha256") !=
+            LUNA_OK)
+        self->hash_cache[0] = '\0';
+}
+
 static luna_err start_pipeline(worker *self)
 {
     const luna_decoder_settings *settings = self->settings;
@@ -195,16 +212,20 @@ static luna_err start_pipeline(worker *self)
         .count_max = settings->models_max,
         .bytes_max = settings->models_max_bytes,
         .step = step,
-        .step_context = self->attempts};
+        .loaded = loaded,
+        .context = self->attempts};
     LUNA_TRY(luna_models_new(&models, &self->models));
+    find_hash_cache(self);
     LUNA_TRY(luna_image_start());
     self->image_started = true;
-    const luna_pipeline_options pipeline = {.attempts = self->attempts,
-                                            .registry = self->registry,
-                                            .models = self->models,
-                                            .sink = self->sink,
-                                            .encode_threads = settings->encode_threads,
-                                            .pixels_max = settings->pixels_max_bytes};
+    const luna_pipeline_options pipeline = {
+        .attempts = self->attempts,
+        .registry = self->registry,
+        .models = self->models,
+        .sink = self->sink,
+        .hash_cache = self->hash_cache[0] ? self->hash_cache : NULL,
+        .encode_threads = settings->encode_threads,
+        .pixels_max = settings->pixels_max_bytes};
     return luna_pipeline_start(&pipeline, &self->pipeline);
 }
 

@@ -95,7 +95,7 @@ static void close_state(void *opaque)
 {
     state *s = opaque;
     (void)cudaSetDevice(s->device.index);
-    (void)cudaDeviceSynchronize();
+    gpu_device_finish(&s->device);
     for (int i = 0; i < SLOTS; i++) slot_free(&s->slots[i]);
     gpu_lane_free(&s->lane);
     gpu_lane_free(&s->rescue);
@@ -200,7 +200,7 @@ static void trim(void *opaque)
 {
     state *s = opaque;
     (void)cudaSetDevice(s->device.index);
-    (void)cudaDeviceSynchronize();
+    gpu_device_finish(&s->device);
     gpu_arena_free(&s->device);
     for (int i = 0; i < SLOTS; i++) slot_free(&s->slots[i]);
 }

@@ -168,6 +168,13 @@ luna_err gpu_device_open(int index, gpu_device *device)
     return err;
 }
 
+//  Not the whole device: another thread may be recording a decode on it.
+void gpu_device_finish(const gpu_device *device)
+{
+    if (device->stream) (void)cudaStreamSynchronize(device->stream);
+    if (device->copies) (void)cudaStreamSynchronize(device->copies);
+}
+
 void gpu_device_close(gpu_device *device)
 {
     (void)cudaSetDevice(device->index);

@@ -42,6 +42,8 @@ LUNA_MUST_USE luna_err gpu_device_probe(int index);
 LUNA_MUST_USE luna_err gpu_memory(int index, luna_backend_memory *out);
 LUNA_MUST_USE luna_err gpu_device_open(int index, gpu_device *device);
 void gpu_device_close(gpu_device *device);
+//  Waits for the work of this engine.
+void gpu_device_finish(const gpu_device *device);
 
 //  Makes the calling thread use the card.
 luna_err gpu_device_use(const gpu_device *device);

@@ -47,6 +47,35 @@ static luna_vae *open_sample(const sample *s, const char *device)
     return vae;
 }
 
+//  The header tells the same as the whole model, of which a damaged file has none.
+static void samples_are_inspected(void **state)
+{
+    (void)state;
+    luna_vae_info seen;
+    luna_vae_options options = luna_vae_options_default();
+    for (const sample *s = samples; s < samples + SAMPLES; s++) {
+        luna_vae *vae = open_sample(s, "cpu");
+        luna_vae_info known = *luna_vae_describe(vae);
+        options = options_of(s, "no device is asked");
+        assert_int_equal(luna_vae_inspect(decoder_path(s->name), &options, &seen),
+                         LUNA_OK);
+        known.device = known.backend = known.precision = NULL;
+        assert_string_equal(seen.family, known.family);
+        assert_string_equal(seen.variant, known.variant);
+        assert_int_equal(seen.latent_rank, known.latent_rank);
+        assert_int_equal(seen.parameter_count, known.parameter_count);
+        assert_int_equal(seen.file_bytes, known.file_bytes);
+        assert_int_equal(seen.read_bytes, known.read_bytes);
+        assert_int_equal(seen.latent_channels, known.latent_channels);
+        assert_int_equal(seen.packed_channels, known.packed_channels);
+        assert_null(seen.device);
+        luna_vae_close(&vae);
+    }
+    assert_int_equal(luna_vae_inspect(data_path("README.md"), &options, &seen),
+                     LUNA_BAD_MODEL);
+    assert_int_equal(luna_vae_inspect("absent", &options, &seen), LUNA_NOT_FOUND);
+}
+
 static void samples_are_described(void **state)
 {
     (void)state;
@@ -56,6 +85,7 @@ static void samples_are_described(void **state)
         assert_string_equal(info->family, s->family);
         assert_int_equal(info->latent_channels, s->latent_channels);
         assert_int_equal(info->packed_channels, s->packed_channels);
+        assert_int_equal(info->latent_rank, strcmp(s->family, "wan") == 0 ? 5 : 4);
         assert_int_equal(info->spatial_factor, s->spatial_factor);
         assert_int_equal(info->output_channels, s->output_channels);
         assert_true(info->read_bytes <= info->file_bytes && info->read_bytes > 90000);
@@ -384,6 +414,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(samples_are_described),
+        cmocka_unit_test(samples_are_inspected),
         cmocka_unit_test(samples_decode),
         cmocka_unit_test(rgba_becomes_bytes),
         cmocka_unit_test(latents_far_away_are_told),
