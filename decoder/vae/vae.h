@@ -205,8 +205,8 @@ LUNA_MUST_USE luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *la
 typedef struct luna_vae_outlet {
     luna_pixels_format format;
     luna_pixels_rule rule;
-    //  Room for one picture, luna_pixels_bytes(shape, 1, format). An error ends the decode
-    //  and is its result.
+    //  Room for one picture, luna_pixels_bytes(shape, 1, format). An error ends the
+    //  decode and is its result.
     luna_err (*place)(void *context, size_t image, void **room);
     //  Its pixels are there.
     void (*done)(void *context, size_t image);

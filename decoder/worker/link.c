@@ -75,8 +75,8 @@ static bool is_over(luna_link *link)
     return link->hurried || luna_pipeline_is_idle(link->options->pipeline);
 }
 
-//  One whose decode hangs goes without a word: its job counts as lost to a death, as it is
-//  when the lease ends first.
+//  One whose decode hangs goes without a word: its job counts as lost to a death, as it
+//  is when the lease ends first.
 static luna_link_end say_bye(luna_link *link)
 {
     const luna_msg_bye bye = {.reason = luna_text_of("stopping")};

@@ -174,8 +174,8 @@ bool luna_models_keep_only(luna_models *models, const luna_vae *vae)
             at = &here->next;
             continue;
         }
-        luna_log(LUNA_LOG_INFO, "vae_unloaded",
-                 "path=\"%s\" reason=\"memory is short\"", here->key.path);
+        luna_log(LUNA_LOG_INFO, "vae_unloaded", "path=\"%s\" reason=\"memory is short\"",
+                 here->key.path);
         *at = here->next;
         model_free(here);
         any = true;

@@ -188,14 +188,13 @@ static luna_err start_pipeline(worker *self)
 {
     const luna_decoder_settings *settings = self->settings;
     LUNA_TRY(luna_attempts_new(&self->attempts));
-    const luna_models_options models = {
-        .device = self->device,
-        .threads = (int)settings->cpu_threads,
-        .memory_limit_bytes = self->memory_limit,
-        .count_max = settings->models_max,
-        .bytes_max = settings->models_max_bytes,
-        .step = step,
-        .step_context = self->attempts};
+    const luna_models_options models = {.device = self->device,
+                                        .threads = (int)settings->cpu_threads,
+                                        .memory_limit_bytes = self->memory_limit,
+                                        .count_max = settings->models_max,
+                                        .bytes_max = settings->models_max_bytes,
+                                        .step = step,
+                                        .step_context = self->attempts};
     LUNA_TRY(luna_models_new(&models, &self->models));
     LUNA_TRY(luna_image_start());
     self->image_started = true;
@@ -225,21 +224,20 @@ static luna_err start(worker *self)
 static luna_err run(worker *self, luna_link_end *end)
 {
     const luna_decoder_settings *settings = self->settings;
-    const luna_link_options options = {.control = settings->broker,
-                                       .name = settings->name,
-                                       .device = self->device,
-                                       .vaes = self->announced,
-                                       .vae_count = self->vae_count,
-                                       .credit_jobs = settings->credit_jobs,
-                                       .credit_bytes = settings->credit_bytes,
-                                       .stop_ms = (int64_t)settings->stop_timeout_ms,
-                                       //  (One step may take a CPU very long.)
-                                       .hang_ms = self->backend->cards
-                                                      ? (int64_t)settings->hang_timeout_ms
-                                                      : 0,
-                                       .signal_fd = self->signal_fd,
-                                       .attempts = self->attempts,
-                                       .pipeline = self->pipeline};
+    const luna_link_options options = {
+        .control = settings->broker,
+        .name = settings->name,
+        .device = self->device,
+        .vaes = self->announced,
+        .vae_count = self->vae_count,
+        .credit_jobs = settings->credit_jobs,
+        .credit_bytes = settings->credit_bytes,
+        .stop_ms = (int64_t)settings->stop_timeout_ms,
+        //  (One step may take a CPU very long.)
+        .hang_ms = self->backend->cards ? (int64_t)settings->hang_timeout_ms : 0,
+        .signal_fd = self->signal_fd,
+        .attempts = self->attempts,
+        .pipeline = self->pipeline};
     return luna_link_run(&options, end);
 }
 

@@ -1,5 +1,6 @@
-//  The host's side of a card: which one, its self-test, its memory when others take it, and
-//  what is left after it failed. Through the engine and the plugin, as the programs do.
+//  The host's side of a card: which one, its self-test, its memory when others take it,
+//  and what is left after it failed. Through the engine and the plugin, as the programs
+//  do.
 
 #include "decoder/vae/memory_budget.h"
 #include "decoder/vae/random_model.h"
@@ -72,7 +73,8 @@ static void the_uuid_is_nvidia_smis(void **state)
     luna_card card;
     char line[128] = "", wanted[64] = "";
     (void)first_card(&card);
-    FILE *smi = popen("nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null", "r");
+    FILE *smi =
+        popen("nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null", "r");
     bool any = false, same = false;
     while (smi && fgets(line, sizeof line, smi)) {
         line[strcspn(line, "\r\n")] = '\0';
@@ -92,13 +94,14 @@ static void the_self_test(void **state)
     (void)state;
     luna_selftest_result r;
     for (int round = 0; round < 2; round++)
-        for (luna_vae_precision p = LUNA_VAE_PRECISION_AUTO;
-             p <= LUNA_VAE_PRECISION_BF16; p++) {
+        for (luna_vae_precision p = LUNA_VAE_PRECISION_AUTO; p <= LUNA_VAE_PRECISION_BF16;
+             p++) {
             must(luna_selftest("cuda:0", p, &r));
-            printf("self-test %s: %.1f dB (%.0f needed), open %.0f ms, first %.0f ms, "
-                   "second %.1f ms\n",
-                   luna_vae_precision_name(p), r.distance_db, r.needed_db, r.open_ms,
-                   r.decode_ms, r.again_ms);
+            printf(
+                "self-test %s: %.1f dB (%.0f needed), open %.0f ms, first %.0f ms, "
+                "second %.1f ms\n",
+                luna_vae_precision_name(p), r.distance_db, r.needed_db, r.open_ms,
+                r.decode_ms, r.again_ms);
         }
 }
 
@@ -171,8 +174,7 @@ typedef struct hog {
 
 static void hog_take(hog *h, size_t part_bytes)
 {
-    while (h->count < 4096 &&
-           cudaMalloc(&h->part[h->count], part_bytes) == cudaSuccess)
+    while (h->count < 4096 && cudaMalloc(&h->part[h->count], part_bytes) == cudaSuccess)
         h->count++;
     (void)cudaGetLastError();
 }
@@ -196,8 +198,9 @@ static void hog_free(hog *h)
     free(h);
 }
 
-//  What the plan needs was taken before; less and less of what the pictures' way out needs
-//  is left, down to none. A decode either gives the same pixels or says the numbers.
+//  What the plan needs was taken before; less and less of what the pictures' way out
+//  needs is left, down to none. A decode either gives the same pixels or says the
+//  numbers.
 static void others_take_the_memory(void **state)
 {
     (void)state;

@@ -145,7 +145,8 @@ static void print_result(bench *b, bool json)
             "MiB)\n",
             ms, b->runs, gflops, peak, resident);
         printf(
-            "before that: device %.0f ms, open %.0f ms, other shape %.0f ms, plan %.0f ms, "
+            "before that: device %.0f ms, open %.0f ms, other shape %.0f ms, plan %.0f "
+            "ms, "
             "first decode %.1f ms, second %.1f ms\n",
             b->parts.device, b->parts.open, b->parts.before, b->parts.plan,
             b->parts.first, b->parts.second);
@@ -161,9 +162,11 @@ static void print_result(bench *b, bool json)
         "\"ms_per_image\": %.4f, \"gflops\": %.2f, \"peak_mib\": %.2f, \"process_mib\": "
         "%.2f, ",
         ms, gflops, peak, resident);
-    printf("\"limit_mib\": %.2f, \"device_ms\": %.2f, \"open_ms\": %.2f, \"before_ms\": %.2f, ",
-           (double)luna_vae_memory_limit(b->vae) / 1048576.0, b->parts.device,
-           b->parts.open, b->parts.before);
+    printf(
+        "\"limit_mib\": %.2f, \"device_ms\": %.2f, \"open_ms\": %.2f, \"before_ms\": "
+        "%.2f, ",
+        (double)luna_vae_memory_limit(b->vae) / 1048576.0, b->parts.device, b->parts.open,
+        b->parts.before);
     printf("\"plan_ms\": %.2f, \"first_ms\": %.2f, \"second_ms\": %.2f}\n", b->parts.plan,
            b->parts.first, b->parts.second);
 }
