@@ -221,21 +221,20 @@ static luna_err find_device(const char *device, bench_parts *parts)
     return LUNA_OK;
 }
 
-static luna_err open_random(const tool_options *options, void **image, luna_vae **out)
+//  The making of a random model is none of the parts.
+static luna_err open_model(const tool_options *options, void **image, bench *b)
 {
     size_t len = 0;
     char label[64];
-    LUNA_TRY(luna_random_model(options->random, image, &len));
-    snprintf(label, sizeof label, "random %.40s", options->random);
-    return luna_vae_open_bytes(*image, len, label, &options->vae, out);
-}
-
-static luna_err open_model(const tool_options *options, void **image, bench *b)
-{
+    if (options->random) LUNA_TRY(luna_random_model(options->random, image, &len));
     LUNA_TRY(find_device(options->vae.device, &b->parts));
     const int64_t start_ns = luna_now_ns();
-    LUNA_TRY(options->model ? luna_vae_open(options->model, &options->vae, &b->vae)
-                            : open_random(options, image, &b->vae));
+    if (options->random) {
+        snprintf(label, sizeof label, "random %.40s", options->random);
+        LUNA_TRY(luna_vae_open_bytes(*image, len, label, &options->vae, &b->vae));
+    } else {
+        LUNA_TRY(luna_vae_open(options->model, &options->vae, &b->vae));
+    }
     b->parts.open = ms_since(start_ns);
     return LUNA_OK;
 }
