@@ -476,9 +476,12 @@ static luna_err decode_sparingly(decoding *d)
 
 static luna_err decode_all(decoding *d, size_t first, size_t count)
 {
+    cached_plan *entry = NULL;
     LUNA_TRY(luna_vae_output_shape(d->vae, &d->latents, &d->shape));
     LUNA_TRY(check_range(d, first, count));
     LUNA_TRY(luna_latents_check(&d->latents, first, count));
+    //  A plan that does not fit was tried with fresh memory already.
+    LUNA_TRY(get_plan(d->vae, &d->latents, &entry));
     d->next = first;
     d->end = first + count;
     const luna_err err = decode_some(d, count);
