@@ -263,6 +263,31 @@ static void one_picture_at_a_time(void **state)
     close_rig(&r);
 }
 
+//  ---- errors ---------------------------------------------------------------------------
+
+//  What a process survives, what another build or driver would cure, and what ends it.
+static void errors_by_kind(void **state)
+{
+    (void)state;
+    assert_int_equal(gpu_check(cudaSuccess, "a test"), LUNA_OK);
+    assert_int_equal(gpu_check(cudaErrorMemoryAllocation, "a test"), LUNA_NO_MEMORY);
+    assert_non_null(strstr(luna_error_text(), "MiB are free"));
+    assert_int_equal(gpu_check_dnn(CUDNN_STATUS_ALLOC_FAILED, "a test"), LUNA_NO_MEMORY);
+    assert_int_equal(gpu_check_blas(CUBLAS_STATUS_ALLOC_FAILED, "a test"),
+                     LUNA_NO_MEMORY);
+    static const cudaError_t unfit[] = {cudaErrorNoKernelImageForDevice,
+                                        cudaErrorInsufficientDriver,
+                                        cudaErrorUnsupportedPtxVersion};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(gpu_check(unfit[i], "a test"), LUNA_UNAVAILABLE);
+    static const cudaError_t lasting[] = {cudaErrorIllegalAddress, cudaErrorLaunchTimeout,
+                                          cudaErrorECCUncorrectable,
+                                          cudaErrorHardwareStackError};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(gpu_check(lasting[i], "a test"), LUNA_DEVICE);
+    assert_int_equal(gpu_check_dnn(CUDNN_STATUS_EXECUTION_FAILED, "a test"), LUNA_DEVICE);
+}
+
 //  ---- a fault ------------------------------------------------------------------------
 
 //  In a process of its own: after a fault its context is of no more use.
@@ -317,6 +342,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_limit_is_what_is_free),
         cmocka_unit_test(others_take_the_memory),
         cmocka_unit_test(one_picture_at_a_time),
+        cmocka_unit_test(errors_by_kind),
         cmocka_unit_test(a_fault_is_a_failed_device),
     };
     fresh_seed();
