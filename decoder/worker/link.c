@@ -63,7 +63,7 @@ static void watch_steps(luna_link *link)
     const int64_t still_ms = now_ms - link->ticks_ms;
     link->hung = link->options->hang_ms && still_ms >= link->options->hang_ms;
     if (link->hung)
-        luna_log(LUNA_LOG_ERROR, "device_hangs", "device=%s still_ms=%lld",
+        luna_log(LUNA_LOG_ERROR, "decode_hangs", "device=%s still_ms=%lld",
                  link->options->device, (long long)still_ms);
 }
 

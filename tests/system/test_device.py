@@ -220,7 +220,7 @@ def test_a_device_that_hangs_is_one_that_failed(home):
     decoder = start_gpu(home, LUNA_FAULTY_HANG_AT="2", LUNA_DECODER_HANG_TIMEOUT="2s")
     job = home.submit(latents(home, 3))
     wait_end(decoder, DEVICE_FAILED)
-    assert "device_hangs device=cuda:0" in decoder.text()
+    assert "decode_hangs device=cuda:0" in decoder.text()
     home.start_decoder("two")
     info = home.wait_job(job)
     assert (info["attempts"], info["lost"], info.get("refused", 0)) == (2, 1, 0)
