@@ -27,7 +27,6 @@ typedef struct worker {
     const luna_backend *backend;
     int device_index;
     char device[LUNA_DEVICE_BYTES];
-    size_t memory_limit;
     int signal_fd;
     bool image_started;
     luna_sink *sink;
@@ -81,18 +80,16 @@ static luna_err find_device(worker *self)
     return LUNA_OK;
 }
 
-//  Before anything of ours is on the card.
-static luna_err limit_memory(worker *self)
+//  Before anything of ours is on the card. The engines take what is free by themselves.
+static luna_err tell_memory(const worker *self)
 {
     luna_backend_memory memory;
-    self->memory_limit = self->settings->memory_limit_bytes;
+    const size_t told = self->settings->memory_limit_bytes;
     if (!self->backend->memory) return LUNA_OK;
     LUNA_TRY(self->backend->memory(self->device_index, &memory));
-    const bool told = self->memory_limit != 0;
-    if (!told)
-        self->memory_limit = luna_memory_budget(memory.free_bytes, memory.total_bytes);
     luna_log(LUNA_LOG_INFO, "memory", "device=%s limit=%zu by=\"%s\" free=%zu total=%zu",
-             self->device, self->memory_limit,
+             self->device,
+             told ? told : luna_memory_budget(memory.free_bytes, memory.total_bytes),
              told ? "memory_limit" : "what is free, less a reserve", memory.free_bytes,
              memory.total_bytes);
     return LUNA_OK;
@@ -130,7 +127,7 @@ static luna_err test_device(const worker *self)
 static luna_err start_device(worker *self)
 {
     LUNA_TRY(find_device(self));
-    LUNA_TRY(limit_memory(self));
+    LUNA_TRY(tell_memory(self));
     return test_device(self);
 }
 
@@ -188,13 +185,14 @@ static luna_err start_pipeline(worker *self)
 {
     const luna_decoder_settings *settings = self->settings;
     LUNA_TRY(luna_attempts_new(&self->attempts));
-    const luna_models_options models = {.device = self->device,
-                                        .threads = (int)settings->cpu_threads,
-                                        .memory_limit_bytes = self->memory_limit,
-                                        .count_max = settings->models_max,
-                                        .bytes_max = settings->models_max_bytes,
-                                        .step = step,
-                                        .step_context = self->attempts};
+    const luna_models_options models = {
+        .device = self->device,
+        .threads = (int)settings->cpu_threads,
+        .memory_limit_bytes = settings->memory_limit_bytes,
+        .count_max = settings->models_max,
+        .bytes_max = settings->models_max_bytes,
+        .step = step,
+        .step_context = self->attempts};
     LUNA_TRY(luna_models_new(&models, &self->models));
     LUNA_TRY(luna_image_start());
     self->image_started = true;
