@@ -1,4 +1,5 @@
-//  memory_budget.h - how much of a card's memory a decoder takes, and how it is shared out
+//  memory_budget.h - how much of a card's memory a decoder takes, and how it is shared
+//  out
 //
 //  Arithmetic only; the numbers come from the device.
 

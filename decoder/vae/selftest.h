@@ -1,10 +1,10 @@
 //  selftest.h - a decode whose result is known, before a device is trusted with pictures
 //
-//  Two random pictures of a tiny decoder that has every part of a large one, on the device
-//  and in plain C. It finds: a driver or libraries that do not go with each other or with
-//  the card, kernels that are not in this build, memory or arithmetic that gives something
-//  else than it should, or something else each time. What it costs beside the loading of
-//  the device's libraries: about 0.1 s.
+//  Two random pictures of a tiny decoder that has every part of a large one, on the
+//  device and in plain C. It finds: a driver or libraries that do not go with each other
+//  or with the card, kernels that are not in this build, memory or arithmetic that gives
+//  something else than it should, or something else each time. What it costs beside the
+//  loading of the device's libraries: about 0.1 s.
 
 #ifndef LUNA_DECODER_VAE_SELFTEST_H
 #define LUNA_DECODER_VAE_SELFTEST_H

@@ -32,6 +32,8 @@ struct luna_vae {
     char device[LUNA_DEVICE_BYTES];
     luna_vae_precision precision;
     size_t memory_limit_bytes;
+    bool limit_is_own;  //  nobody set it: it is what the device had to give
+    int device_index;
     const luna_backend *backend;
     void *state;
     cached_plan plans[PLANS];
@@ -69,13 +71,15 @@ static void fill_info(luna_vae *vae, luna_vae_precision precision)
     vae->info.precision = luna_vae_precision_name(precision);
 }
 
-//  Without a limit, what the device has to give: other programs may be on it.
-static luna_err limit_memory(luna_vae *vae, int device)
+//  Without a limit, what the device has to give: other programs may be on it. It grows
+//  when they leave.
+static luna_err limit_memory(luna_vae *vae)
 {
     luna_backend_memory memory;
-    if (vae->memory_limit_bytes || !vae->backend->memory) return LUNA_OK;
-    LUNA_TRY(vae->backend->memory(device, &memory));
-    vae->memory_limit_bytes = luna_memory_budget(memory.free_bytes, memory.total_bytes);
+    if (!vae->limit_is_own) return LUNA_OK;
+    LUNA_TRY(vae->backend->memory(vae->device_index, &memory));
+    const size_t now = luna_memory_budget(memory.free_bytes, memory.total_bytes);
+    if (now > vae->memory_limit_bytes) vae->memory_limit_bytes = now;
     return LUNA_OK;
 }
 
@@ -89,7 +93,9 @@ static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
     LUNA_TRY(vae->backend->precision(options->precision, &settings.precision));
     luna_backend_name(vae->backend, settings.device, vae->device);
     vae->precision = settings.precision;
-    LUNA_TRY(limit_memory(vae, settings.device));
+    vae->device_index = settings.device;
+    vae->limit_is_own = !vae->memory_limit_bytes && vae->backend->memory;
+    LUNA_TRY(limit_memory(vae));
     fill_info(vae, settings.precision);
     return vae->backend->open(&settings, &vae->state);
 }
@@ -296,6 +302,7 @@ static luna_err add_plan(luna_vae *vae, const luna_graph *graph, const luna_shap
     luna_err err = make_plan(vae, graph, shapes, entry);
     if (err == LUNA_OK ? within_limit(vae) : err != LUNA_NO_MEMORY) return err;
     luna_vae_trim(vae);
+    LUNA_TRY(limit_memory(vae));
     err = make_plan(vae, graph, shapes, entry);
     if (err != LUNA_OK) luna_vae_trim(vae);
     return err;
@@ -463,9 +470,12 @@ static luna_err decode_sparingly(decoding *d)
 
 static luna_err decode_all(decoding *d, size_t first, size_t count)
 {
+    cached_plan *entry = NULL;
     LUNA_TRY(luna_vae_output_shape(d->vae, &d->latents, &d->shape));
     LUNA_TRY(check_range(d, first, count));
     LUNA_TRY(luna_latents_check(&d->latents, first, count));
+    //  A plan that does not fit was tried with fresh memory already.
+    LUNA_TRY(get_plan(d->vae, &d->latents, &entry));
     d->next = first;
     d->end = first + count;
     const luna_err err = decode_some(d, count);

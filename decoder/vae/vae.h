@@ -52,7 +52,8 @@ typedef struct luna_vae_options {
     //  For one decode, weights included; 0: the device's own. On a CPU, values that do
     //  not fit are kept in a temporary file (in TMPDIR, else /var/tmp), with the same
     //  pixels; without a limit, those that are over 1.5 GiB. A GPU's own limit is what is
-    //  free when the engine is opened, less a reserve (memory_budget.h).
+    //  free when the engine is opened, less a reserve (memory_budget.h); it is looked at
+    //  again when a picture does not fit.
     size_t memory_limit_bytes;
     //  The model sees (latent - shift) * scale. A scale of 0 means what ComfyUI's
     //  latents need: 1 and 0, but for the TAESD family, where it is taken from the
@@ -219,8 +220,8 @@ LUNA_MUST_USE luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *la
 typedef struct luna_vae_outlet {
     luna_pixels_format format;
     luna_pixels_rule rule;
-    //  Room for one picture, luna_pixels_bytes(shape, 1, format). An error ends the decode
-    //  and is its result.
+    //  Room for one picture, luna_pixels_bytes(shape, 1, format). An error ends the
+    //  decode and is its result.
     luna_err (*place)(void *context, size_t image, void **room);
     //  Its pixels are there.
     void (*done)(void *context, size_t image);

@@ -202,8 +202,8 @@ static luna_err decode_until(outlet *to, size_t end)
         .place = place,
         .done = hand_on,
         .context = to};
-    const luna_err err =
-        luna_vae_decode_to(from->vae, &from->latents, to->next, end - to->next, &pictures);
+    const luna_err err = luna_vae_decode_to(from->vae, &from->latents, to->next,
+                                            end - to->next, &pictures);
     drop_picture(to);
     return err;
 }

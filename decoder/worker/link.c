@@ -63,7 +63,7 @@ static void watch_steps(luna_link *link)
     const int64_t still_ms = now_ms - link->ticks_ms;
     link->hung = link->options->hang_ms && still_ms >= link->options->hang_ms;
     if (link->hung)
-        luna_log(LUNA_LOG_ERROR, "device_hangs", "device=%s still_ms=%lld",
+        luna_log(LUNA_LOG_ERROR, "decode_hangs", "device=%s still_ms=%lld",
                  link->options->device, (long long)still_ms);
 }
 
@@ -75,8 +75,8 @@ static bool is_over(luna_link *link)
     return link->hurried || luna_pipeline_is_idle(link->options->pipeline);
 }
 
-//  One whose decode hangs goes without a word: its job counts as lost to a death, as it is
-//  when the lease ends first.
+//  One whose decode hangs goes without a word: its job counts as lost to a death, as it
+//  is when the lease ends first.
 static luna_link_end say_bye(luna_link *link)
 {
     const luna_msg_bye bye = {.reason = luna_text_of("stopping")};

@@ -21,7 +21,8 @@
 
 static const luna_setting table[] = {
     SETTING("decoder", "name", TEXT, name, "", "unique name; empty: HOST-DEVICE"),
-    SETTING("decoder", "device", TEXT, device, "auto", "auto, cpu, cuda:N or cuda:GPU-UUID"),
+    SETTING("decoder", "device", TEXT, device, "auto",
+            "auto, cpu, cuda:N or cuda:GPU-UUID"),
     SETTING("decoder", "broker", TEXT, broker, "",
             "control endpoint of the broker; empty: the one of this Luna"),
     SETTING("decoder", "encode_threads", COUNT, encode_threads, "0",
@@ -33,7 +34,8 @@ static const luna_setting table[] = {
     SETTING("decoder", "credit_bytes", SIZE, credit_bytes, "512MiB",
             "latents of the jobs held at a time"),
     SETTING("decoder", "memory_limit", SIZE, memory_limit_bytes, "0",
-            "memory of one decode, weights included; 0: on a GPU what is free, less a reserve"),
+            "memory of one decode, weights included; 0: on a GPU what is free, less a "
+            "reserve"),
     SETTING("decoder", "pixels_max", SIZE, pixels_max_bytes, "512MiB",
             "decoded pictures that wait to be encoded"),
     SETTING("decoder", "stop_timeout", DURATION_MS, stop_timeout_ms, "60s",

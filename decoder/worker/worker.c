@@ -29,7 +29,6 @@ typedef struct worker {
     const luna_backend *backend;
     int device_index;
     char device[LUNA_DEVICE_BYTES];
-    size_t memory_limit;
     int signal_fd;
     bool image_started;
     luna_sink *sink;
@@ -84,18 +83,16 @@ static luna_err find_device(worker *self)
     return LUNA_OK;
 }
 
-//  Before anything of ours is on the card.
-static luna_err limit_memory(worker *self)
+//  Before anything of ours is on the card. The engines take what is free by themselves.
+static luna_err tell_memory(const worker *self)
 {
     luna_backend_memory memory;
-    self->memory_limit = self->settings->memory_limit_bytes;
+    const size_t told = self->settings->memory_limit_bytes;
     if (!self->backend->memory) return LUNA_OK;
     LUNA_TRY(self->backend->memory(self->device_index, &memory));
-    const bool told = self->memory_limit != 0;
-    if (!told)
-        self->memory_limit = luna_memory_budget(memory.free_bytes, memory.total_bytes);
     luna_log(LUNA_LOG_INFO, "memory", "device=%s limit=%zu by=\"%s\" free=%zu total=%zu",
-             self->device, self->memory_limit,
+             self->device,
+             told ? told : luna_memory_budget(memory.free_bytes, memory.total_bytes),
              told ? "memory_limit" : "what is free, less a reserve", memory.free_bytes,
              memory.total_bytes);
     return LUNA_OK;
@@ -133,7 +130,7 @@ static luna_err test_device(const worker *self)
 static luna_err start_device(worker *self)
 {
     LUNA_TRY(find_device(self));
-    LUNA_TRY(limit_memory(self));
+    LUNA_TRY(tell_memory(self));
     return test_device(self);
 }
 
@@ -208,7 +205,7 @@ static luna_err start_pipeline(worker *self)
     const luna_models_options models = {
         .device = self->device,
         .threads = (int)settings->cpu_threads,
-        .memory_limit_bytes = self->memory_limit,
+        .memory_limit_bytes = settings->memory_limit_bytes,
         .count_max = settings->models_max,
         .bytes_max = settings->models_max_bytes,
         .step = step,
@@ -246,21 +243,20 @@ static luna_err start(worker *self)
 static luna_err run(worker *self, luna_link_end *end)
 {
     const luna_decoder_settings *settings = self->settings;
-    const luna_link_options options = {.control = settings->broker,
-                                       .name = settings->name,
-                                       .device = self->device,
-                                       .vaes = self->announced,
-                                       .vae_count = self->vae_count,
-                                       .credit_jobs = settings->credit_jobs,
-                                       .credit_bytes = settings->credit_bytes,
-                                       .stop_ms = (int64_t)settings->stop_timeout_ms,
-                                       //  (One step may take a CPU very long.)
-                                       .hang_ms = self->backend->cards
-                                                      ? (int64_t)settings->hang_timeout_ms
-                                                      : 0,
-                                       .signal_fd = self->signal_fd,
-                                       .attempts = self->attempts,
-                                       .pipeline = self->pipeline};
+    const luna_link_options options = {
+        .control = settings->broker,
+        .name = settings->name,
+        .device = self->device,
+        .vaes = self->announced,
+        .vae_count = self->vae_count,
+        .credit_jobs = settings->credit_jobs,
+        .credit_bytes = settings->credit_bytes,
+        .stop_ms = (int64_t)settings->stop_timeout_ms,
+        //  (One step may take a CPU very long.)
+        .hang_ms = self->backend->cards ? (int64_t)settings->hang_timeout_ms : 0,
+        .signal_fd = self->signal_fd,
+        .attempts = self->attempts,
+        .pipeline = self->pipeline};
     return luna_link_run(&options, end);
 }
 

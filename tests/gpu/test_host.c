@@ -1,5 +1,6 @@
-//  The host's side of a card: which one, its self-test, its memory when others take it, and
-//  what is left after it failed. Through the engine and the plugin, as the programs do.
+//  The host's side of a card: which one, its self-test, its memory when others take it,
+//  and what is left after it failed. Through the engine and the plugin, as the programs
+//  do.
 
 #include "decoder/vae/memory_budget.h"
 #include "decoder/vae/random_model.h"
@@ -72,7 +73,8 @@ static void the_uuid_is_nvidia_smis(void **state)
     luna_card card;
     char line[128] = "", wanted[64] = "";
     (void)first_card(&card);
-    FILE *smi = popen("nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null", "r");
+    FILE *smi =
+        popen("nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null", "r");
     bool any = false, same = false;
     while (smi && fgets(line, sizeof line, smi)) {
         line[strcspn(line, "\r\n")] = '\0';
@@ -92,13 +94,14 @@ static void the_self_test(void **state)
     (void)state;
     luna_selftest_result r;
     for (int round = 0; round < 2; round++)
-        for (luna_vae_precision p = LUNA_VAE_PRECISION_AUTO;
-             p <= LUNA_VAE_PRECISION_BF16; p++) {
+        for (luna_vae_precision p = LUNA_VAE_PRECISION_AUTO; p <= LUNA_VAE_PRECISION_BF16;
+             p++) {
             must(luna_selftest("cuda:0", p, &r));
-            printf("self-test %s: %.1f dB (%.0f needed), open %.0f ms, first %.0f ms, "
-                   "second %.1f ms\n",
-                   luna_vae_precision_name(p), r.distance_db, r.needed_db, r.open_ms,
-                   r.decode_ms, r.again_ms);
+            printf(
+                "self-test %s: %.1f dB (%.0f needed), open %.0f ms, first %.0f ms, "
+                "second %.1f ms\n",
+                luna_vae_precision_name(p), r.distance_db, r.needed_db, r.open_ms,
+                r.decode_ms, r.again_ms);
         }
 }
 
@@ -171,8 +174,7 @@ typedef struct hog {
 
 static void hog_take(hog *h, size_t part_bytes)
 {
-    while (h->count < 4096 &&
-           cudaMalloc(&h->part[h->count], part_bytes) == cudaSuccess)
+    while (h->count < 4096 && cudaMalloc(&h->part[h->count], part_bytes) == cudaSuccess)
         h->count++;
     (void)cudaGetLastError();
 }
@@ -196,8 +198,9 @@ static void hog_free(hog *h)
     free(h);
 }
 
-//  What the plan needs was taken before; less and less of what the pictures' way out needs
-//  is left, down to none. A decode either gives the same pixels or says the numbers.
+//  What the plan needs was taken before; less and less of what the pictures' way out
+//  needs is left, down to none. A decode either gives the same pixels or says the
+//  numbers.
 static void others_take_the_memory(void **state)
 {
     (void)state;
@@ -260,6 +263,31 @@ static void one_picture_at_a_time(void **state)
     close_rig(&r);
 }
 
+//  ---- errors ---------------------------------------------------------------------------
+
+//  What a process survives, what another build or driver would cure, and what ends it.
+static void errors_by_kind(void **state)
+{
+    (void)state;
+    assert_int_equal(gpu_check(cudaSuccess, "a test"), LUNA_OK);
+    assert_int_equal(gpu_check(cudaErrorMemoryAllocation, "a test"), LUNA_NO_MEMORY);
+    assert_non_null(strstr(luna_error_text(), "MiB are free"));
+    assert_int_equal(gpu_check_dnn(CUDNN_STATUS_ALLOC_FAILED, "a test"), LUNA_NO_MEMORY);
+    assert_int_equal(gpu_check_blas(CUBLAS_STATUS_ALLOC_FAILED, "a test"),
+                     LUNA_NO_MEMORY);
+    static const cudaError_t unfit[] = {cudaErrorNoKernelImageForDevice,
+                                        cudaErrorInsufficientDriver,
+                                        cudaErrorUnsupportedPtxVersion};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(gpu_check(unfit[i], "a test"), LUNA_UNAVAILABLE);
+    static const cudaError_t lasting[] = {cudaErrorIllegalAddress, cudaErrorLaunchTimeout,
+                                          cudaErrorECCUncorrectable,
+                                          cudaErrorHardwareStackError};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(gpu_check(lasting[i], "a test"), LUNA_DEVICE);
+    assert_int_equal(gpu_check_dnn(CUDNN_STATUS_EXECUTION_FAILED, "a test"), LUNA_DEVICE);
+}
+
 //  ---- a fault ------------------------------------------------------------------------
 
 //  In a process of its own: after a fault its context is of no more use.
@@ -314,6 +342,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_limit_is_what_is_free),
         cmocka_unit_test(others_take_the_memory),
         cmocka_unit_test(one_picture_at_a_time),
+        cmocka_unit_test(errors_by_kind),
         cmocka_unit_test(a_fault_is_a_failed_device),
     };
     fresh_seed();

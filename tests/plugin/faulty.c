@@ -1,15 +1,15 @@
-//  A stand-in for the GPU backend, for machines without one: a plugin of the same interface
-//  that decodes on the CPU and fails as it is told by its environment.
+//  A stand-in for the GPU backend, for machines without one: a plugin of the same
+//  interface that decodes on the CPU and fails as it is told by its environment.
 //
-//    LUNA_FAULTY_CARDS=UUID[,UUID]   the cards there are
-//    LUNA_FAULTY_MEMORY=FREE,TOTAL   bytes of each
-//    LUNA_FAULTY_SELFTEST=WHAT       the first engine, which is the self-test's: wrong (pixels),
-//                                    unsteady (pixels), device (it fails), full (no memory)
-//    LUNA_FAULTY_DEVICE_AT=N         the N-th picture after the self-test: the device fails,
-//                                    for good, as a CUDA context does
-//    LUNA_FAULTY_HANG_AT=N           the N-th picture never ends
-//    LUNA_FAULTY_GONE_AT=N           with the N-th picture done the card is gone from the list
-//    LUNA_FAULTY_BATCH_MAX=N         more than N pictures at a time: no memory; -1: never any
+//  LUNA_FAULTY_CARDS=UUID[,UUID]  the cards there are
+//  LUNA_FAULTY_MEMORY=FILE        FREE,TOTAL bytes of each, as the file says now
+//  LUNA_FAULTY_SELFTEST=WHAT      the first engine, the self-test's: its pixels are
+//                                 `wrong` or `unsteady`, the `device` fails, or is `full`
+//  LUNA_FAULTY_DEVICE_AT=N        the N-th picture after the self-test: the device fails,
+//                                 for good, as a CUDA context does
+//  LUNA_FAULTY_HANG_AT=N          the N-th picture never ends
+//  LUNA_FAULTY_GONE_AT=N          with the N-th picture done there is no card any more
+//  LUNA_FAULTY_BATCH_MAX=N        no memory for more than N pictures; -1: for none
 
 #include "decoder/vae/plugin.h"
 
@@ -105,10 +105,13 @@ static luna_err probe(int index)
 
 static luna_err memory(int index, luna_backend_memory *out)
 {
-    const char *text = getenv("LUNA_FAULTY_MEMORY");
+    const char *path = getenv("LUNA_FAULTY_MEMORY");
+    FILE *file = path ? fopen(path, "r") : NULL;
     (void)index;
     *out = (luna_backend_memory){(size_t)8 << 30, (size_t)16 << 30};
-    if (text) sscanf(text, "%zu,%zu", &out->free_bytes, &out->total_bytes);
+    if (file && fscanf(file, "%zu,%zu", &out->free_bytes, &out->total_bytes) != 2)
+        *out = (luna_backend_memory){0};
+    if (file) fclose(file);
     return LUNA_OK;
 }
 

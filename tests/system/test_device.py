@@ -134,14 +134,33 @@ def test_a_card_that_is_full_is_waited_for(home):
 # ---- memory -------------------------------------------------------------------------------
 
 
+def card_memory(luna, free, total=16 << 30):
+    """What a card has, now; the decoder's environment."""
+    path = luna.home / "memory"
+    (luna.home / "memory.new").write_text(f"{free},{total}")
+    (luna.home / "memory.new").rename(path)
+    return {"LUNA_FAULTY_MEMORY": str(path)}
+
+
 def test_the_limit_is_what_is_free_less_a_reserve(home):
     home.start_broker()
     free, total = 8 << 30, 16 << 30
-    decoder = start_gpu(home, LUNA_FAULTY_MEMORY=f"{free},{total}")
+    decoder = start_gpu(home, **card_memory(home, free))
     assert f"memory device=cuda:0 limit={free - (1 << 30)} " in decoder.text()
     decoder.terminate()
-    decoder = start_gpu(home, "other", LUNA_FAULTY_MEMORY=f"{free},{total}", LUNA_DECODER_MEMORY_LIMIT="3GiB")
+    decoder = start_gpu(home, "other", LUNA_DECODER_MEMORY_LIMIT="3GiB", **card_memory(home, free))
     assert f'limit={3 << 30} by="memory_limit" free={free} total={total}' in decoder.text()
+
+
+def test_the_limit_grows_when_others_leave_the_card(home):
+    home.start_broker(LUNA_LEASE_REFUSED_LIMIT="100")
+    decoder = start_gpu(home, **card_memory(home, 8 << 30))
+    card_memory(home, 4096)
+    job = home.submit(latents(home, 1))
+    wait_for(lambda: home.job(job).get("refused", 0) >= 1, "there is no room for it")
+    assert "the limit is 3072" in decoder.text()
+    card_memory(home, 8 << 30)
+    home.wait_job(job)
 
 
 def test_memory_that_is_taken_meanwhile_costs_speed_and_no_picture(home):
@@ -220,7 +239,7 @@ def test_a_device_that_hangs_is_one_that_failed(home):
     decoder = start_gpu(home, LUNA_FAULTY_HANG_AT="2", LUNA_DECODER_HANG_TIMEOUT="2s")
     job = home.submit(latents(home, 3))
     wait_end(decoder, DEVICE_FAILED)
-    assert "device_hangs device=cuda:0" in decoder.text()
+    assert "decode_hangs device=cuda:0" in decoder.text()
     home.start_decoder("two")
     info = home.wait_job(job)
     assert (info["attempts"], info["lost"], info.get("refused", 0)) == (2, 1, 0)

@@ -396,8 +396,7 @@ static luna_err run_batch(void *opaque, luna_plan *plan, const luna_backend_batc
     traffic t = {.slots = plan->slots};
     luna_err err = gpu_device_use(&s->device);
     if (err == LUNA_OK && t.slots == 1) slot_free(&s->slots[1]);
-    while (err == LUNA_OK && t.finished < batch->count)
-        err = move_on(s, plan, batch, &t);
+    while (err == LUNA_OK && t.finished < batch->count) err = move_on(s, plan, batch, &t);
     if (err != LUNA_OK) (void)cudaStreamSynchronize(s->device.copies);
     return err;
 }

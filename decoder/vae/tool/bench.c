@@ -145,7 +145,8 @@ static void print_result(bench *b, bool json)
             "MiB)\n",
             ms, b->runs, gflops, peak, resident);
         printf(
-            "before that: device %.0f ms, open %.0f ms, other shape %.0f ms, plan %.0f ms, "
+            "before that: device %.0f ms, open %.0f ms, other shape %.0f ms, plan %.0f "
+            "ms, "
             "first decode %.1f ms, second %.1f ms\n",
             b->parts.device, b->parts.open, b->parts.before, b->parts.plan,
             b->parts.first, b->parts.second);
@@ -161,9 +162,11 @@ static void print_result(bench *b, bool json)
         "\"ms_per_image\": %.4f, \"gflops\": %.2f, \"peak_mib\": %.2f, \"process_mib\": "
         "%.2f, ",
         ms, gflops, peak, resident);
-    printf("\"limit_mib\": %.2f, \"device_ms\": %.2f, \"open_ms\": %.2f, \"before_ms\": %.2f, ",
-           (double)luna_vae_memory_limit(b->vae) / 1048576.0, b->parts.device,
-           b->parts.open, b->parts.before);
+    printf(
+        "\"limit_mib\": %.2f, \"device_ms\": %.2f, \"open_ms\": %.2f, \"before_ms\": "
+        "%.2f, ",
+        (double)luna_vae_memory_limit(b->vae) / 1048576.0, b->parts.device, b->parts.open,
+        b->parts.before);
     printf("\"plan_ms\": %.2f, \"first_ms\": %.2f, \"second_ms\": %.2f}\n", b->parts.plan,
            b->parts.first, b->parts.second);
 }
@@ -218,21 +221,20 @@ static luna_err find_device(const char *device, bench_parts *parts)
     return LUNA_OK;
 }
 
-static luna_err open_random(const tool_options *options, void **image, luna_vae **out)
+//  The making of a random model is none of the parts.
+static luna_err open_model(const tool_options *options, void **image, bench *b)
 {
     size_t len = 0;
     char label[64];
-    LUNA_TRY(luna_random_model(options->random, image, &len));
-    snprintf(label, sizeof label, "random %.40s", options->random);
-    return luna_vae_open_bytes(*image, len, label, &options->vae, out);
-}
-
-static luna_err open_model(const tool_options *options, void **image, bench *b)
-{
+    if (options->random) LUNA_TRY(luna_random_model(options->random, image, &len));
     LUNA_TRY(find_device(options->vae.device, &b->parts));
     const int64_t start_ns = luna_now_ns();
-    LUNA_TRY(options->model ? luna_vae_open(options->model, &options->vae, &b->vae)
-                            : open_random(options, image, &b->vae));
+    if (options->random) {
+        snprintf(label, sizeof label, "random %.40s", options->random);
+        LUNA_TRY(luna_vae_open_bytes(*image, len, label, &options->vae, &b->vae));
+    } else {
+        LUNA_TRY(luna_vae_open(options->model, &options->vae, &b->vae));
+    }
     b->parts.open = ms_since(start_ns);
     return LUNA_OK;
 }

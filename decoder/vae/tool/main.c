@@ -20,17 +20,17 @@ static const char help[] =
     "         WIDTH and HEIGHT are the picture's\n"
     "  --json                 one JSON object instead of text (info too)\n"
     "  --runs N               instead of about two seconds' worth\n"
-    "  --before NxWxH         decode this shape first, so that the libraries are loaded and\n"
-    "                         the first decode of --shape is that of a decoder at work\n"
-    "selftest decodes two tiny pictures and compares them with plain C, as luna-decoder does\n"
-    "         on a GPU before it takes work\n"
+    "  --before NxWxH         decode this shape first: the first decode of --shape is\n"
+    "                         then that of a decoder at work\n"
+    "selftest decodes two tiny pictures and compares them with plain C, as\n"
+    "         luna-decoder does before it takes work\n"
     "every command\n"
-    "  --device DEVICE        auto (default), cpu, cuda:N, cuda:GPU-UUID or its beginning,\n"
-    "                         or reference (plain C, slow)\n"
+    "  --device DEVICE        auto (default), cpu, cuda:N, cuda:GPU-UUID (or its\n"
+    "                         beginning), or reference (plain C, slow)\n"
     "  --precision P          fp32, bf16 or fp16; a CPU has fp32\n"
     "  --memory-limit BYTES   of one decode; K, M, G are taken. A CPU keeps the rest in\n"
-    "                         TMPDIR or /var/tmp; without this what is over 1.5 GiB. A GPU\n"
-    "                         takes what is free less a reserve, without this\n"
+    "                         TMPDIR or /var/tmp; without this what is over 1.5 GiB.\n"
+    "                         On a GPU without this: what is free, less a reserve\n"
     "  --threads N            CPU threads\n"
     "  --latent-scale X, --latent-shift X\n"
     "                         the model sees (latent - shift) * scale; for a TAESD whose\n"
@@ -77,8 +77,8 @@ int main(int argc, char **argv)
         return finish(LUNA_OK);
     }
     if (argc < 2)
-        return finish(
-            luna_error(LUNA_USAGE, "a command is missing: info, decode, bench or selftest"));
+        return finish(luna_error(
+            LUNA_USAGE, "a command is missing: info, decode, bench or selftest"));
     luna_err err = tool_options_read(argc - 1, argv + 1, &options);
     if (err == LUNA_OK) err = run(argv[1], &options);
     return finish(err);

@@ -48,7 +48,7 @@ static size_t unit_of(const char *end)
     static const struct {
         const char *name;
         int shift;
-    } units[] = {{"", 0},    {"K", 10},   {"M", 20},  {"G", 30},
+    } units[] = {{"", 0},     {"K", 10},   {"M", 20},  {"G", 30},
                  {"KiB", 10}, {"MiB", 20}, {"GiB", 30}};
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
         if (strcmp(end, units[i].name) == 0) return (size_t)1 << units[i].shift;

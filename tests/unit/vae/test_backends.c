@@ -46,8 +46,8 @@ static void a_card_that_is_not_there(void **state)
     int index;
     assert_int_equal(luna_backend_find("cuda:999", &backend, &index), LUNA_UNAVAILABLE);
     assert_non_null(strstr(luna_error_text(), "cuda:999"));
-    static const char *const wrong[] = {"cuda", "cuda:", "cuda:-1", "cuda:1x", "gpu", "",
-                                        "cuda:GPU-", "cuda:GPU-12g"};
+    static const char *const wrong[] = {"cuda", "cuda:", "cuda:-1",   "cuda:1x",
+                                        "gpu",  "",      "cuda:GPU-", "cuda:GPU-12g"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         assert_int_equal(luna_backend_find(wrong[i], &backend, &index), LUNA_USAGE);
 }

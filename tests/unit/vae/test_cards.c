@@ -35,8 +35,20 @@ static void no_words(void **state)
 {
     (void)state;
     static const char *const wrong[] = {
-        "", "Auto", "cuda", "cuda:", "cuda:-1", "cuda: 1", "cuda:1x", "cuda:0x1",
-        "cuda:1234", "cuda:GPU", "cuda:GPU-", "cuda:GPU-zz", "cuda:MIG-", "cpu:0",
+        "",
+        "Auto",
+        "cuda",
+        "cuda:",
+        "cuda:-1",
+        "cuda: 1",
+        "cuda:1x",
+        "cuda:0x1",
+        "cuda:1234",
+        "cuda:GPU",
+        "cuda:GPU-",
+        "cuda:GPU-zz",
+        "cuda:MIG-",
+        "cpu:0",
         "cuda:GPU-8f3a2b10-1111-4000-8000-000000000001-and-more-digits-0123456789"};
     luna_device_word word;
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)

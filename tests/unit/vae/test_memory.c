@@ -1,5 +1,5 @@
-//  A card's memory: what a decode may take of it, and what happens when there is less than
-//  was thought.
+//  A card's memory: what a decode may take of it, and what happens when there is less
+//  than was thought.
 
 #include "decoder/vae/memory_budget.h"
 #include "vae/vae_test.h"
