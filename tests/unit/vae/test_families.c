@@ -197,7 +197,7 @@ static void latents_far_away_are_told(void **state)
     luna_vae_close(&vae);
 }
 
-//  ---- damage ----------------------------------------------------------------------
+//  ---- damage ------------------------------------------------------------------------
 
 //  A changeable copy of a file.
 typedef struct copy {
@@ -350,7 +350,7 @@ static void cut_files_are_refused(void **state)
     }
 }
 
-//  ---- which TAESD -----------------------------------------------------------------
+//  ---- which TAESD -------------------------------------------------------------------
 
 static void expect_member(const char *path, size_t channels, const char *name)
 {

@@ -689,8 +689,7 @@ static void damaged_and_missing_payloads_are_told(void **state)
     free(payload);
 }
 
-//  ---- a load in the background
-//  ---------------------------------------------------------
+//  ---- a load in the background ------------------------------------------------------
 
 //  A second VAE for the same latents, whose load is held at the gate from now on. The
 //  latest step was the decode thread's: it may pass.
