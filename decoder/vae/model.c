@@ -51,8 +51,7 @@ luna_vae_info luna_model_info(const luna_model *model)
                            .latent_shift = model->latent_shift};
 }
 
-//  ---- reading
-//  --------------------------------------------------------------------------
+//  ---- reading -----------------------------------------------------------------------
 
 //  For a kernel that does not know the advice.
 static void touch(const volatile uint8_t *from, size_t len, size_t page)

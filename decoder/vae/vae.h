@@ -59,7 +59,7 @@ typedef struct luna_vae_options {
     //  latents need: 1 and 0, but for the TAESD family, where it is taken from the
     //  file (vae_scale and vae_shift) or from the member that its name or a folder's
     //  names: taesd 0.18215, taesdxl 0.13025, taesd3 1.5305 shift 0.0609,
-    //  taef1 0.3611 shift 0.1159; taef2, known by its channels, 1.
+    //  taef1 0.3611 shift 0.1159; taef2 and taesana, known by their shape, 1 and 0.41407.
     float latent_scale;
     float latent_shift;
     //  Called by the decoding thread after every step of a decode (there are dozens), so
@@ -67,9 +67,9 @@ typedef struct luna_vae_options {
     //  NULL.
     void (*step)(void *context);
     void *step_context;
-    //  Not NULL: luna_vae_open reads the weights from the disk, so that no decode waits for
-    //  them, and calls this by the opening thread after every few MiB; false gives the
-    //  model up (LUNA_CANCELLED). NULL: a weight is read when a plan first needs it.
+    //  Not NULL: luna_vae_open reads the weights from the disk, so that no decode waits
+    //  for them, and calls this by the opening thread after every few MiB; false gives
+    //  the model up (LUNA_CANCELLED). NULL: a weight is read when a plan first needs it.
     bool (*loading)(void *context);
     void *loading_context;
 } luna_vae_options;
@@ -81,11 +81,11 @@ luna_vae_options luna_vae_options_default(void);
 typedef struct luna_vae_info {
     const char *family;   //  "kl", "wan", "taesd"
     const char *variant;  //  a few words for people: "TAESD with pooled blocks (TAEF2)"
-    size_t latent_channels;    //  32
-    size_t packed_channels;    //  128 when [N, 128, H/2, W/2] is taken too, else 0
-    size_t latent_rank;        //  of ComfyUI's latents for it: 4, or 5 for [N, C, 1, H, W]
-    size_t spatial_factor;     //  pixels a side for one latent (unpacked): 8
-    size_t output_channels;    //  3, or 4 with alpha
+    size_t latent_channels;  //  32
+    size_t packed_channels;  //  128 when [N, 128, H/2, W/2] is taken too, else 0
+    size_t latent_rank;      //  of ComfyUI's latents for it: 4, or 5 for [N, C, 1, H, W]
+    size_t spatial_factor;   //  pixels a side for one latent (unpacked): 8
+    size_t output_channels;  //  3, or 4 with alpha
     uint64_t parameter_count;  //  of the decoder; other tensors of the file not counted
     uint64_t file_bytes;
     uint64_t read_bytes;  //  of them: the header and the decoder's own tensors

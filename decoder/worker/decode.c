@@ -48,7 +48,7 @@ static luna_err todo_new(const luna_msg_job *job, todo *out)
     return LUNA_OK;
 }
 
-//  ---- what is kept already -----------------------------------------------------------
+//  ---- what is kept already ----------------------------------------------------------
 
 #define LISTED 2  //  in `missing`: the broker has it as saved
 
@@ -95,7 +95,7 @@ static luna_err find_kept(const luna_decode *decode, todo *list)
     return LUNA_OK;
 }
 
-//  ---- the VAE ------------------------------------------------------------------------
+//  ---- the VAE -----------------------------------------------------------------------
 
 static luna_err read_latents(const luna_msg_input *input, luna_vae_latents *out)
 {
@@ -121,7 +121,7 @@ static luna_err choose_vae(luna_decode *decode, const luna_msg_job *job)
     return luna_models_ask(tools->models, entry, &decode->engine);
 }
 
-//  ---- decoding -----------------------------------------------------------------------
+//  ---- decoding ----------------------------------------------------------------------
 
 typedef struct batch {
     luna_vae *vae;
@@ -216,8 +216,7 @@ static luna_err decode_run(const luna_decode *decode, const batch *from, size_t 
     outlet to = {
         .decode = decode, .from = from, .start_ns = luna_now_ns(), .next = first};
     const luna_err err = decode_until(&to, end);
-    const bool again =
-        err == LUNA_NO_MEMORY && luna_models_spare(decode->tools->models);
+    const bool again = err == LUNA_NO_MEMORY && luna_models_spare(decode->tools->models);
     return again ? decode_until(&to, end) : err;
 }
 
@@ -291,7 +290,7 @@ luna_err luna_decode_run(luna_decode *decode)
     return LUNA_OK;
 }
 
-//  ---- before the first image ---------------------------------------------------------
+//  ---- before the first image --------------------------------------------------------
 
 static bool is_loaded(const luna_parking *parking)
 {

@@ -15,12 +15,14 @@
 #include "decoder/sink/sha256.h"
 #include "decoder/worker/hashes_cache.h"
 
-#define NICE 10  //  of the thread: decodes go first
+#define NICE    10   //  of the thread: decodes go first
+#define LOOK_MS 100  //  between looks at who has waited long enough
 
 //  An attempt that is held.
 typedef struct waiter {
     struct waiter *next;
     luna_attempt *attempt;
+    int64_t until_ms;
 } waiter;
 
 //  A file that is to be read, or is.
@@ -36,17 +38,63 @@ struct luna_hashes {
     pthread_mutex_t lock;
     pthread_cond_t news;
     luna_hash_list known;
-    reading *first;  //  the one that is being read
+    reading *first;     //  the one that is being read
+    int64_t looked_ms;  //  the thread's own: for those that waited long enough
     atomic_bool stopped;
 };
 
-//  ---- reading a file
-//  ---------------------------------------------------------------------
+//  ---- reading a file ----------------------------------------------------------------
+
+static void release(waiter *waiters, const char *sha256)
+{
+    while (waiters) {
+        waiter *next = waiters->next;
+        if (sha256) luna_attempt_vae_sha256(waiters->attempt, sha256);
+        luna_attempt_release(&waiters->attempt);
+        free(waiters);
+        waiters = next;
+    }
+}
+
+//  Moves those that have waited long enough to *out. Locked.
+static void take_overdue(reading *of, int64_t now_ms, waiter **out)
+{
+    waiter **at = &of->waiters;
+    while (*at) {
+        waiter *here = *at;
+        if (here->until_ms > now_ms) {
+            at = &here->next;
+            continue;
+        }
+        *at = here->next;
+        here->next = *out;
+        *out = here;
+    }
+}
+
+static void release_overdue(luna_hashes *hashes)
+{
+    const int64_t now_ms = luna_now_ms();
+    waiter *overdue = NULL;
+    if (now_ms - hashes->looked_ms < LOOK_MS) return;
+    hashes->looked_ms = now_ms;
+    pthread_mutex_lock(&hashes->lock);
+    for (reading *at = hashes->first; at; at = at->next)
+        take_overdue(at, now_ms, &overdue);
+    pthread_mutex_unlock(&hashes->lock);
+    if (overdue)
+        luna_log(
+            LUNA_LOG_INFO, "vae_hash_is_late",
+            "path=\"%s\" next=\"the jobs that end meanwhile are recorded without it\"",
+            hashes->first->file.path);
+    release(overdue, NULL);
+}
 
 static bool go_on(void *context)
 {
     luna_hashes *hashes = context;
     if (hashes->options.step) hashes->options.step(hashes->options.context);
+    release_overdue(hashes);
     return !atomic_load(&hashes->stopped);
 }
 
@@ -92,19 +140,7 @@ static void note_failure(const luna_file_key *file, luna_err err)
              file->path, luna_err_name(err), luna_error_text());
 }
 
-//  ---- the thread
-//  -------------------------------------------------------------------------
-
-static void release(waiter *waiters, const char *sha256)
-{
-    while (waiters) {
-        waiter *next = waiters->next;
-        if (sha256) luna_attempt_vae_sha256(waiters->attempt, sha256);
-        luna_attempt_release(&waiters->attempt);
-        free(waiters);
-        waiters = next;
-    }
-}
+//  ---- the thread --------------------------------------------------------------------
 
 //  Takes the first out of the queue, with those that waited for it. Locked.
 static void end_reading(luna_hashes *hashes, const char *sha256)
@@ -156,8 +192,7 @@ static void *serve(void *context)
     return NULL;
 }
 
-//  ---- questions
-//  --------------------------------------------------------------------------
+//  ---- questions ---------------------------------------------------------------------
 
 //  The reading of this file, begun when there is none; NULL without memory. Locked.
 static reading *reading_of(luna_hashes *hashes, const luna_file_key *file)
@@ -193,7 +228,7 @@ static void wait_for(luna_hashes *hashes, const luna_file_key *file,
         free(fresh);
         return;
     }
-    *fresh = (waiter){of->waiters, attempt};
+    *fresh = (waiter){of->waiters, attempt, luna_now_ms() + hashes->options.wait_ms};
     of->waiters = fresh;
     luna_attempt_hold(attempt);
 }
@@ -210,8 +245,7 @@ void luna_hashes_tell(luna_hashes *hashes, const luna_file_key *file,
     pthread_mutex_unlock(&hashes->lock);
 }
 
-//  ---- start and end
-//  ----------------------------------------------------------------------
+//  ---- start and end -----------------------------------------------------------------
 
 static void free_hashes(luna_hashes *hashes)
 {

@@ -6,7 +6,9 @@
 //  priority does, from the time the file is first decoded with; what it found is kept,
 //  also on the disk, for files of the same path, size, time and inode. Nothing is decoded
 //  or saved later for it. An attempt that ends before the hash is known is held until it
-//  is; one that could not be computed is left out.
+//  is, but not for longer than a limit: a checkpoint on a slow disk takes a minute, and
+//  pictures that are saved should not miss a deadline for it. Then, and when it cannot be
+//  computed, the hash is left out; the attempts after it have it.
 //
 //  The file of the cache has a line a file: SHA256 BYTES CHANGED_NS INODE PATH. Several
 //  decoders append to it; of two lines for one path the latter counts; what is no such
@@ -25,6 +27,7 @@ typedef struct luna_hashes luna_hashes;
 typedef struct luna_hashes_options {
     const char *cache;        //  path of the cache's file, its folder is made; NULL: none
     uint64_t kept_bytes_min;  //  smaller files are quicker read anew than kept
+    int64_t wait_ms;          //  an attempt is held so long at most
     //  Called between pieces of a file that is read; or NULL.
     void (*step)(void *context);
     void *context;
@@ -38,7 +41,7 @@ LUNA_MUST_USE luna_err luna_hashes_start(const luna_hashes_options *options,
 //  Has the hash of this version of a file computed, unless it is known.
 void luna_hashes_begin(luna_hashes *hashes, const luna_file_key *file);
 
-//  Notes the hash with the attempt, which is held until it is known.
+//  Notes the hash with the attempt, which is held until it is known or wait_ms are over.
 void luna_hashes_tell(luna_hashes *hashes, const luna_file_key *file,
                       luna_attempt *attempt);
 

@@ -13,8 +13,7 @@
 
 #define NUMBERS_BYTES 80  //  of a line: three numbers and their blanks
 
-//  ---- in memory
-//  --------------------------------------------------------------------------
+//  ---- in memory ---------------------------------------------------------------------
 
 void luna_hash_list_clear(luna_hash_list *list)
 {
@@ -48,8 +47,7 @@ bool luna_hash_list_put(luna_hash_list *list, const luna_hash *hash)
     return true;
 }
 
-//  ---- lines
-//  ------------------------------------------------------------------------------
+//  ---- lines -------------------------------------------------------------------------
 
 static bool is_sha256(const char *text)
 {
@@ -82,8 +80,7 @@ static void read_lines(char *text, luna_hash_list *list)
     }
 }
 
-//  ---- the file
-//  ---------------------------------------------------------------------------
+//  ---- the file ----------------------------------------------------------------------
 
 static void log_failure(const char *path)
 {

@@ -60,8 +60,7 @@ static void engine_free(luna_engine *gone)
     free(gone);
 }
 
-//  ---- the list, locked
-//  -------------------------------------------------------------------
+//  ---- the list, locked --------------------------------------------------------------
 
 static void unlist(luna_engine *engine)
 {
@@ -105,8 +104,7 @@ static luna_engine *next_asked(const luna_models *models)
     return next;
 }
 
-//  ---- room, locked
-//  -----------------------------------------------------------------------
+//  ---- room, locked ------------------------------------------------------------------
 
 static bool takes_memory(const luna_engine *engine)
 {
@@ -187,8 +185,7 @@ static void make_room(luna_models *models, luna_engine *wanted)
     models->wants_room = NULL;
 }
 
-//  ---- loading
-//  ----------------------------------------------------------------------------
+//  ---- loading -----------------------------------------------------------------------
 
 static luna_vae_options options_of(const luna_engine *engine)
 {
@@ -338,8 +335,7 @@ static void *serve(void *context)
     return NULL;
 }
 
-//  ---- start and end
-//  ----------------------------------------------------------------------
+//  ---- start and end -----------------------------------------------------------------
 
 luna_err luna_models_new(const luna_models_options *options, luna_models **out)
 {
@@ -383,8 +379,7 @@ void luna_models_free(luna_models **held)
     *held = NULL;
 }
 
-//  ---- holders
-//  ----------------------------------------------------------------------------
+//  ---- holders -----------------------------------------------------------------------
 
 static luna_err new_engine(luna_models *models, const luna_vae_entry *entry,
                            const luna_file_key *file, luna_engine **out)

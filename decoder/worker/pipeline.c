@@ -9,6 +9,7 @@
 #include "decoder/worker/pool.h"
 
 #define KEPT_BYTES_MIN (64 << 20)  //  a smaller file is hashed in a blink
+#define HASH_WAIT_MS   5000        //  a job's end waits so long for its VAE's hash
 
 struct luna_pipeline {
     luna_pipeline_options options;
@@ -82,6 +83,7 @@ static luna_err start_hashes(luna_pipeline *pipeline)
 {
     const luna_hashes_options options = {.cache = pipeline->options.hash_cache,
                                          .kept_bytes_min = KEPT_BYTES_MIN,
+                                         .wait_ms = HASH_WAIT_MS,
                                          .step = step,
                                          .context = pipeline->options.attempts};
     return luna_hashes_start(&options, &pipeline->tools.hashes);

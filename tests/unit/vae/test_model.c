@@ -279,8 +279,7 @@ static void scale_is_an_option(void **state)
     luna_vae_close(&plain);
 }
 
-//  ---- reading the weights while opening
-//  -------------------------------------------------
+//  ---- reading the weights while opening ---------------------------------------------
 
 typedef struct load {
     size_t calls;

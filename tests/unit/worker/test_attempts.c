@@ -345,7 +345,7 @@ static void too_many_are_refused(void **state)
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_BUSY);
 }
 
-//  ---- parked -------------------------------------------------------------------------
+//  ---- parked ------------------------------------------------------------------------
 
 typedef struct wait {
     luna_parking parking;

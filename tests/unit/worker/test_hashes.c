@@ -60,11 +60,16 @@ static size_t count_steps(rig *self)
     return steps;
 }
 
-static void start(rig *self)
+static void start_waiting(rig *self, int64_t wait_ms)
 {
     const luna_hashes_options options = {
-        .cache = CACHE, .step = at_gate, .context = self};
+        .cache = CACHE, .wait_ms = wait_ms, .step = at_gate, .context = self};
     assert_int_equal(luna_hashes_start(&options, &self->hashes), LUNA_OK);
+}
+
+static void start(rig *self)
+{
+    start_waiting(self, DEADLINE_MS);
 }
 
 static void write_file(rig *self, const char *text)
@@ -174,6 +179,28 @@ static void a_file_is_read_once(void **state)
     tell(self, &key);
     expect_done(self, self->expected);
     assert_int_equal(count_steps(self), steps);
+}
+
+//  The job ends without the hash, which those after it have.
+static void an_attempt_waits_so_long_only(void **state)
+{
+    rig *self = *state;
+    luna_file_key key = key_now(self);
+    luna_hashes_stop(&self->hashes);
+    start_waiting(self, 0);
+    set_gate(self, true);
+    tell(self, &key);
+    wait_at_gate(self);
+    assert_int_equal(luna_attempts_count(self->attempts).running, 1);
+    set_gate(self, false);
+    expect_done(self, NULL);
+    while (luna_attempts_count(self->attempts).running == 0) {
+        tell(self, &key);
+        report told = wait_for_end(self->attempts, NULL);
+        const size_t len = told.done.vae_sha256.len;
+        close_report(&told);
+        if (len == 64) break;
+    }
 }
 
 static void another_version_is_another_file(void **state)
@@ -297,6 +324,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {T(an_attempt_waits_for_the_hash),
                                        T(a_file_is_read_once),
+                                       T(an_attempt_waits_so_long_only),
                                        T(another_version_is_another_file),
                                        T(a_version_that_is_gone_has_no_hash),
                                        T(one_that_changes_while_it_is_read_has_no_hash),

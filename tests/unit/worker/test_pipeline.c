@@ -12,6 +12,7 @@
 #include "decoder/image/encode.h"
 #include "decoder/image/png_chunks.h"
 #include "decoder/sink/files.h"
+#include "decoder/sink/sha256.h"
 #include "decoder/worker/pipeline.h"
 
 #define OUT          "out"
@@ -322,6 +323,20 @@ static void copy_path(const luna_msg_image *image, char path[4096])
     luna_text_copy(image->path, path, 4096);
 }
 
+//  Name, path and what sha256sum says of the file.
+static void expect_vae_file(const luna_msg_done *done)
+{
+    char path[4096], sha256[LUNA_SINK_SHA256_BYTES], *file = NULL;
+    size_t len = 0;
+    data_path("taef2_decoder.safetensors", path);
+    assert_int_equal(luna_file_read(path, 1 << 26, &file, &len), LUNA_OK);
+    assert_int_equal(luna_sha256(file, len, sha256), LUNA_OK);
+    assert_true(luna_text_is(done->vae, "taef2"));
+    assert_true(luna_text_is(done->vae_path, path));
+    assert_true(luna_text_is(done->vae_sha256, sha256));
+    free(file);
+}
+
 static void a_cat_is_decoded_and_saved(void **state)
 {
     rig *self = *state;
@@ -331,7 +346,7 @@ static void a_cat_is_decoded_and_saved(void **state)
     self->inputs[0].latent = (luna_blob){cat->data, cat->bytes};
     report told = run(self);
     assert_int_equal(told.type, LUNA_MSG_DONE);
-    assert_true(luna_text_is(told.done.vae, "taef2"));
+    expect_vae_file(&told.done);
     assert_int_equal(told.done.images.count, 1);
     const luna_msg_image *image = &told.done.images.items[0];
     assert_int_equal(image->width, 448);
@@ -674,8 +689,7 @@ static void damaged_and_missing_payloads_are_told(void **state)
     free(payload);
 }
 
-//  ---- a load in the background
-//  ---------------------------------------------------------
+//  ---- a load in the background ------------------------------------------------------
 
 //  A second VAE for the same latents, whose load is held at the gate from now on. The
 //  latest step was the decode thread's: it may pass.
