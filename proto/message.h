@@ -248,6 +248,8 @@ typedef struct luna_msg_done {
     luna_id epoch;
     luna_text vae;                        //  the one that was used
     LUNA_LIST_OF(luna_msg_image) images;  //  every image of the job
+    luna_text vae_path;                   //  its file
+    luna_text vae_sha256;                 //  of that file
 } luna_msg_done;
 
 typedef struct luna_msg_failed {
@@ -320,6 +322,9 @@ typedef struct luna_msg_job_info {
     LUNA_LIST_OF(luna_msg_image) files;
     uint64_t deadline_ms;  //  wall clock; 0: none
     bool next;             //  goes before all others
+    luna_text vae_name;    //  completed: the VAE that decoded it,
+    luna_text vae_path;    //  its file
+    luna_text vae_sha256;  //  and of that file
 } luna_msg_job_info;
 
 typedef struct luna_msg_decoder_info {

@@ -252,6 +252,8 @@ static const luna_field done_fields[] = {
     REQ(epoch, ID, 16),
     OPT(vae, TEXT, PATH),
     REQ_LIST(images, LIST_MAX, image_schema),
+    OPT(vae_path, TEXT, PATH),
+    OPT(vae_sha256, TEXT, 64),
 };
 #undef ROW
 
@@ -318,6 +320,9 @@ static const luna_field job_info_fields[] = {
     OPT_LIST(files, LIST_MAX, image_schema),
     OPT(deadline_ms, UINT, ANY),
     OPT(next, BOOL, 1),
+    OPT(vae_name, TEXT, PATH),
+    OPT(vae_path, TEXT, PATH),
+    OPT(vae_sha256, TEXT, 64),
 };
 #undef ROW
 static const luna_schema job_info_schema =

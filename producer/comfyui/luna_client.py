@@ -207,6 +207,9 @@ class JobInfo(Structure):
         ("file_count", c_size_t),
         ("deadline_ms", c_uint64),
         ("next", c_int32),
+        ("vae_name", c_char_p),
+        ("vae_path", c_char_p),
+        ("vae_sha256", c_char_p),
     ]
 
 

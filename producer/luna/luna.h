@@ -402,14 +402,17 @@ typedef struct luna_job {
     uint64_t accepted_ms;
     uint64_t started_ms;
     uint64_t finished_ms;
-    const char *vae;
+    const char *vae;  //  as the job has it
     const char *decoder;
     const char *error;   //  failed: a word of luna_rc_name, else ""
     const char *detail;  //  failed: one sentence, else ""
     const luna_image *files;
     size_t file_count;
-    uint64_t deadline_ms;  //  wall clock: not completed by then, it fails; 0: none
-    int32_t next;          //  pending: 1 goes before all others
+    uint64_t deadline_ms;    //  wall clock: not completed by then, it fails; 0: none
+    int32_t next;            //  pending: 1 goes before all others
+    const char *vae_name;    //  completed: the VAE that decoded it, else ""
+    const char *vae_path;    //  its file
+    const char *vae_sha256;  //  of that file, 64 hex digits; "" when not known
 } luna_job;
 
 typedef struct luna_decoder {

@@ -4,7 +4,7 @@
 
 #include "decoder/vae/cuda/gpu.h"
 #include "decoder/vae/family.h"
-#include "decoder/vae/tool/tool.h"
+#include "decoder/vae/random_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,7 +111,7 @@ static luna_err build(profile *p, const char *family, size_t width, size_t heigh
 {
     void *image = NULL;
     size_t len = 0;
-    LUNA_TRY(tool_random_model(family, &image, &len));
+    LUNA_TRY(luna_random_model(family, &image, &len));
     LUNA_TRY(luna_safetensors_parse(image, len, family,
                                     (luna_safetensors **)(uintptr_t)&p->model.file));
     LUNA_TRY(luna_model_build(&p->model));
