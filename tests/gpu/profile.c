@@ -15,8 +15,9 @@
 enum { RUNS = 9 };
 
 static const char *const kinds[] = {
-    "from planes", "to planes", "conv", "conv plain", "conv last", "conv fused", "norm",
-    "apply",       "rms norm",  "add",  "upsample",   "unpack",    "attention"};
+    "from planes", "to planes", "conv",   "conv plain", "conv last",
+    "conv fused",  "conv over", "norm",   "apply",      "rms norm",
+    "add",         "upsample",  "unpack", "attention"};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 typedef struct profile {
@@ -125,7 +126,7 @@ static luna_err build(profile *p, const char *family, size_t width, size_t heigh
     LUNA_TRY(
         luna_graph_infer(&p->model.plain, height / factor, width / factor, p->shapes));
     LUNA_TRY(gpu_program_build(&p->lane, &p->model.plain, p->shapes, p->exponents,
-                               &p->program));
+                               getenv("LUNA_CUDA_LEAN") != NULL, &p->program));
     LUNA_TRY(gpu_arena_grow(&p->device, p->program->arena_bytes));
     return gpu_check(gpu_fill(GPU_FP32, gpu_buffer(p->program, GPU_INPUT),
                               p->shapes[0].count, p->device.stream),

@@ -39,6 +39,7 @@ struct luna_plan {
     size_t memory_limit_bytes;
     size_t staging_bytes;
     size_t slots;  //  images on their way at once, 1 or SLOTS
+    bool lean;     //  in less memory
     gpu_program *program;
     gpu_program *rescue;  //  NULL: not needed yet
 };
@@ -139,26 +140,40 @@ static size_t program_bytes(const gpu_program *program)
     return program->arena_bytes + program->constant_bytes;
 }
 
+//  The program and what it needs, which must be within the limit.
+static luna_err build_plan(state *s, const luna_plan_request *request, luna_plan *plan,
+                           const int8_t *exponents, luna_vae_cost *cost)
+{
+    const luna_shape *picture = &plan->shapes[plan->graph->count - 1];
+    const size_t pixels = picture->count * sizeof(float);
+    LUNA_TRY(gpu_program_build(&s->lane, plan->graph, plan->shapes, exponents, plan->lean,
+                               &plan->program));
+    cost->weight_bytes = s->lane.weight_bytes + s->rescue.weight_bytes;
+    const size_t fixed =
+        cost->weight_bytes + program_bytes(plan->program) + s->device.workspace_bytes;
+    plan->slots = luna_sub_batch(request->memory_limit_bytes,
+                                 fixed + request->staging_bytes, pixels, SLOTS);
+    cost->peak_bytes = fixed + plan->slots * pixels;
+    return luna_backend_over_limit(request, cost->peak_bytes);
+}
+
 static luna_err fill_plan(state *s, const luna_plan_request *request, luna_plan *plan,
                           luna_vae_cost *cost)
 {
     const int8_t *exponents = NULL;
-    const luna_shape *picture = &plan->shapes[plan->graph->count - 1];
     //  A picture that cannot fit is refused before anything is tried out. (Half, for some
     //  steps write over what they read.)
     const size_t least = gpu_least_bytes(plan->graph, plan->shapes, s->lane.type) / 2;
     LUNA_TRY(luna_backend_over_limit(request, least));
     LUNA_TRY(exponents_of(s, plan->graph, &exponents));
-    LUNA_TRY(gpu_program_build(&s->lane, plan->graph, plan->shapes, exponents,
-                               &plan->program));
-    cost->weight_bytes = s->lane.weight_bytes + s->rescue.weight_bytes;
-    const size_t fixed =
-        cost->weight_bytes + program_bytes(plan->program) + s->device.workspace_bytes;
-    const size_t pixels = picture->count * sizeof(float);
-    plan->slots = luna_sub_batch(request->memory_limit_bytes,
-                                 fixed + request->staging_bytes, pixels, SLOTS);
-    cost->peak_bytes = fixed + plan->slots * pixels;
-    LUNA_TRY(luna_backend_over_limit(request, cost->peak_bytes));
+    luna_err err = build_plan(s, request, plan, exponents, cost);
+    if (err == LUNA_NO_MEMORY && !plan->lean) {
+        plan->lean = true;
+        gpu_program_free(plan->program);
+        plan->program = NULL;
+        err = build_plan(s, request, plan, exponents, cost);
+    }
+    LUNA_TRY(err);
     //  What the search for plans took beyond what this picture takes goes back.
     if (s->device.arena_bytes > plan->program->arena_bytes) gpu_arena_free(&s->device);
     return gpu_arena_grow(&s->device, plan->program->arena_bytes);
@@ -291,8 +306,8 @@ static luna_err rescue_program(state *s, luna_plan *plan)
                                        .memory_limit_bytes = plan->memory_limit_bytes,
                                        .staging_bytes = plan->staging_bytes};
     if (plan->rescue) return LUNA_OK;
-    LUNA_TRY(
-        gpu_program_build(&s->rescue, plan->graph, plan->shapes, NULL, &plan->rescue));
+    LUNA_TRY(gpu_program_build(&s->rescue, plan->graph, plan->shapes, NULL, plan->lean,
+                               &plan->rescue));
     const luna_err err = luna_backend_over_limit(
         &request, program_bytes(plan->rescue) + s->lane.weight_bytes +
                       s->rescue.weight_bytes + s->device.workspace_bytes);

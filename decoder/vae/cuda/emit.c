@@ -54,6 +54,12 @@ luna_err gpu_plan_buffer(gpu_program *program, size_t bytes, int *out)
     return LUNA_OK;
 }
 
+void gpu_plan_shrink(gpu_program *program, int buffer, size_t bytes)
+{
+    program->spans[buffer].shrinks = program->step_count;
+    program->spans[buffer].later_bytes = bytes;
+}
+
 static void touch(gpu_program *program, int buffer)
 {
     if (buffer != LUNA_NONE) program->spans[buffer].last = program->step_count;
@@ -552,7 +558,8 @@ luna_err gpu_emit_add(gpu_planner *p, size_t i, gpu_act act, size_t result)
 //  picture's largest values need anyway, later, when there are no scores any more.
 static size_t chunk_rows(const gpu_planner *p, size_t tokens, size_t row_bytes)
 {
-    const size_t room = gpu_least_bytes(p->graph, p->shapes, lane_of(p)->type);
+    const size_t all = gpu_least_bytes(p->graph, p->shapes, lane_of(p)->type);
+    const size_t room = p->lean ? all / 2 : all;
     const size_t fit = room / row_bytes / 128 * 128;
     return fit == 0 ? (tokens < 128 ? tokens : 128) : fit < tokens ? fit : tokens;
 }

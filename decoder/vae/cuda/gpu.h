@@ -172,6 +172,7 @@ typedef enum gpu_kind {
     GPU_STEP_CONV_PLAIN,  //  ours
     GPU_STEP_CONV_LAST,   //  ours, to planes
     GPU_STEP_CONV_FUSED,  //  ours, with norms
+    GPU_STEP_CONV_OVER,   //  a 1 x 1 over its input, by strips of rows
     GPU_STEP_NORM,        //  makes pairs
     GPU_STEP_APPLY,
     GPU_STEP_RMS_NORM,
@@ -200,13 +201,14 @@ typedef struct gpu_step {
     gpu_act act;
     const void *weight;
     gpu_conv *conv;
-    bool bare;  //  the convolution has no epilogue: a step of ours adds it
+    gpu_conv *last_conv;  //  of the last strip, when it has fewer rows
+    bool bare;            //  the convolution has no epilogue: a step of ours adds it
     int kernel;
     int groups;
     float epsilon;
     gpu_gemm *scores[2];  //  of a whole chunk of rows, and of the last
     gpu_gemm *sums[2];
-    size_t rows;  //  of a chunk
+    size_t rows;  //  of a chunk, of a strip
 } gpu_step;
 
 typedef struct gpu_program {
@@ -229,10 +231,12 @@ typedef struct gpu_program {
 //  The two buffers that hold planar float: what goes in and what comes out.
 enum { GPU_INPUT = 0, GPU_OUTPUT = 1 };
 
-//  exponents: of every node, NULL for all 0.
+//  exponents: of every node, NULL for all 0. lean: in less memory, a little slower: what
+//  goes round a block by a 1 x 1 convolution is put over the block's input.
 LUNA_MUST_USE luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph,
                                          const luna_shape *shapes,
-                                         const int8_t *exponents, gpu_program **out);
+                                         const int8_t *exponents, bool lean,
+                                         gpu_program **out);
 void gpu_program_free(gpu_program *program);
 
 //  What the largest operation takes by itself, its value and the one it reads.
