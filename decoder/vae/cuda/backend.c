@@ -157,6 +157,13 @@ static luna_err build_plan(state *s, const luna_plan_request *request, luna_plan
     return luna_backend_over_limit(request, cost->peak_bytes);
 }
 
+//  The lean plan has not been seen right on a card since its last change: only when it is
+//  asked for, LUNA_CUDA_LEAN=1, as its test does.
+static bool may_be_lean(const state *s)
+{
+    return s->device.fusing != GPU_FUSES_NOTHING && getenv("LUNA_CUDA_LEAN") != NULL;
+}
+
 static luna_err fill_plan(state *s, const luna_plan_request *request, luna_plan *plan,
                           luna_vae_cost *cost)
 {
@@ -167,7 +174,7 @@ static luna_err fill_plan(state *s, const luna_plan_request *request, luna_plan 
     LUNA_TRY(luna_backend_over_limit(request, least));
     LUNA_TRY(exponents_of(s, plan->graph, &exponents));
     luna_err err = build_plan(s, request, plan, exponents, cost);
-    if (err == LUNA_NO_MEMORY && !plan->lean) {
+    if (err == LUNA_NO_MEMORY && may_be_lean(s)) {
         plan->lean = true;
         gpu_program_free(plan->program);
         plan->program = NULL;

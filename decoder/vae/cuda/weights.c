@@ -10,7 +10,8 @@ typedef struct gpu_weight {
     int number;  //  in luna_weights
     gpu_form form;
     int exponent;
-    int beside_exponent;  //  of a fused convolution
+    int beside;  //  in a fused convolution's: another weight's number; else LUNA_NONE
+    int beside_exponent;
     void *data;
 } gpu_weight;
 
@@ -144,7 +145,7 @@ static const gpu_weight *find(const gpu_lane *lane, const gpu_weight *wanted)
     for (size_t i = 0; i < lane->kept_count; i++) {
         const gpu_weight *is = &lane->kept[i];
         if (is->number == wanted->number && is->form == wanted->form &&
-            is->exponent == wanted->exponent &&
+            is->exponent == wanted->exponent && is->beside == wanted->beside &&
             is->beside_exponent == wanted->beside_exponent)
             return is;
     }
@@ -162,7 +163,8 @@ static luna_err keep_made(gpu_lane *lane, const gpu_weight *weight, const void *
 luna_err gpu_lane_weight(gpu_lane *lane, const luna_node *node, size_t from_channels,
                          gpu_form form, int exponent, const void **out)
 {
-    gpu_weight weight = {.number = node->weight, .form = form, .exponent = exponent};
+    gpu_weight weight = {
+        .number = node->weight, .form = form, .exponent = exponent, .beside = LUNA_NONE};
     const gpu_weight *is = find(lane, &weight);
     if (is) {
         *out = is->data;
@@ -217,6 +219,7 @@ luna_err gpu_lane_fused(gpu_lane *lane, const gpu_fused_request *r, const void *
     gpu_weight weight = {.number = r->node->weight,
                          .form = r->folded ? GPU_FORM_FUSED_FOLDED : GPU_FORM_FUSED,
                          .exponent = r->exponent,
+                         .beside = r->beside ? r->beside->weight : LUNA_NONE,
                          .beside_exponent = r->beside ? r->beside_exponent : 0};
     const gpu_weight *is = find(lane, &weight);
     if (is) {
