@@ -7,6 +7,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "decoder/image/encode.h"
 #include "decoder/sink/files.h"
 #include "decoder/vae/backend.h"
@@ -15,7 +16,8 @@
 #include "decoder/worker/pipeline.h"
 
 #define ROOTS_MAX 64
-#define VAES_MAX  1000  //  names a hello can hold
+#define SWEEP_MS  10000  //  of a start, at most
+#define VAES_MAX  1000   //  names a hello can hold
 
 typedef struct worker {
     const luna_decoder_settings *settings;
@@ -58,6 +60,22 @@ static luna_err find_device(worker *self)
     return LUNA_OK;
 }
 
+static void sweep(worker *self)
+{
+    luna_swept swept;
+    const int64_t start_ns = luna_now_ns();
+    const luna_err err = luna_sink_sweep(
+        self->sink, (int64_t)self->settings->keep_records_ms, SWEEP_MS, &swept);
+    if (err != LUNA_OK)
+        luna_log(LUNA_LOG_WARNING, "sweep_failed", "detail=\"%s\"", luna_error_text());
+    if (err == LUNA_OK && (swept.removed || swept.passed_over))
+        luna_log(LUNA_LOG_INFO, "swept",
+                 "removed=%llu passed_over=%llu ms=%lld "
+                 "of=\"temporary files of decoders that died\"",
+                 (unsigned long long)swept.removed, (unsigned long long)swept.passed_over,
+                 (long long)((luna_now_ns() - start_ns) / 1000000));
+}
+
 static luna_err open_sink(worker *self)
 {
     char *paths = malloc((size_t)ROOTS_MAX * LUNA_SINK_PATH_BYTES);
@@ -74,8 +92,7 @@ static luna_err open_sink(worker *self)
     const luna_err err = luna_files_open(&options, &self->sink);
     free(paths);
     LUNA_TRY(err);
-    if (luna_sink_sweep(self->sink, (int64_t)self->settings->keep_records_ms) != LUNA_OK)
-        luna_log(LUNA_LOG_WARNING, "sweep_failed", "detail=\"%s\"", luna_error_text());
+    sweep(self);
     return LUNA_OK;
 }
 
