@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #define LOCK_FILE "lock"
-#define TRIES     150
-#define PAUSE_NS  20000000
+#define TRIES     3000
+#define PAUSE_NS  1000000
 #define WORD      128
 
 //  ---- the lock -----------------------------------------------------------------------

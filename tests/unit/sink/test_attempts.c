@@ -6,6 +6,7 @@
 #include "decoder/sink/hold.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <sys/wait.h>
 
 typedef struct crash {
@@ -356,8 +357,42 @@ static void test_sweep_ends_in_time(void **state)
 
 //  ---- at the same moment -----------------------------------------------------------
 
-static void race(unsigned round, int processes, bool deaths)
+static void sweep_for_ever(void)
 {
+    luna_sink *sink = NULL;
+    luna_swept swept;
+    static const char *const roots[] = {ROOT};
+    if (luna_files_open(&(luna_files_options){.roots = roots, .count = 1}, &sink) !=
+        LUNA_OK)
+        _exit(1);
+    for (;;)
+        if (luna_sink_sweep(sink, 3600000, 1000, &swept) != LUNA_OK) _exit(2);
+}
+
+//  Two decoders that start again and again beside the attempts, and are killed.
+static void start_sweeps(pid_t sweeps[2])
+{
+    for (int i = 0; i < 2; i++) {
+        sweeps[i] = fork();
+        assert_true(sweeps[i] >= 0);
+        if (sweeps[i] == 0) sweep_for_ever();
+    }
+}
+
+static void end_sweeps(const pid_t sweeps[2])
+{
+    for (int i = 0; i < 2; i++) {
+        int status;
+        assert_int_equal(kill(sweeps[i], SIGKILL), 0);
+        assert_int_equal(waitpid(sweeps[i], &status, 0), sweeps[i]);
+        assert_true(WIFSIGNALED(status));
+    }
+}
+
+static void race(unsigned round, int processes, bool deaths, bool swept)
+{
+    pid_t sweeps[2];
+    if (swept) start_sweeps(sweeps);
     pid_t pids[8];
     char bytes[8][32];
     const luna_name name = make_name("f", "img");
@@ -371,6 +406,7 @@ static void race(unsigned round, int processes, bool deaths)
         pids[i] = start_attempt(&image, (crash){.at = at, .seed = seed});
     }
     for (int i = 0; i < processes; i++) end_attempt(pids[i]);
+    if (swept) end_sweeps(sweeps);
     check_once(&image, NULL);
     remove_tree(ROOT);
 }
@@ -378,13 +414,19 @@ static void race(unsigned round, int processes, bool deaths)
 static void test_two_attempts_at_once(void **state)
 {
     (void)state;
-    for (unsigned round = 0; round < 100; round++) race(round, 2, false);
+    for (unsigned round = 0; round < 100; round++) race(round, 2, false, false);
 }
 
 static void test_five_attempts_at_once_some_die(void **state)
 {
     (void)state;
-    for (unsigned round = 0; round < 60; round++) race(round, 5, true);
+    for (unsigned round = 0; round < 60; round++) race(round, 5, true, false);
+}
+
+static void test_sweeps_beside_attempts_that_die(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 60; round++) race(round, 4, true, true);
 }
 
 #define WRITERS 4
@@ -455,6 +497,7 @@ int main(void)
         T(test_sweep_ends_in_time),
         T(test_two_attempts_at_once),
         T(test_five_attempts_at_once_some_die),
+        T(test_sweeps_beside_attempts_that_die),
         T(test_writers_share_a_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
