@@ -16,7 +16,7 @@ typedef struct withdrawal {
     const char *root;
     const luna_image_key *key;
     uint64_t *removed;
-    bool foreign;  //  an attempt of another host, or one that held nothing
+    bool foreign;  //  an attempt of another host, or of one that is not known
     bool kept;     //  the picture has its name
     char prefix[LUNA_NAME_PART_BYTES];  //  of the temporaries
 } withdrawal;
@@ -28,12 +28,15 @@ static bool is_of(const withdrawal *w, const char *name)
            key.index == w->key->index;
 }
 
+//  A power cut can take a mark's text and leave its name, by which the next attempt knows
+//  that there is something to clear away.
 static void look_at_host(void *arg, int side, const char *name)
 {
     withdrawal *w = arg;
     luna_mark mark;
-    if (!is_of(w, name) || !luna_mark_read(side, name, &mark)) return;
-    if (!luna_host_is_this(mark.host)) w->foreign = true;
+    if (!is_of(w, name)) return;
+    if (!luna_mark_read(side, name, &mark) || !luna_host_is_this(mark.host))
+        w->foreign = true;
 }
 
 //  Of the temporaries all but those of the picture that has its name.

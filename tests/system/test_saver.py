@@ -14,7 +14,7 @@ import numpy
 import pytest
 import readers
 import wire
-from files import VAE, batch
+from files import DATA, VAE, batch, photograph, read_safetensors
 from PIL import Image
 
 SETS = int(os.environ.get("LUNA_METADATA_SETS", 25))
@@ -268,6 +268,18 @@ def test_modes_of_files_and_folders(home):
 def test_settings_that_cannot_be(home, setting, value):
     done = home.run("luna-decoder", "--check-config", **{f"LUNA_OUTPUT_{setting}": value})
     assert done.code == 78 and f"[output] {setting.lower()}" in done.err, done
+
+
+def test_sixteen_bits(luna, tmp_path):
+    """The decoder's own floats, truncated to 65536 levels."""
+    _, (path,) = luna.submit_wait(photograph("chelsea"), "--png-bits", "16")
+    done = luna.run("luna-vae", "decode", "--model", DATA / f"{VAE}.safetensors", "--latents",
+                    photograph("chelsea"), "--output", tmp_path / "out", "--device", "cpu")
+    assert done.code == 0, done
+    pixels = read_safetensors(tmp_path / "out")[0]["pixels"][0].transpose(1, 2, 0)
+    got = numpy.frombuffer(readers.rgb_of(path), numpy.uint16).reshape(pixels.shape)
+    assert numpy.array_equal(got, (pixels * 65535).astype(numpy.uint16))
+    assert path.read_bytes()[24] == 16 and len(numpy.unique(got)) > 10000
 
 
 def assert_newer(luna, wanted):
