@@ -144,5 +144,3 @@ luna_err luna_avif_each_extent(const luna_avif_table *a, luna_avif_visit *visit,
     }
     return from.ended ? luna_avif_unsound("no sound iloc box") : LUNA_OK;
 }
-
-//  Pieces are in the file, before or behind `meta`, or in `meta`, which moves with it.

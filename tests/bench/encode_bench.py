@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Encoding beside Pillow at ComfyUI's settings: time and size per format and level, one run.
 
-encode_bench.py PROGRAM
+encode_bench.py PROGRAM [FORMAT ...]     only these
 
 Three photographs and three drawings that are made here. Both sides take turns on each
 picture; of several rounds the fastest counts, in CPU time, which other work on the machine
@@ -122,12 +122,12 @@ class Ours:
             raise SystemExit("the encoder failed")
 
 
-def measure(program, images, folder):
+def measure(program, images, folder, cases):
     """{case: [our ms, our bytes, Pillow's ms, Pillow's bytes]}, sums over the pictures."""
-    sums = {case: [0.0, 0, 0.0, 0] for case in CASES}
+    sums = {case: [0.0, 0, 0.0, 0] for case in cases}
     for image in images:
         ours = Ours(program, image, folder)
-        for case in CASES:
+        for case in cases:
             best, theirs = [], []
             for _ in range(SLOW_ROUNDS if case[0] in SLOW else ROUNDS):
                 best.append(ours.save(case))
@@ -152,12 +152,12 @@ def hash_ms(threads):
     return (time.perf_counter() - begin) * 1e3
 
 
-def measure_cores(program, image, folder):
+def measure_cores(program, image, folder, cases):
     """{case: (gain of encoding, gain of hashing)}: done on all cores in the time that one
     takes for one; both by turns, for other work and shared cores take their part of each."""
     ours = Ours(program, image, folder)
     gains = {}
-    for case in DEFAULTS:
+    for case in (case for case in DEFAULTS if case in cases):
         rounds = max(1, int(300 / ours.save(case)[0]))
         times = [(ours.save(case, 1, rounds)[2], ours.save(case, CORES, rounds)[2],
                   hash_ms(1), hash_ms(CORES)) for _ in range(CORE_ROUNDS)]
@@ -189,7 +189,8 @@ def print_table(title, sums, images):
 
 
 def main():
-    program = sys.argv[1]
+    program, *only = sys.argv[1:]
+    cases = [case for case in CASES if not only or case[0] in only]
     Image.init()
     if importlib.util.find_spec("pillow_jxl"):
         importlib.import_module("pillow_jxl")
@@ -197,8 +198,8 @@ def main():
     pictures = {"photographs": list(photographs()), "drawings": [drawing(n) for n in range(3)]}
     with tempfile.TemporaryDirectory() as folder:
         for title, images in pictures.items():
-            print_table(title, measure(program, images, folder), images)
-        gains = measure_cores(program, pictures["photographs"][0], folder)
+            print_table(title, measure(program, images, folder, cases), images)
+        gains = measure_cores(program, pictures["photographs"][0], folder, cases)
     print(f"\n{CORES} cores for one (hashing on the same cores meanwhile): " + ", ".join(
         f"{label(case).rstrip(' *')} {gain:.2f} ({hashing:.2f})"
         for case, (gain, hashing) in gains.items()))

@@ -215,6 +215,29 @@ static void test_avif_and_jxl(void **state)
     }
 }
 
+//  Flat areas are worth more effort: far smaller than a byte a pixel, and exact.
+static void test_flat_jxl(void **state)
+{
+    (void)state;
+    if (luna_image_can(LUNA_FORMAT_JXL) != LUNA_OK) skip();
+    uint8_t *data = calloc(256 * 256, 4);
+    for (size_t i = 0; i < 256 * 256 * 4; i++)
+        data[i] = (uint8_t)(i / 4 % 256 / 37 * 23 + i / 1024 / 29 * 17);
+    luna_encode_options options = luna_encode_options_default();
+    options.format = LUNA_FORMAT_JXL;
+    options.lossless = true;
+    for (size_t channels = 3; channels <= 4; channels++) {
+        const luna_pixels pixels = {data, 256, 256, channels, 1};
+        uint8_t *file;
+        size_t len;
+        assert_true(error_of(&pixels, &options) == 0);
+        assert_int_equal(luna_image_encode(&pixels, &options, &file, &len), LUNA_OK);
+        assert_true(len < 256 * 256 / 8);
+        free(file);
+    }
+    free(data);
+}
+
 static void test_levels_matter(void **state)
 {
     (void)state;
@@ -352,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_deep_pixels),
         cmocka_unit_test(test_jpeg_has_no_alpha),
         cmocka_unit_test(test_avif_and_jxl),
+        cmocka_unit_test(test_flat_jxl),
         cmocka_unit_test(test_levels_matter),
         cmocka_unit_test(test_same_pixels_same_bytes),
         cmocka_unit_test(test_encode_pool),
