@@ -236,6 +236,7 @@ static luna_err take_done(luna_broker *b, luna_message *message)
     note_saved(b, &key, done.images.items, done.images.count);
     const bool fresh = b->current.saved.count > 0;
     b->current.saved = (luna_store_images){done.images.items, done.images.count};
+    b->current.vae = (luna_store_vae){done.vae, done.vae_path, done.vae_sha256};
     is_decoder(b, &message->peer);
     luna_scheduler_done(b->scheduler, session, &key, luna_now_ms());
     if (fresh) luna_dispatch_record(b, &key.id);

@@ -64,6 +64,9 @@ static void tell_ended(luna_broker *b, const luna_task *task, const luna_job *jo
     info.detail = luna_text_of(task->detail[0] ? task->detail : NULL);
     info.files.items = task->op.in.finish.images.items;
     info.files.count = task->op.in.finish.images.count;
+    info.vae_name = task->op.in.finish.vae.name;
+    info.vae_path = task->op.in.finish.vae.path;
+    info.vae_sha256 = task->op.in.finish.vae.sha256;
     luna_events_job(b, state, &info);
 }
 
@@ -131,6 +134,7 @@ static void finish(void *context, const luna_job *job, const luna_verdict *verdi
         b->current.order = false;
     }
     take_saved(b, task, &task->op.in.finish.images);
+    if (task->op.in.finish.images.count) task->op.in.finish.vae = b->current.vae;
     if (verdict->state == LUNA_JOB_FAILED) store_counters(b, job);
     luna_task_submit(b, task);
 }
@@ -164,7 +168,8 @@ static void give_back(void *context, const luna_job *job, const luna_verdict *ve
 {
     luna_broker *b = context;
     b->tally.requeued++;
-    if (strcmp(verdict->error, "lost") == 0)
+    if (strcmp(verdict->error, "lost") == 0 ||
+        strcmp(verdict->error, luna_err_name(LUNA_DEVICE)) == 0)
         b->tally.lost++;
     else if (verdict->error[0])
         b->tally.declined++;

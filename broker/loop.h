@@ -44,6 +44,7 @@ void luna_message_close(luna_message *message);
 typedef struct luna_current {
     luna_message *message;    //  may be moved into a task; then it is empty
     luna_store_images saved;  //  with progress and done; borrows from the message
+    luna_store_vae vae;       //  with done; the same
     bool saved_taken;         //  a task records them
     bool order;               //  a task will answer the peer
     uint64_t re;

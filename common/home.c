@@ -86,6 +86,21 @@ luna_err luna_home_find(luna_home *out)
     return user_home(out, user);
 }
 
+luna_err luna_home_cache(char *out, size_t room)
+{
+    const struct {
+        const char *base;
+        const char *below;
+    } places[] = {{setting("LUNA_HOME"), "cache"},
+                  {setting("CACHE_DIRECTORY"), "."},
+                  {setting("XDG_CACHE_HOME"), "luna"},
+                  {user_dir(), ".cache/luna"}};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
+        if (places[i].base)
+            return luna_path_join(out, room, places[i].base, places[i].below);
+    return luna_error(LUNA_CONFIG, "this user has no home folder; set LUNA_HOME=DIR");
+}
+
 luna_err luna_home_control(char *out, size_t room)
 {
     static const char system_wide[] = "/run/luna/control";

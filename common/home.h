@@ -27,6 +27,11 @@ typedef struct luna_home {
 //  Reads the environment; makes nothing. LUNA_CONFIG when no home can be told.
 LUNA_MUST_USE luna_err luna_home_find(luna_home *out);
 
+//  The folder for what can be made again: LUNA_HOME/cache, else systemd's
+//  CACHE_DIRECTORY, else $XDG_CACHE_HOME/luna, else ~/.cache/luna. Makes nothing.
+//  LUNA_CONFIG when none can be told.
+LUNA_MUST_USE luna_err luna_home_cache(char *out, size_t room);
+
 //  The control endpoint a client should try: LUNA_BROKER, else the socket in this
 //  home, else the system-wide one when only that exists. `room` bytes at `out`.
 LUNA_MUST_USE luna_err luna_home_control(char *out, size_t room);

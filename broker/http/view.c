@@ -91,6 +91,9 @@ json_t *luna_view_job(const luna_msg_job_info *job)
     put_uint(to, "refused", job->refused);
     put_job_times(to, job);
     put_text(to, "vae", job->vae);
+    put_text(to, "vae_name", job->vae_name);
+    put_text(to, "vae_path", job->vae_path);
+    put_text(to, "vae_sha256", job->vae_sha256);
     put_text(to, "decoder", job->decoder);
     put_text(to, "error", job->error);
     put_text(to, "detail", job->detail);

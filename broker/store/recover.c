@@ -103,14 +103,21 @@ static void report_unread(const luna_id *id)
     report(LUNA_LOG_WARNING, "spool.unread", name, "the job goes on; it is read again");
 }
 
-//  An index may name a row that is not there: the payload decides what becomes of it.
-static luna_err check_job(recovery *r, const luna_id *id)
+//  An index may name a row that is not there, or that a damaged page hides until rows are
+//  added: the payload decides what becomes of it. It counts as not listed from now on.
+static void doubt(recovery *r, luna_id *id)
+{
+    r->doubtful = r->unlisted = true;
+    *id = (luna_id){0};
+}
+
+static luna_err check_job(recovery *r, luna_id *id)
 {
     bool gone;
     const luna_err err = luna_rows_get(r->db, id, r->active);
     if (err == LUNA_IO) return set_row_aside(r, id, &gone);
     if (err == LUNA_NOT_FOUND) {
-        r->doubtful = r->unlisted = true;
+        doubt(r, id);
         return LUNA_OK;
     }
     LUNA_TRY(err);

@@ -194,6 +194,9 @@ luna_err luna_rows_finish(luna_db *db, const luna_id *id, const luna_store_finis
     luna_query_text(&query, finish->error);
     luna_query_text(&query, finish->detail);
     luna_query_uint(&query, finish->finished_ms);
+    luna_query_text(&query, finish->vae.name);
+    luna_query_text(&query, finish->vae.path);
+    luna_query_text(&query, finish->vae.sha256);
     *state = finish->state;
     return change(&query, id);
 }

@@ -46,6 +46,9 @@ enum {
     AT_CONTENT,
     AT_DEADLINE,
     AT_NEXT,
+    AT_VAE_NAME,
+    AT_VAE_PATH,
+    AT_VAE_SHA256,
     AT_SOUND,
     AT_IMAGES_DONE
 };
@@ -138,6 +141,9 @@ static luna_err read_job(const luna_query *query, luna_arena *arena, luna_store_
     LUNA_TRY(luna_query_as_text(query, AT_PROMPT_ID, arena, &out->prompt_id));
     LUNA_TRY(luna_query_as_text(query, AT_VAE, arena, &info->vae));
     LUNA_TRY(luna_query_as_text(query, AT_DECODER, arena, &info->decoder));
+    LUNA_TRY(luna_query_as_text(query, AT_VAE_NAME, arena, &info->vae_name));
+    LUNA_TRY(luna_query_as_text(query, AT_VAE_PATH, arena, &info->vae_path));
+    LUNA_TRY(luna_query_as_text(query, AT_VAE_SHA256, arena, &info->vae_sha256));
     LUNA_TRY(luna_query_as_text(query, AT_ERROR, arena, &info->error));
     return luna_query_as_text(query, AT_DETAIL, arena, &info->detail);
 }

@@ -13,7 +13,7 @@
 
 //  "LUNA" in ASCII
 #define APPLICATION_ID 0x4c554e41
-#define SCHEMA_VERSION 3
+#define SCHEMA_VERSION 4
 
 #define NEW_IN_2                                                        \
     "CREATE TABLE setting ("                                            \
@@ -39,6 +39,7 @@ static const char create[] =
     "  content INTEGER NOT NULL DEFAULT 0,"
     "  deadline_ms INTEGER NOT NULL DEFAULT 0,"
     "  next_ms INTEGER NOT NULL DEFAULT 0,"
+    "  vae_name TEXT, vae_path TEXT, vae_sha256 TEXT,"  //  that decoded it
     "  sum INTEGER NOT NULL DEFAULT 0"
     ") STRICT, WITHOUT ROWID;"
     "CREATE INDEX job_accepted ON job (accepted_ms, id);"
@@ -67,12 +68,17 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
     //  The sums that rows have are over fewer columns.
     "ALTER TABLE image ADD COLUMN note TEXT;"
     "UPDATE image SET sum = 0;",
+    "ALTER TABLE job ADD COLUMN vae_name TEXT;"
+    "ALTER TABLE job ADD COLUMN vae_path TEXT;"
+    "ALTER TABLE job ADD COLUMN vae_sha256 TEXT;"
+    "UPDATE job SET sum = 0;",
 };
 
 #define JOB_VALUES                                                              \
     "id, state, client, prompt_id, priority, images, bytes, attempts, lost, "   \
     "refused, created_ms, accepted_ms, started_ms, finished_ms, vae, decoder, " \
-    "error, detail, batches, content, deadline_ms, next_ms"
+    "error, detail, batches, content, deadline_ms, next_ms, vae_name, "         \
+    "vae_path, vae_sha256"
 
 #define JOB_SOUND "(sum = 0 OR sum = luna_sum(" JOB_VALUES "))"
 
@@ -87,7 +93,8 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
     " ', ' || quote(started_ms) || ', ' || quote(finished_ms) || ', ' || quote(vae) ||" \
     " ', ' || quote(decoder) || ', ' || quote(error) || ', ' || quote(detail) ||"       \
     " ', ' || quote(batches) || ', ' || quote(content) || ', ' ||"                      \
-    " quote(deadline_ms) || ', ' || quote(next_ms) || ', ' || quote(sum)"
+    " quote(deadline_ms) || ', ' || quote(next_ms) || ', ' || quote(vae_name) ||"       \
+    " ', ' || quote(vae_path) || ', ' || quote(vae_sha256) || ', ' || quote(sum)"
 
 #define IMAGE_VALUES                                                              \
     "job, input, idx, path, bytes, sha256, width, height, decode_ms, encode_ms, " \
@@ -128,8 +135,10 @@ static const char *const sql[LUNA_SQL_COUNT] = {
                        " luna_sum(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12))"
                        " ON CONFLICT DO NOTHING",
     [LUNA_SQL_FINISH] =
-        "UPDATE job SET state = ?2, error = ?3, detail = ?4,"
-        " finished_ms = ?5 WHERE id = ?1",
+        "UPDATE job SET state = ?2, error = ?3, detail = ?4, finished_ms = ?5,"
+        " vae_path = iif(?6 IS NULL, vae_path, ?7),"
+        " vae_sha256 = iif(?6 IS NULL, vae_sha256, ?8),"
+        " vae_name = coalesce(?6, vae_name) WHERE id = ?1",
     [LUNA_SQL_REQUEUE] =
         "UPDATE job SET state = 'pending', lost = ?2, refused = ?3,"
         " error = coalesce(?4, error), detail = coalesce(?5, detail)"

@@ -187,12 +187,20 @@ typedef struct luna_store_images {
     size_t count;
 } luna_store_images;
 
+//  The VAE that decoded a job; its file and that file's hash.
+typedef struct luna_store_vae {
+    luna_text name;  //  absent: keeps what is stored
+    luna_text path;
+    luna_text sha256;
+} luna_store_vae;
+
 typedef struct luna_store_finish {
     luna_job_state state;  //  COMPLETED, FAILED or CANCELLED
     luna_text error;       //  error name; absent when completed
     luna_text detail;      //  one sentence
     uint64_t finished_ms;  //  wall clock
     luna_store_images images;
+    luna_store_vae vae;
 } luna_store_finish;
 
 typedef struct luna_store_requeue {

@@ -30,8 +30,8 @@ luna_err luna_sha256(const void *data, size_t len, char hex[LUNA_SINK_SHA256_BYT
     return LUNA_OK;
 }
 
-static luna_err hash_blocks(int fd, const char *path, EVP_MD_CTX *context,
-                            uint64_t *bytes)
+static luna_err hash_blocks(int fd, const char *path, const luna_sha256_watch *watch,
+                            EVP_MD_CTX *context, uint64_t *bytes)
 {
     unsigned char block[BLOCK_BYTES];
     *bytes = 0;
@@ -42,19 +42,35 @@ static luna_err hash_blocks(int fd, const char *path, EVP_MD_CTX *context,
         if (n == 0) return LUNA_OK;
         if (EVP_DigestUpdate(context, block, (size_t)n) != 1) return refused();
         *bytes += (uint64_t)n;
+        if (!watch->go_on(watch->context))
+            return luna_error(LUNA_CANCELLED, "%s: not read to its end", path);
     }
 }
 
-luna_err luna_sha256_file(int fd, const char *path, char hex[LUNA_SINK_SHA256_BYTES],
-                          uint64_t *bytes)
+luna_err luna_sha256_file_watched(int fd, const char *path,
+                                  const luna_sha256_watch *watch,
+                                  char hex[LUNA_SINK_SHA256_BYTES], uint64_t *bytes)
 {
     unsigned char digest[32];
     luna_err err = LUNA_OK;
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     if (!context || EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1) err = refused();
-    if (err == LUNA_OK) err = hash_blocks(fd, path, context, bytes);
+    if (err == LUNA_OK) err = hash_blocks(fd, path, watch, context, bytes);
     if (err == LUNA_OK && EVP_DigestFinal_ex(context, digest, NULL) != 1) err = refused();
     EVP_MD_CTX_free(context);
     if (err == LUNA_OK) write_hex(digest, hex);
     return err;
+}
+
+static bool always(void *context)
+{
+    (void)context;
+    return true;
+}
+
+luna_err luna_sha256_file(int fd, const char *path, char hex[LUNA_SINK_SHA256_BYTES],
+                          uint64_t *bytes)
+{
+    const luna_sha256_watch watch = {always, NULL};
+    return luna_sha256_file_watched(fd, path, &watch, hex, bytes);
 }

@@ -15,4 +15,16 @@ LUNA_MUST_USE luna_err luna_sha256_file(int fd, const char *path,
                                         char hex[LUNA_SINK_SHA256_BYTES],
                                         uint64_t *bytes);
 
+//  Called between pieces of a file; false gives it up (LUNA_CANCELLED).
+typedef struct luna_sha256_watch {
+    bool (*go_on)(void *context);
+    void *context;
+} luna_sha256_watch;
+
+//  luna_sha256_file, watched.
+LUNA_MUST_USE luna_err luna_sha256_file_watched(int fd, const char *path,
+                                                const luna_sha256_watch *watch,
+                                                char hex[LUNA_SINK_SHA256_BYTES],
+                                                uint64_t *bytes);
+
 #endif

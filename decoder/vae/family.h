@@ -9,6 +9,7 @@
 #include "common/safetensors.h"
 #include "decoder/vae/graph.h"
 #include "decoder/vae/pixels.h"
+#include "decoder/vae/vae.h"
 
 typedef struct luna_model {
     const luna_safetensors *file;  //  borrowed
@@ -16,6 +17,7 @@ typedef struct luna_model {
     const char *variant;           //  static, for people
     size_t latent_channels;
     size_t packed_channels;  //  0 when packed input is not taken
+    size_t latent_rank;      //  see luna_vae_info; 0: 4
     size_t spatial_factor;  //  this and the next are the graph's: not for a family to set
     size_t output_channels;
     float latent_scale;  //  the model sees (latent - shift) * scale; in: 0 for "from the
@@ -46,5 +48,13 @@ extern const char *const luna_model_prefixes[LUNA_MODEL_PREFIXES];
 //  Finds the family of model->file and builds it. LUNA_BAD_MODEL when none fits, or when
 //  the decoder makes neither RGB nor RGBA.
 LUNA_MUST_USE luna_err luna_model_build(luna_model *model);
+
+//  All that does not depend on a device.
+luna_vae_info luna_model_info(const luna_model *model);
+
+//  Reads the weights from the disk into memory, where the map then finds them; see
+//  luna_vae_options.loading. LUNA_CANCELLED; LUNA_IO when they cannot be read.
+LUNA_MUST_USE luna_err luna_model_read(const luna_model *model,
+                                       bool (*loading)(void *context), void *context);
 
 #endif

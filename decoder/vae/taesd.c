@@ -21,6 +21,7 @@
 enum { FIRST_LAYER = 1, FIRST_BLOCK = 3, STAGE_LAYERS = 5, POOL_GROUPS = 4 };
 
 static const float clamp_scale = 3.0F, pool_epsilon = 1e-5F;
+static const float sana_scale = 0.41407F;  //  scaling_factor of dc-ae-f32c32-sana
 
 //  Where the layers are: start + (number - less) + ...
 typedef struct naming {
@@ -166,6 +167,12 @@ static bool takes_packed(const taesd *t, const luna_model *model)
     return model->latent_channels == 32 && t->stages == 3;
 }
 
+//  TAESANA, the only one of five stages: 32 channels at a thirty-second.
+static bool is_sana(const taesd *t, const luna_model *model)
+{
+    return model->latent_channels == 32 && t->stages == 5;
+}
+
 //  ComfyUI's combined files carry the two numbers as scalars.
 static float scalar(const luna_safetensors *file, const char *name, float otherwise)
 {
@@ -185,6 +192,8 @@ static void settle_scale(const taesd *t, luna_model *model)
     model->latent_scale = scalar(model->file, "vae_scale", 0.0F);
     model->latent_shift = scalar(model->file, "vae_shift", 0.0F);
     if (model->latent_scale == 0.0F && takes_packed(t, model)) model->latent_scale = 1.0F;
+    if (model->latent_scale == 0.0F && is_sana(t, model))
+        model->latent_scale = sana_scale;
     if (model->latent_scale != 0.0F) return;
     const luna_taesd_member *member =
         luna_taesd_member_of(luna_safetensors_label(model->file), model->latent_channels);
@@ -203,6 +212,20 @@ static void refuse_unknown_scale(taesd *t, const luna_model *model)
                     "which latents%s%s; name it after its model or set latent_scale and "
                     "latent_shift",
                     model->latent_channels, choices[0] ? ": " : "", choices);
+}
+
+//  taeqi2_1's last layer makes 2 x 2 pixels of RGBA, and its latents are scaled by
+//  channel.
+static void refuse_patches(taesd *t)
+{
+    const size_t made =
+        luna_build_size(&t->b, 0, "%d.weight", number(t, first_of(t->stages) + 1));
+    if (made == 12 || made == 16)
+        luna_build_fail(
+            &t->b,
+            "a TAESD decoder whose last layer makes %zu channels, 2 x 2 pixels, "
+            "as that of Qwen-Image 2.1 (taeqi2_1); Luna takes those of 3 or 4",
+            made);
 }
 
 //  128 channels at half the size.
@@ -229,6 +252,7 @@ static luna_err build(luna_model *model)
     t.b.graph = &model->plain;
     t.b.weights = &model->weights;
     count_stages(&t);
+    refuse_patches(&t);
     model->latent_channels =
         luna_build_latent_channels(&t.b, "%d", number(&t, FIRST_LAYER));
     settle_scale(&t, model);

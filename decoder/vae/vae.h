@@ -44,20 +44,22 @@ LUNA_MUST_USE luna_err luna_vae_precision_parse(const char *word,
                                                 luna_vae_precision *out);
 
 typedef struct luna_vae_options {
-    //  "auto" (the first GPU where there is one, else the CPU), "cpu", "cuda:N", or
-    //  "reference" (plain C).
+    //  "auto" (the first GPU where there is one, else the CPU), "cpu", "cuda:N",
+    //  "cuda:GPU-..." (a UUID or its beginning), or "reference" (plain C).
     const char *device;
     luna_vae_precision precision;
     int threads;  //  CPU threads; 0: one for each processor
-    //  For one decode, weights included; 0: none. On a CPU, values that do not fit are
-    //  kept in a temporary file (in TMPDIR, else /var/tmp), with the same pixels; without
-    //  a limit, those that are over 1.5 GiB.
+    //  For one decode, weights included; 0: the device's own. On a CPU, values that do
+    //  not fit are kept in a temporary file (in TMPDIR, else /var/tmp), with the same
+    //  pixels; without a limit, those that are over 1.5 GiB. A GPU's own limit is what is
+    //  free when the engine is opened, less a reserve (memory_budget.h); it is looked at
+    //  again when a picture does not fit.
     size_t memory_limit_bytes;
     //  The model sees (latent - shift) * scale. A scale of 0 means what ComfyUI's
     //  latents need: 1 and 0, but for the TAESD family, where it is taken from the
     //  file (vae_scale and vae_shift) or from the member that its name or a folder's
     //  names: taesd 0.18215, taesdxl 0.13025, taesd3 1.5305 shift 0.0609,
-    //  taef1 0.3611 shift 0.1159; taef2, known by its channels, 1.
+    //  taef1 0.3611 shift 0.1159; taef2 and taesana, known by their shape, 1 and 0.41407.
     float latent_scale;
     float latent_shift;
     //  Called by the decoding thread after every step of a decode (there are dozens), so
@@ -65,6 +67,11 @@ typedef struct luna_vae_options {
     //  NULL.
     void (*step)(void *context);
     void *step_context;
+    //  Not NULL: luna_vae_open reads the weights from the disk, so that no decode waits
+    //  for them, and calls this by the opening thread after every few MiB; false gives
+    //  the model up (LUNA_CANCELLED). NULL: a weight is read when a plan first needs it.
+    bool (*loading)(void *context);
+    void *loading_context;
 } luna_vae_options;
 
 //  Device auto, precision auto, no limit, scale from the model.
@@ -74,10 +81,11 @@ luna_vae_options luna_vae_options_default(void);
 typedef struct luna_vae_info {
     const char *family;   //  "kl", "wan", "taesd"
     const char *variant;  //  a few words for people: "TAESD with pooled blocks (TAEF2)"
-    size_t latent_channels;    //  32
-    size_t packed_channels;    //  128 when [N, 128, H/2, W/2] is taken too, else 0
-    size_t spatial_factor;     //  pixels a side for one latent (unpacked): 8
-    size_t output_channels;    //  3, or 4 with alpha
+    size_t latent_channels;  //  32
+    size_t packed_channels;  //  128 when [N, 128, H/2, W/2] is taken too, else 0
+    size_t latent_rank;      //  of ComfyUI's latents for it: 4, or 5 for [N, C, 1, H, W]
+    size_t spatial_factor;   //  pixels a side for one latent (unpacked): 8
+    size_t output_channels;  //  3, or 4 with alpha
     uint64_t parameter_count;  //  of the decoder; other tensors of the file not counted
     uint64_t file_bytes;
     uint64_t read_bytes;  //  of them: the header and the decoder's own tensors
@@ -94,6 +102,7 @@ typedef struct luna_vae_info {
 //  a TAESD decoder of which nothing says for which latents it is.
 //  LUNA_UNSUPPORTED: this device has no such precision.
 //  LUNA_UNAVAILABLE: no such device, or this build has no backend for it.
+//  LUNA_CANCELLED: options->loading said so.
 //  LUNA_NO_MEMORY.
 //  The caller closes *out.
 LUNA_MUST_USE luna_err luna_vae_open(const char *path, const luna_vae_options *options,
@@ -106,8 +115,18 @@ LUNA_MUST_USE luna_err luna_vae_open_bytes(const void *data, size_t len,
                                            const luna_vae_options *options,
                                            luna_vae **out);
 
+//  What the model in a file is, from its header alone: no weight is read and no device
+//  asked; `device`, `backend` and `precision` are NULL, the other strings static. Of the
+//  options the scale and shift count. LUNA_NOT_FOUND, LUNA_IO, LUNA_BAD_MODEL,
+//  LUNA_NO_MEMORY.
+LUNA_MUST_USE luna_err luna_vae_inspect(const char *path, const luna_vae_options *options,
+                                        luna_vae_info *out);
+
 //  Frees all and sets *vae to NULL; NULL is fine.
 void luna_vae_close(luna_vae **vae);
+
+//  The limit of a decode in force; 0: none.
+size_t luna_vae_memory_limit(const luna_vae *vae);
 
 const luna_vae_info *luna_vae_describe(const luna_vae *vae);
 
@@ -186,7 +205,8 @@ size_t luna_pixels_bytes(const luna_vae_shape *shape, size_t count,
 //  LUNA_BAD_LATENT: channels, or values that are NaN or infinite (how many and where).
 //  LUNA_OVERFLOW: the output is not finite although the latents are; the sentence says
 //  which weight is damaged, or what to try.
-//  LUNA_NO_MEMORY: over memory_limit_bytes, or none to be had; the engine stays usable.
+//  LUNA_NO_MEMORY: over memory_limit_bytes, or none to be had, also when everything kept
+//  was given back and the images were tried one at a time; the engine stays usable.
 //  LUNA_DEVICE: the device failed; close the engine.
 //  LUNA_USAGE: the range is outside the batch, the room too small, U8 with RAW.
 //  After an error the images before the one that failed are complete in the target,
@@ -194,6 +214,25 @@ size_t luna_pixels_bytes(const luna_vae_shape *shape, size_t count,
 LUNA_MUST_USE luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *latents,
                                        size_t first, size_t count,
                                        const luna_vae_target *target);
+
+//  Where the images of a decode go, one after the other and each to a place of its own.
+//  A GPU computes the next one meanwhile: these two may take their time, or wait.
+typedef struct luna_vae_outlet {
+    luna_pixels_format format;
+    luna_pixels_rule rule;
+    //  Room for one picture, luna_pixels_bytes(shape, 1, format). An error ends the
+    //  decode and is its result.
+    luna_err (*place)(void *context, size_t image, void **room);
+    //  Its pixels are there.
+    void (*done)(void *context, size_t image);
+    void *context;
+} luna_vae_outlet;
+
+//  As luna_vae_decode, and what `place` returns. After an error every image that `done`
+//  was called for is complete; one that had a place and no `done` is not.
+LUNA_MUST_USE luna_err luna_vae_decode_to(luna_vae *vae, const luna_vae_latents *latents,
+                                          size_t first, size_t count,
+                                          const luna_vae_outlet *outlet);
 
 //  Gives plans and working memory back; the next decode makes them again.
 void luna_vae_trim(luna_vae *vae);

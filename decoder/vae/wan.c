@@ -197,18 +197,33 @@ static void refuse_others(wan *w)
     }
 }
 
+//  Wan 2.2's and Qwen-Image 2.1's have the same names, another latent, and stages with
+//  shortcuts around them.
+static void refuse_patches(wan *w)
+{
+    const size_t made = luna_build_size(&w->b, 0, "%s.weight", w->names->conv_out);
+    if (made == 12 || made == 16)
+        luna_build_fail(
+            &w->b,
+            "the VAE of Wan 2.2 or Qwen-Image 2.1 (its last layer makes %zu "
+            "channels, 2 x 2 pixels); Luna decodes Wan 2.1's and Qwen-Image's",
+            made);
+}
+
 static luna_err build(luna_model *model)
 {
     wan w = {0};
     if (!find_names(model->file, &w)) return LUNA_BAD_MODEL;
     w.b.graph = &model->plain;
     w.b.weights = &model->weights;
+    refuse_patches(&w);
     if (model->latent_scale == 0.0F) model->latent_scale = 1.0F;
     model->latent_channels = luna_build_latent_channels(&w.b, "%s", w.names->post_quant);
     const int input = luna_build_input(&w.b, model->latent_channels);
     decoder(&w, luna_build_affine(&w.b, input, model->latent_scale, model->latent_shift));
     refuse_others(&w);
     model->range = LUNA_RANGE_SIGNED;
+    model->latent_rank = 5;
     model->variant = "Wan 2.1, Qwen-Image: single pictures";
     return w.b.err;
 }

@@ -7,26 +7,47 @@
 #include "common/log.h"
 #include "decoder/worker/attempts_own.h"
 
-static luna_attempt *next_waiting(luna_attempts *attempts)
+static bool is_takeable(const luna_attempt *attempt)
+{
+    const bool stopped = attempt->table->stopped;
+    if (!attempt->parking) return attempt->state == ATTEMPT_WAITING && !stopped;
+    return stopped || attempt->cancelled || attempt->parking->is_over(attempt->parking);
+}
+
+static luna_attempt *next_takeable(luna_attempts *attempts)
 {
     luna_attempt *attempt = attempts->first;
-    while (attempt && attempt->state != ATTEMPT_WAITING) attempt = attempt->next;
+    while (attempt && !is_takeable(attempt)) attempt = attempt->next;
     return attempt;
 }
 
-luna_attempt *luna_attempts_take(luna_attempts *attempts)
+//  A parked one is held already.
+static luna_parking *begin(luna_attempt *attempt)
 {
-    luna_attempt *attempt = NULL;
+    luna_parking *parking = attempt->parking;
+    attempt->parking = NULL;
+    attempt->state = ATTEMPT_RUNNING;
+    if (!parking) attempt->holders = 1;
+    return parking;
+}
+
+luna_attempt *luna_attempts_take(luna_attempts *attempts, luna_parking **parking)
+{
+    luna_attempt *attempt;
     pthread_mutex_lock(&attempts->lock);
-    while (!attempts->stopped && !(attempt = next_waiting(attempts)))
+    while (!(attempt = next_takeable(attempts)) && !attempts->stopped)
         pthread_cond_wait(&attempts->news, &attempts->lock);
-    if (attempts->stopped) attempt = NULL;
-    if (attempt) {
-        attempt->state = ATTEMPT_RUNNING;
-        attempt->holders = 1;
-    }
+    if (attempt) *parking = begin(attempt);
     pthread_mutex_unlock(&attempts->lock);
     return attempt;
+}
+
+void luna_attempt_park(luna_attempt *attempt, luna_parking *parking)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    attempt->parking = parking;
+    pthread_mutex_unlock(&attempt->table->lock);
+    luna_attempts_nudge(attempt->table);
 }
 
 void luna_attempt_hold(luna_attempt *attempt)
@@ -184,15 +205,28 @@ void luna_attempt_stage(luna_attempt *attempt, const char *stage)
     luna_attempts_nudge(attempt->table);
 }
 
-luna_err luna_attempt_vae(luna_attempt *attempt, const char *name)
+luna_err luna_attempt_vae(luna_attempt *attempt, const char *name, const char *path)
 {
-    char *copy = strdup(name);
-    if (!copy) return luna_error(LUNA_NO_MEMORY, "no memory for a VAE's name");
+    char *name_copy = strdup(name), *path_copy = strdup(path);
+    if (!name_copy || !path_copy) {
+        free(name_copy);
+        free(path_copy);
+        return luna_error(LUNA_NO_MEMORY, "no memory for a VAE's name");
+    }
     pthread_mutex_lock(&attempt->table->lock);
     free(attempt->vae);
-    attempt->vae = copy;
+    free(attempt->vae_path);
+    attempt->vae = name_copy;
+    attempt->vae_path = path_copy;
     pthread_mutex_unlock(&attempt->table->lock);
     return LUNA_OK;
+}
+
+void luna_attempt_vae_sha256(luna_attempt *attempt, const char *hex)
+{
+    pthread_mutex_lock(&attempt->table->lock);
+    snprintf(attempt->vae_sha256, sizeof attempt->vae_sha256, "%s", hex);
+    pthread_mutex_unlock(&attempt->table->lock);
 }
 
 void luna_attempt_decoded(luna_attempt *attempt)

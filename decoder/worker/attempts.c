@@ -30,6 +30,7 @@ void luna_attempt_free(luna_attempt *attempt)
     luna_arena_free(&attempt->memory);
     free(attempt->images);
     free(attempt->vae);
+    free(attempt->vae_path);
     free(attempt);
 }
 
@@ -102,6 +103,7 @@ static bool use_cancel(luna_attempts *attempts, const luna_msg_job_key *key,
 static luna_attempt *cancel_one(luna_attempt *attempt)
 {
     attempt->cancelled = true;
+    if (attempt->parking) pthread_cond_signal(&attempt->table->news);
     if (attempt->state == ATTEMPT_RUNNING || attempt->saved > attempt->told) return NULL;
     luna_attempts_unlink(attempt);
     return attempt;
@@ -209,11 +211,14 @@ luna_err luna_attempts_add(luna_attempts *attempts, luna_work **work, int64_t no
 static luna_err pack_done(luna_attempt *attempt, const luna_id *epoch, void **out,
                           size_t *len)
 {
-    const luna_msg_done done = {.id = attempt->id,
-                                .attempt = attempt->number,
-                                .epoch = *epoch,
-                                .vae = luna_text_of(attempt->vae),
-                                .images = {attempt->images, attempt->saved}};
+    const luna_msg_done done = {
+        .id = attempt->id,
+        .attempt = attempt->number,
+        .epoch = *epoch,
+        .vae = luna_text_of(attempt->vae),
+        .vae_path = luna_text_of(attempt->vae_path),
+        .vae_sha256 = luna_text_of(attempt->vae_sha256[0] ? attempt->vae_sha256 : NULL),
+        .images = {attempt->images, attempt->saved}};
     return luna_msg_pack(LUNA_MSG_DONE, &done, out, len);
 }
 
@@ -366,11 +371,19 @@ luna_attempts_load luna_attempts_count(luna_attempts *attempts)
     for (const luna_attempt *at = attempts->first; at; at = at->next) {
         load.waiting += at->state == ATTEMPT_WAITING;
         load.running += at->state == ATTEMPT_RUNNING;
+        load.parked += at->parking != NULL;
         load.encoding += at->state == ATTEMPT_RUNNING && at->decoded;
         load.untold += at->state == ATTEMPT_ENDED;
     }
     pthread_mutex_unlock(&attempts->lock);
     return load;
+}
+
+void luna_attempts_wake(luna_attempts *attempts)
+{
+    pthread_mutex_lock(&attempts->lock);
+    pthread_cond_broadcast(&attempts->news);
+    pthread_mutex_unlock(&attempts->lock);
 }
 
 void luna_attempts_stop(luna_attempts *attempts)

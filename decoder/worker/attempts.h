@@ -8,6 +8,9 @@
 //      waiting --take--> running --last release--> ended --report--> told --confirm-->
 //      (gone)
 //
+//  A running attempt whose VAE is not in memory yet may be parked; it is taken again when
+//  its wait is over.
+//
 //  An attempt that was told stays until the broker is known to have read the report
 //  (luna_attempts_confirm); after a broken link it is told again, and the broker, who
 //  may know it already, absorbs it. Cancelled attempts tell what they saved, for the
@@ -72,6 +75,7 @@ size_t luna_attempts_list(luna_attempts *attempts, luna_msg_job_key *out, size_t
 typedef struct luna_attempts_load {
     size_t waiting;
     size_t running;   //  taken, not ended
+    size_t parked;    //  of these: their VAE is being loaded
     size_t encoding;  //  of these: decoded, their last images are being saved
     size_t untold;    //  ended, not yet reported
     uint64_t ticks;   //  grows with every step of real progress
@@ -84,8 +88,24 @@ void luna_attempts_stop(luna_attempts *attempts);
 
 //  ---- the pipeline's side ------------------------------------------------------------
 
-//  Waits for the next attempt and holds it for the caller; NULL after a stop.
-luna_attempt *luna_attempts_take(luna_attempts *attempts);
+//  What an attempt waits for while it is parked.
+typedef struct luna_parking {
+    //  Whether the wait is over. Called with the list locked: must be quick.
+    bool (*is_over)(const struct luna_parking *parking);
+} luna_parking;
+
+//  Waits for the next attempt, in the order they came, and holds it for the caller. One
+//  that was parked comes with its *parking, held as before, when its wait is over or when
+//  it is cancelled; a fresh one with NULL. After a stop those that are parked come at
+//  once, then NULL.
+luna_attempt *luna_attempts_take(luna_attempts *attempts, luna_parking **parking);
+
+//  The taker lets the attempt, which it goes on holding, wait; `parking` is borrowed
+//  until it is taken again.
+void luna_attempt_park(luna_attempt *attempt, luna_parking *parking);
+
+//  A wait may be over: the taker looks at what is parked.
+void luna_attempts_wake(luna_attempts *attempts);
 
 //  One more holder, and one less. The last release ends the attempt and unloads its
 //  work. Nulls the pointer.
@@ -121,9 +141,13 @@ LUNA_MUST_USE luna_err luna_attempt_saved(luna_attempt *attempt,
 //  sentence.
 void luna_attempt_fail(luna_attempt *attempt, luna_err err);
 
-//  What the broker shows: "loading" or "decoding"; `vae` names the one in use.
+//  What the broker shows: "loading" or "decoding"; the VAE in use, by name and file.
 void luna_attempt_stage(luna_attempt *attempt, const char *stage);
-LUNA_MUST_USE luna_err luna_attempt_vae(luna_attempt *attempt, const char *name);
+LUNA_MUST_USE luna_err luna_attempt_vae(luna_attempt *attempt, const char *name,
+                                        const char *path);
+
+//  The SHA-256 of the VAE's file, 64 hex digits.
+void luna_attempt_vae_sha256(luna_attempt *attempt, const char *hex);
 
 //  Its last image is decoded.
 void luna_attempt_decoded(luna_attempt *attempt);

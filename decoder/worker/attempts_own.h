@@ -25,12 +25,15 @@ struct luna_attempt {
     uint64_t number;  //  of the attempt
     luna_attempt_state state;
     size_t holders;
+    luna_parking *parking;  //  NULL: it is not parked
     bool cancelled;
     bool decoded;
     uint64_t told_ping;  //  pings sent when it was told
 
     const char *stage;  //  to be told; NULL when told
     char *vae;
+    char *vae_path;
+    char vae_sha256[LUNA_SINK_SHA256_BYTES];  //  "": not known
     luna_err err;
     char detail[1024];
 

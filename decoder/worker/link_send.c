@@ -9,6 +9,8 @@
 #include "decoder/worker/link_state.h"
 #include "decoder/worker/wire.h"
 
+#define PARKED_MAX 8  //  jobs that do not count while their VAE is being loaded
+
 static void close_sockets(luna_link *link)
 {
     if (link->control) zsock_set_linger(link->control, 0);
@@ -69,18 +71,20 @@ void luna_link_send(luna_link *link, luna_msg_type type, const void *message)
         luna_link_lose(link, luna_error_text());
 }
 
+//  A job whose images are all decoded holds an encode thread, not the decoder, and one
+//  whose VAE is being loaded holds neither: others may come meanwhile. Of the latter kind
+//  a few, so that one decoder does not gather what another could have done.
 luna_msg_ready luna_link_credit_now(const luna_link *link)
 {
     const luna_attempts_load load = luna_attempts_count(link->options->attempts);
     const bool open = !link->stopping && !link->draining;
+    const uint64_t parked = load.parked < PARKED_MAX ? load.parked : PARKED_MAX;
     return (luna_msg_ready){
-        .credit_jobs = open ? link->options->credit_jobs + load.encoding : 0,
+        .credit_jobs = open ? link->options->credit_jobs + load.encoding + parked : 0,
         .credit_bytes = link->options->credit_bytes,
         .maps_payload = link->maps_payload};
 }
 
-//  A job whose images are all decoded holds an encode thread, not the decoder: one
-//  more may come meanwhile.
 void luna_link_credit(luna_link *link)
 {
     const luna_msg_ready credit = luna_link_credit_now(link);

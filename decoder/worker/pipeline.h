@@ -1,9 +1,10 @@
 //  pipeline.h - attempts in, image files out
 //
-//  One decode thread takes the attempts in their order and decodes image by image;
-//  its pixels go to a pool of encode threads. While the last images of an attempt are
-//  encoded, the next attempt decodes. An image that is kept already is not decoded.
-//  Memory: one picture being decoded and what the pool may hold.
+//  One decode thread takes the attempts in their order and decodes image by image; one
+//  whose VAE has to be loaded first stands aside, and those after it go on. Its pixels go
+//  to a pool of encode threads. While the last images of an attempt are encoded, the next
+//  attempt decodes. An image that is kept already is not decoded. Memory: one picture
+//  being decoded and what the pool may hold.
 
 #ifndef LUNA_WORKER_PIPELINE_H
 #define LUNA_WORKER_PIPELINE_H
@@ -18,8 +19,9 @@ typedef struct luna_pipeline_options {
     luna_registry *registry;
     luna_models *models;
     luna_sink *sink;
-    size_t encode_threads;  //  at least 1
-    size_t pixels_max;      //  bytes of decoded pictures in memory
+    const char *hash_cache;  //  as in luna_hashes_options
+    size_t encode_threads;   //  at least 1
+    size_t pixels_max;       //  bytes of decoded pictures in memory
 } luna_pipeline_options;
 
 typedef struct luna_pipeline luna_pipeline;

@@ -166,12 +166,14 @@ typedef struct fitting {
     void *context;
 } fitting;
 
-static bool fits(const fitting *with, const luna_vae_entry *entry)
+static bool fits(const fitting *with, const luna_vae_entry *entry, bool any_rank)
 {
-    size_t channels = 0, packed = 0;
-    if (with->probe(with->context, entry, &channels, &packed) != LUNA_OK) return false;
-    return with->question->channels == channels ||
-           (packed && with->question->channels == packed);
+    luna_vae_fit fit;
+    const luna_vae_question *q = with->question;
+    if (with->probe(with->context, entry, &fit) != LUNA_OK) return false;
+    return (any_rank || q->rank == fit.rank) &&
+           (q->channels == fit.channels ||
+            (fit.packed_channels && q->channels == fit.packed_channels));
 }
 
 static bool is_for_model(const luna_vae_entry *entry, luna_text model)
@@ -198,13 +200,20 @@ static void find_fitting(const luna_registry *registry, const fitting *with,
     const luna_entries *named = &registry->named;
     for (size_t i = 0; i < named->count; i++)
         if (is_for_model(named->items[i], with->question->model_name) &&
-            fits(with, named->items[i]))
+            fits(with, named->items[i], true))
             match_add(found, named->items[i]);
     const luna_entries *tiers[] = {named, &registry->files};
     for (size_t tier = 0; tier < 2 && found->count == 0; tier++)
         for (size_t i = 0; i < tiers[tier]->count; i++)
-            if (fits(with, tiers[tier]->items[i]))
+            if (fits(with, tiers[tier]->items[i], false))
                 match_add(found, tiers[tier]->items[i]);
+}
+
+//  "a latent of 16 channels in 5 dimensions".
+static void describe_latent(const luna_vae_question *question, char *out, size_t room)
+{
+    snprintf(out, room, "a latent of %zu channels in %zu dimensions", question->channels,
+             question->rank);
 }
 
 //  ---- answers ---------------------------------------------------------------------
@@ -219,7 +228,8 @@ static void list_all(const luna_registry *registry, char *list, size_t room)
 static luna_err none_found(const luna_registry *registry,
                            const luna_vae_question *question, bool automatic)
 {
-    char list[600], word[SHOWN_BYTES];
+    char list[600], word[SHOWN_BYTES], latent[SHOWN_BYTES];
+    describe_latent(question, latent, sizeof latent);
     list_all(registry, list, sizeof list);
     luna_text_copy(question->vae, word, sizeof word);
     if (!*list)
@@ -227,9 +237,8 @@ static luna_err none_found(const luna_registry *registry,
                           "this decoder has no VAE; set [vae] roots to a folder with "
                           "*.safetensors files or add a [vae NAME] section");
     if (automatic)
-        return luna_error(LUNA_UNKNOWN_VAE,
-                          "no VAE here fits a latent of %zu channels; there are: %s",
-                          question->channels, list);
+        return luna_error(LUNA_UNKNOWN_VAE, "no VAE here fits %s; there are: %s", latent,
+                          list);
     return luna_error(LUNA_UNKNOWN_VAE, "no VAE is called '%s'; there are: %s", word,
                       list);
 }
@@ -237,12 +246,12 @@ static luna_err none_found(const luna_registry *registry,
 static luna_err several_found(const luna_vae_question *question, bool automatic,
                               const matches *found)
 {
-    char word[SHOWN_BYTES];
+    char word[SHOWN_BYTES], latent[SHOWN_BYTES];
     luna_text_copy(question->vae, word, sizeof word);
+    describe_latent(question, latent, sizeof latent);
     if (automatic)
-        return luna_error(LUNA_UNKNOWN_VAE,
-                          "several VAEs fit a latent of %zu channels; name one of: %s",
-                          question->channels, found->list);
+        return luna_error(LUNA_UNKNOWN_VAE, "several VAEs fit %s; name one of: %s",
+                          latent, found->list);
     return luna_error(LUNA_UNKNOWN_VAE, "several VAEs are called '%s'; name one of: %s",
                       word, found->list);
 }

@@ -10,9 +10,14 @@
 //      the path of an entry or of a file           /models/vae/sdxl/ae.safetensors
 //      a path below a root, extension or not       sdxl/ae.safetensors, sdxl/ae
 //      the name of a file without its extension    ae
-//      auto, or nothing: of the VAEs that fit the latent's channels, the entry whose
-//      `models` patterns match the job's model; else the only entry; else the only
-//      file. Several at any of these steps is an error that lists them.
+//      auto, or nothing: the entry that takes the latent's channels and whose `models`
+//      patterns match the job's model; else, of the VAEs that take its channels and its
+//      rank, the only entry; else the only file. Several at any of these steps is an
+//      error that lists them.
+//
+//  The rank tells Wan 2.1's and Qwen-Image's latents, [N, 16, 1, H, W] in ComfyUI, from
+//  those of SD3 and FLUX.1, [N, 16, H, W]. An entry's patterns are the operator's word,
+//  which holds for latents that lost or gained the 1 on their way.
 //
 //  Thread: one at a time.
 
@@ -52,14 +57,22 @@ LUNA_MUST_USE luna_err luna_registry_roots(luna_registry *registry, const char *
 size_t luna_registry_count(const luna_registry *registry);
 const luna_vae_entry *luna_registry_at(const luna_registry *registry, size_t index);
 
-//  Tells the channels a VAE takes; `packed` is 0 when it takes only one count.
+//  The latents a VAE takes; see luna_vae_info.
+typedef struct luna_vae_fit {
+    size_t channels;
+    size_t packed_channels;  //  0: only `channels`
+    size_t rank;
+} luna_vae_fit;
+
+//  Tells which; an error: the VAE cannot be used, and `auto` passes it over.
 typedef luna_err luna_vae_probe(void *context, const luna_vae_entry *entry,
-                                size_t *channels, size_t *packed);
+                                luna_vae_fit *out);
 
 typedef struct luna_vae_question {
     luna_text vae;         //  as the job has it
     luna_text model_name;  //  for `auto`
     size_t channels;       //  of the latent, for `auto`
+    size_t rank;           //  the same
 } luna_vae_question;
 
 //  The one VAE that is meant; looks into the roots again when there is none.

@@ -108,7 +108,10 @@ static void copy_job(copier *to, const luna_msg_job_info *from, luna_job *job)
                       .error = copy_text(to, from->error),
                       .detail = copy_text(to, from->detail),
                       .deadline_ms = from->deadline_ms,
-                      .next = from->next};
+                      .next = from->next,
+                      .vae_name = copy_text(to, from->vae_name),
+                      .vae_path = copy_text(to, from->vae_path),
+                      .vae_sha256 = copy_text(to, from->vae_sha256)};
     copy_files(to, from, job);
 }
 

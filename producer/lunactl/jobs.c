@@ -153,6 +153,15 @@ static void print_outcome(luna_page *page, const luna_job *job)
                     (unsigned long long)job->refused);
 }
 
+//  What was asked for, and what it turned out to be.
+static void print_vae(luna_page *page, const luna_job *job)
+{
+    field(page, "vae", job->vae);
+    if (strcmp(job->vae, job->vae_name) != 0) field(page, "decoded with", job->vae_name);
+    field(page, "vae file", job->vae_path);
+    field(page, "vae sha256", job->vae_sha256);
+}
+
 static luna_err print_job(const luna_job *job)
 {
     char bytes[LUNA_AMOUNT_BYTES];
@@ -161,7 +170,7 @@ static luna_err print_job(const luna_job *job)
     print_outcome(&page, job);
     field(&page, "payload", bytes);
     print_place(&page, job);
-    field(&page, "vae", job->vae);
+    print_vae(&page, job);
     field(&page, "decoder", job->decoder);
     field_time(&page, "created", job->created_ms);
     field_time(&page, "accepted", job->accepted_ms);

@@ -108,12 +108,15 @@ json_t *luna_ctl_json_job(const luna_job *job)
     json_t *files = json_array();
     for (size_t i = 0; i < job->file_count; i++)
         json_array_append_new(files, luna_ctl_json_image(&job->files[i]));
-    json_t *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}",  //
-                            "id", text(job->id),               //
-                            "state", text(job->state),         //
-                            "vae", text(job->vae),             //
-                            "decoder", text(job->decoder),     //
-                            "error", text(job->error),         //
+    json_t *out = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",  //
+                            "id", text(job->id),                              //
+                            "state", text(job->state),                        //
+                            "vae", text(job->vae),                            //
+                            "vae_name", text(job->vae_name),                  //
+                            "vae_path", text(job->vae_path),                  //
+                            "vae_sha256", text(job->vae_sha256),              //
+                            "decoder", text(job->decoder),                    //
+                            "error", text(job->error),                        //
                             "detail", text(job->detail));
     json_object_update_new(out, job_counts(job));
     json_object_update_new(out, job_times(job));

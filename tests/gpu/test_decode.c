@@ -1,7 +1,7 @@
 //  Whole decodes on the GPU, through the engine and the plugin: against float64
 //  references and the plain C backend; batches, odd sizes, overflow, limits, repeats.
 
-#include "decoder/vae/tool/tool.h"
+#include "decoder/vae/random_model.h"
 #include "decoder/vae/vae.h"
 #include "gpu_test.h"
 
@@ -148,7 +148,7 @@ typedef struct random_model {
 static random_model new_model(const char *family)
 {
     random_model m = {0};
-    must(tool_random_model(family, &m.image, &m.len));
+    must(luna_random_model(family, &m.image, &m.len));
     return m;
 }
 

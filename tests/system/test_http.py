@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 import wire
-from files import (PHOTOGRAPHS, VAE, batch, image_pixels, photograph, photograph_latent,
-                   photograph_pixels, png_texts, psnr, read_safetensors)
+from files import (DATA, PHOTOGRAPHS, VAE, batch, image_pixels, photograph, photograph_latent,
+                   photograph_pixels, png_texts, psnr, read_safetensors, sha256)
 from luna import wait_for
 
 PROMPT = '{"3": {"class_type": "KSampler", "inputs": {"seed": 18446744073709551615}}}'
@@ -85,6 +85,9 @@ def test_json_body(web):
     shown = curl(f"{url}/v1/jobs/{job}")
     assert shown.status == 200, shown
     assert shown.json()["state"] == "completed" and path in shown.body.decode()
+    file = DATA / f"{VAE}.safetensors"
+    told = {key: shown.json()[key] for key in ("vae", "vae_name", "vae_path", "vae_sha256")}
+    assert told == {"vae": VAE, "vae_name": VAE, "vae_path": str(file), "vae_sha256": sha256(file)}
 
 
 def test_latent_file_body(web):

@@ -2,10 +2,11 @@
 
 import json
 import re
+import struct
 
 import wire
-from files import (VAE, batch, image_pixels, photograph, photograph_pixels, psnr,
-                   write_latent)
+from files import (DATA, VAE, batch, image_pixels, photograph, photograph_pixels, psnr,
+                   sha256, write_latent)
 from luna import wait_for
 
 
@@ -129,3 +130,49 @@ def test_auto_finds_the_only_vae_that_fits(luna):
         job, (path,) = luna.submit_wait(photograph(name), vae="auto")
         assert luna.job(job)["vae"] in ("auto", VAE)
         assert psnr(image_pixels(path), photograph_pixels(name)) >= 50
+
+
+# ---- which VAE it was --------------------------------------------------------------------
+
+
+def test_the_record_names_the_vae_and_its_file(luna):
+    job, _ = luna.submit_wait(photograph("chelsea"), vae="auto")
+    file = DATA / f"{VAE}.safetensors"
+    info = luna.job(job)
+    told = [info[key] for key in ("vae", "vae_name", "vae_path", "vae_sha256")]
+    assert told == ["auto", VAE, str(file), sha256(file)]
+    shown = luna.lunactl("show", job).out
+    assert sha256(file) in shown and str(file) in shown and f"decoded with  {VAE}\n" in shown
+
+
+def test_the_hash_of_a_large_file_is_kept(home):
+    """A checkpoint, nearly all of it not the decoder's, is read whole for it once."""
+    folder = home.home / "models"
+    folder.mkdir()
+    checkpoint = folder / "checkpoint.safetensors"
+    write_checkpoint(checkpoint, 96 << 20)
+    cache = home.home / "cache" / "vae-sha256"
+    home.start_broker()
+    for name in ("one", "two"):
+        decoder = home.start_decoder(name, LUNA_VAE_ROOTS=str(folder))
+        job, _ = home.submit_wait(photograph("chelsea"), vae="checkpoint")
+        assert home.job(job)["vae_sha256"] == sha256(checkpoint)
+        assert cache.read_text().split()[0] == sha256(checkpoint)
+        assert decoder.text().count("vae_hashed") == (1 if name == "one" else 0)
+        assert decoder.terminate() == 0
+
+
+def write_checkpoint(path, other_bytes):
+    """The tests' VAE behind a tensor of so many zeros, which the file leaves to the disk."""
+    raw = (DATA / f"{VAE}.safetensors").read_bytes()
+    (header_bytes,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8:8 + header_bytes])
+    for entry in header.values():
+        if "data_offsets" in entry:
+            entry["data_offsets"] = [offset + other_bytes for offset in entry["data_offsets"]]
+    header["model.weight"] = {"dtype": "U8", "shape": [other_bytes], "data_offsets": [0, other_bytes]}
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.seek(other_bytes, 1)
+        file.write(raw[8 + header_bytes:])

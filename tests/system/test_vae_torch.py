@@ -149,6 +149,12 @@ def test_taesana(home):
     assert psnr(got, wanted.numpy()) >= FLOOR_DB
 
 
+def test_taesana_scale(home):
+    net, z = vae_torch.Net(), latent(1, 32, 3, 2)
+    wanted = vae_torch.taesd(net, z, 0.41407, widths=(256, 128, 64, 64, 64, 64))
+    check(home, net.tensors, z, wanted, "model.safetensors", unit=True)
+
+
 @pytest.mark.parametrize("output", [3, 4])
 @pytest.mark.parametrize("style", ["original", "diffusers"])
 def test_wan(home, style, output):

@@ -81,8 +81,7 @@ static addend addend_of(const gpu_planner *p, size_t conv)
         return (addend){0};
     const int *input = node_at(p, reader)->input;
     const size_t other = (size_t)(input[0] == (int)conv ? input[1] : input[0]);
-    if (other < conv)
-        return (addend){.addition = reader, .residual = &p->value[other]};
+    if (other < conv) return (addend){.addition = reader, .residual = &p->value[other]};
     if (is_shortcut(p, other) && (size_t)node_at(p, other)->input[0] < conv)
         return (addend){.addition = reader, .shortcut = other};
     return (addend){0};

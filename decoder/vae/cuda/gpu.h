@@ -19,11 +19,7 @@
 
 //  Which convolutions the fused kernel does: none where the card cannot; those of enough
 //  tiles for the card; or every one it can, for tests: LUNA_CUDA_FUSED=never or always.
-typedef enum gpu_fusing {
-    GPU_FUSES_NOTHING,
-    GPU_FUSES_LARGE,
-    GPU_FUSES_ALL
-} gpu_fusing;
+typedef enum gpu_fusing { GPU_FUSES_NOTHING, GPU_FUSES_LARGE, GPU_FUSES_ALL } gpu_fusing;
 
 //  One card as one engine uses it.
 typedef struct gpu_device {
@@ -44,10 +40,15 @@ typedef struct gpu_device {
     void *step_context;
 } gpu_device;
 
-//  LUNA_UNAVAILABLE: no driver, no such card, or one that is too old.
+//  As in luna_backend.
+LUNA_MUST_USE luna_err gpu_cards(luna_card *out, size_t room, size_t *count);
+//  LUNA_UNAVAILABLE: no such card, or one that is too old.
 LUNA_MUST_USE luna_err gpu_device_probe(int index);
+LUNA_MUST_USE luna_err gpu_memory(int index, luna_backend_memory *out);
 LUNA_MUST_USE luna_err gpu_device_open(int index, gpu_device *device);
 void gpu_device_close(gpu_device *device);
+//  Waits for the work of this engine.
+void gpu_device_finish(const gpu_device *device);
 
 //  Makes the calling thread use the card.
 luna_err gpu_device_use(const gpu_device *device);
@@ -65,7 +66,8 @@ void gpu_arena_free(gpu_device *device);
 //  The same for the libraries' workspace.
 LUNA_MUST_USE luna_err gpu_workspace_grow(gpu_device *device, size_t bytes);
 
-//  LUNA_OK, LUNA_NO_MEMORY or LUNA_DEVICE; `what` stands in the sentence.
+//  LUNA_OK, LUNA_NO_MEMORY, LUNA_UNAVAILABLE (this build has no code for the card, or the
+//  driver is too old for it) or LUNA_DEVICE; `what` stands in the sentence.
 luna_err gpu_check(cudaError_t error, const char *what);
 luna_err gpu_check_dnn(cudnnStatus_t status, const char *what);
 luna_err gpu_check_blas(cublasStatus_t status, const char *what);
@@ -191,7 +193,7 @@ typedef struct gpu_step {
     int pairs;    //  made by a norm
     int parts;    //  statistics, made by a fused convolution
     gpu_parts parts_of;
-    int beside;  //  channels of v
+    int beside;   //  channels of v
     long bias;    //  floats in the constants, LUNA_NONE: absent
     long offset;  //  pairs among the constants
     long norm_weight;

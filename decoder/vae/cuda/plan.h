@@ -112,6 +112,7 @@ void gpu_leave_normed(gpu_planner *p, const gpu_normed *normed, size_t result,
 //  The convolution with what is added to it: a value that is there, or the 1 x 1
 //  convolution of one.
 LUNA_MUST_USE luna_err gpu_emit_fused(gpu_planner *p, size_t conv);
-LUNA_MUST_USE luna_err gpu_emit_fused_folded(gpu_planner *p, size_t upsample, size_t conv);
+LUNA_MUST_USE luna_err gpu_emit_fused_folded(gpu_planner *p, size_t upsample,
+                                             size_t conv);
 
 #endif

@@ -131,7 +131,10 @@ static luna_msg_job_info whole_job(const luna_msg_image *files, size_t count)
     job.refused = 2;
     job.bytes = 3U << 20;
     job.created_ms = job.accepted_ms = 1700000000000;
-    job.vae = luna_text_of("flux");
+    job.vae = luna_text_of("auto");
+    job.vae_name = luna_text_of("flux");
+    job.vae_path = luna_text_of("/m/ae.safetensors");
+    job.vae_sha256 = luna_text_of("afc8e282");
     return job;
 }
 
@@ -152,6 +155,10 @@ static void show_has_every_field(void **state)
     stand_in_close(&broker);
     assert_shows(child.out_text, "attempts      3 (1 lost, 2 refused)\n");
     assert_shows(child.out_text, "payload       3.0 MiB\n");
+    assert_shows(child.out_text,
+                 "vae           auto\ndecoded with  flux\n"
+                 "vae file      /m/ae.safetensors\n"
+                 "vae sha256    afc8e282\n");
     assert_shows(child.out_text, "deadline      20");
     assert_shows(child.out_text, ", in 1 min ");
     assert_shows(
@@ -167,6 +174,10 @@ static void show_has_every_field(void **state)
     assert_int_equal(number_in(shown, "priority"), 7);
     assert_int_equal(number_in(shown, "lost"), 1);
     assert_int_equal(number_in(shown, "refused"), 2);
+    assert_string_equal(text_in(shown, "vae"), "auto");
+    assert_string_equal(text_in(shown, "vae_name"), "flux");
+    assert_string_equal(text_in(shown, "vae_path"), "/m/ae.safetensors");
+    assert_string_equal(text_in(shown, "vae_sha256"), "afc8e282");
     const json_t *image = json_array_get(json_object_get(shown, "files"), 0);
     assert_string_equal(text_in(image, "path"), "/o/\"0\".png");
     assert_int_equal(number_in(image, "width"), 64);

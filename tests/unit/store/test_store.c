@@ -44,6 +44,56 @@ static void put_survives_reopen(void **state)
     free(job.body);
 }
 
+static void expect_vae(luna_store *store, luna_id id, const luna_store_vae *wanted)
+{
+    luna_store_op op = kit_of(LUNA_STORE_GET, id);
+    assert_int_equal(kit_run(store, &op), LUNA_OK);
+    const luna_msg_job_info *info = &op.found.items[0].info;
+    assert_true(text_is(info->vae, "flux"));  //  as the job has it
+    assert_true(text_is(info->vae_name, wanted->name.data));
+    assert_true(text_is(info->vae_path, wanted->path.data));
+    if (wanted->sha256.data)
+        assert_true(text_is(info->vae_sha256, wanted->sha256.data));
+    else
+        assert_null(info->vae_sha256.data);
+    luna_store_op_clear(&op);
+}
+
+//  Of jobs that decoded, one with a hash and one without; a job that did not has none.
+static void the_vae_of_a_job_is_kept(void **state)
+{
+    (void)state;
+    const luna_store_vae whole = {luna_text_of("ae"), luna_text_of("/m/ae.safetensors"),
+                                  luna_text_of("ab12")};
+    const luna_store_vae no_hash = {whole.name, whole.path, {0}};
+    kit_job first = kit_job_new(1), second = kit_job_new(2), third = kit_job_new(3);
+    luna_store *store = kit_open();
+    assert_int_equal(kit_do(store, kit_put(&first)), LUNA_OK);
+    assert_int_equal(kit_do(store, kit_put(&second)), LUNA_OK);
+    assert_int_equal(kit_do(store, kit_put(&third)), LUNA_OK);
+    luna_store_op op = kit_finish(first.id, LUNA_JOB_COMPLETED);
+    op.in.finish.vae = whole;
+    assert_int_equal(kit_do(store, op), LUNA_OK);
+    op = kit_finish(second.id, LUNA_JOB_COMPLETED);
+    op.in.finish.vae = no_hash;
+    assert_int_equal(kit_do(store, op), LUNA_OK);
+    assert_int_equal(kit_do(store, kit_finish(third.id, LUNA_JOB_CANCELLED)), LUNA_OK);
+    for (int round = 0; round < 2; round++) {
+        expect_vae(store, first.id, &whole);
+        expect_vae(store, second.id, &no_hash);
+        luna_store_op get = kit_of(LUNA_STORE_GET, third.id);
+        assert_int_equal(kit_run(store, &get), LUNA_OK);
+        assert_null(get.found.items[0].info.vae_name.data);
+        luna_store_op_clear(&get);
+        luna_store_close(&store);
+        store = kit_open();
+    }
+    luna_store_close(&store);
+    free(first.body);
+    free(second.body);
+    free(third.body);
+}
+
 static void repetition_is_told_and_writes_nothing(void **state)
 {
     (void)state;
@@ -433,6 +483,7 @@ int main(void)
         TEST(repetition_is_told_and_writes_nothing),
         TEST(attempt_survives_reopen),
         TEST(images_are_idempotent),
+        TEST(the_vae_of_a_job_is_kept),
         TEST(finished_jobs_drop_their_payload_failed_ones_keep_it),
         TEST(requeue_keeps_the_place),
         TEST(retry_starts_afresh_with_the_payload),

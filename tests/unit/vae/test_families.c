@@ -47,6 +47,35 @@ static luna_vae *open_sample(const sample *s, const char *device)
     return vae;
 }
 
+//  The header tells the same as the whole model, of which a damaged file has none.
+static void samples_are_inspected(void **state)
+{
+    (void)state;
+    luna_vae_info seen;
+    luna_vae_options options = luna_vae_options_default();
+    for (const sample *s = samples; s < samples + SAMPLES; s++) {
+        luna_vae *vae = open_sample(s, "cpu");
+        luna_vae_info known = *luna_vae_describe(vae);
+        options = options_of(s, "no device is asked");
+        assert_int_equal(luna_vae_inspect(decoder_path(s->name), &options, &seen),
+                         LUNA_OK);
+        known.device = known.backend = known.precision = NULL;
+        assert_string_equal(seen.family, known.family);
+        assert_string_equal(seen.variant, known.variant);
+        assert_int_equal(seen.latent_rank, known.latent_rank);
+        assert_int_equal(seen.parameter_count, known.parameter_count);
+        assert_int_equal(seen.file_bytes, known.file_bytes);
+        assert_int_equal(seen.read_bytes, known.read_bytes);
+        assert_int_equal(seen.latent_channels, known.latent_channels);
+        assert_int_equal(seen.packed_channels, known.packed_channels);
+        assert_null(seen.device);
+        luna_vae_close(&vae);
+    }
+    assert_int_equal(luna_vae_inspect(data_path("README.md"), &options, &seen),
+                     LUNA_BAD_MODEL);
+    assert_int_equal(luna_vae_inspect("absent", &options, &seen), LUNA_NOT_FOUND);
+}
+
 static void samples_are_described(void **state)
 {
     (void)state;
@@ -56,6 +85,7 @@ static void samples_are_described(void **state)
         assert_string_equal(info->family, s->family);
         assert_int_equal(info->latent_channels, s->latent_channels);
         assert_int_equal(info->packed_channels, s->packed_channels);
+        assert_int_equal(info->latent_rank, strcmp(s->family, "wan") == 0 ? 5 : 4);
         assert_int_equal(info->spatial_factor, s->spatial_factor);
         assert_int_equal(info->output_channels, s->output_channels);
         assert_true(info->read_bytes <= info->file_bytes && info->read_bytes > 90000);
@@ -167,7 +197,7 @@ static void latents_far_away_are_told(void **state)
     luna_vae_close(&vae);
 }
 
-//  ---- damage ----------------------------------------------------------------------
+//  ---- damage ------------------------------------------------------------------------
 
 //  A changeable copy of a file.
 typedef struct copy {
@@ -320,7 +350,7 @@ static void cut_files_are_refused(void **state)
     }
 }
 
-//  ---- which TAESD -----------------------------------------------------------------
+//  ---- which TAESD -------------------------------------------------------------------
 
 static void expect_member(const char *path, size_t channels, const char *name)
 {
@@ -362,6 +392,53 @@ static void an_unknown_member_is_asked_for(void **state)
     free(c.data);
 }
 
+static void taesana_needs_no_name(void **state)
+{
+    (void)state;
+    luna_vae *vae = NULL;
+    copy c = make_copy(&samples[5]);
+    luna_vae_options options = luna_vae_options_default();
+    options.device = "reference";
+    assert_int_equal(luna_vae_open_bytes(c.data, c.len, "tiny", &options, &vae), LUNA_OK);
+    assert_true(luna_vae_describe(vae)->latent_scale == 0.41407F);
+    assert_true(luna_vae_describe(vae)->latent_shift == 0.0F);
+    luna_vae_close(&vae);
+    free(c.data);
+}
+
+//  Two tensors by which a family knows its own, and its last layer.
+static void expect_refused(const char *marks[2], const char *last, size_t rank,
+                           size_t made, const char *because)
+{
+    luna_safetensors_writer *writer = NULL;
+    luna_vae_info info;
+    const luna_vae_options options = luna_vae_options_default();
+    const luna_tensor_spec specs[] = {
+        {marks[0], LUNA_DTYPE_F32, 4, {1, 1, 1, 1}},
+        {marks[1], LUNA_DTYPE_F32, 4, {1, 1, 1, 1}},
+        {last, LUNA_DTYPE_F32, rank, {made, 1, 1, 1, 1}},
+    };
+    const float zeros[18] = {0};
+    assert_int_equal(luna_safetensors_create("refused", specs, 3, &writer), LUNA_OK);
+    assert_int_equal(luna_safetensors_append(writer, zeros, (2 + made) * sizeof *zeros),
+                     LUNA_OK);
+    assert_int_equal(luna_safetensors_commit(&writer), LUNA_OK);
+    assert_int_equal(luna_vae_inspect("refused", &options, &info), LUNA_BAD_MODEL);
+    if (!strstr(luna_error_text(), because)) fail_msg("%s", luna_error_text());
+    assert_int_equal(remove("refused"), 0);
+}
+
+static void other_heads_are_refused_by_name(void **state)
+{
+    (void)state;
+    expect_refused((const char *[]){"decoder.middle.0.residual.0.gamma", "x"},
+                   "decoder.head.2.weight", 5, 12, "the VAE of Wan 2.2");
+    expect_refused((const char *[]){"decoder.mid_block.resnets.0.norm1.gamma", "x"},
+                   "decoder.conv_out.weight", 4, 16, "or Qwen-Image 2.1");
+    expect_refused((const char *[]){"1.weight", "3.conv.0.weight"}, "4.weight", 4, 16,
+                   "taeqi2_1");
+}
+
 static void pickles_are_refused_with_a_way_out(void **state)
 {
     (void)state;
@@ -384,6 +461,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(samples_are_described),
+        cmocka_unit_test(samples_are_inspected),
         cmocka_unit_test(samples_decode),
         cmocka_unit_test(rgba_becomes_bytes),
         cmocka_unit_test(latents_far_away_are_told),
@@ -393,6 +471,8 @@ int main(void)
         cmocka_unit_test(cut_files_are_refused),
         cmocka_unit_test(members_are_known_by_name),
         cmocka_unit_test(an_unknown_member_is_asked_for),
+        cmocka_unit_test(taesana_needs_no_name),
+        cmocka_unit_test(other_heads_are_refused_by_name),
         cmocka_unit_test(pickles_are_refused_with_a_way_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

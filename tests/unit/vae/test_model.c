@@ -279,6 +279,45 @@ static void scale_is_an_option(void **state)
     luna_vae_close(&plain);
 }
 
+//  ---- reading the weights while opening ---------------------------------------------
+
+typedef struct load {
+    size_t calls;
+    size_t give_up_at;  //  0: never
+} load;
+
+static bool loading(void *context)
+{
+    load *self = context;
+    return ++self->calls != self->give_up_at;
+}
+
+static luna_err open_reading(load *self, luna_vae **out)
+{
+    luna_vae_options options = luna_vae_options_default();
+    options.loading = loading;
+    options.loading_context = self;
+    return luna_vae_open(data_path("taef2_decoder.safetensors"), &options, out);
+}
+
+static void a_load_is_followed_and_given_up(void **state)
+{
+    (void)state;
+    luna_vae *vae = NULL, *plain = open_taef2("cpu");
+    float expected[3 * 64], got[3 * 64];
+    load followed = {0}, given_up = {.give_up_at = 1};
+    assert_int_equal(open_reading(&followed, &vae), LUNA_OK);
+    assert_true(followed.calls >= 1);
+    decode_small(vae, 1.0F, 0.0F, got);
+    decode_small(plain, 1.0F, 0.0F, expected);
+    assert_memory_equal(got, expected, sizeof got);
+    luna_vae_close(&vae);
+    luna_vae_close(&plain);
+    assert_int_equal(open_reading(&given_up, &vae), LUNA_CANCELLED);
+    assert_int_equal(given_up.calls, 1);
+    assert_null(vae);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +330,7 @@ int main(void)
         cmocka_unit_test(devices_and_precisions),
         cmocka_unit_test(other_names_same_pixels),
         cmocka_unit_test(scale_is_an_option),
+        cmocka_unit_test(a_load_is_followed_and_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,9 @@
 
 #include "kit.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 static luna_err add(luna_attempts *attempts, uint8_t id, uint64_t number, int64_t now_ms)
 {
     const luna_msg_work fields = work_fields(id_of(id), number);
@@ -22,6 +25,15 @@ static int teardown(void **state)
     luna_attempts *attempts = *state;
     luna_attempts_free(&attempts);
     return 0;
+}
+
+//  A fresh one.
+static luna_attempt *take(luna_attempts *attempts)
+{
+    luna_parking *parking = NULL;
+    luna_attempt *attempt = luna_attempts_take(attempts, &parking);
+    assert_null(parking);
+    return attempt;
 }
 
 static void save(luna_attempt *attempt, uint64_t index)
@@ -61,7 +73,7 @@ static void expect_silence(luna_attempts *attempts)
 //  Runs attempt (1, number) to its end with `images` saved of `expected`.
 static void run(luna_attempts *attempts, size_t images, size_t expected)
 {
-    luna_attempt *attempt = luna_attempts_take(attempts);
+    luna_attempt *attempt = take(attempts);
     assert_non_null(attempt);
     assert_int_equal(luna_attempt_expect(attempt, expected), LUNA_OK);
     for (size_t i = 0; i < images; i++) save(attempt, i);
@@ -74,9 +86,9 @@ static void progress_then_done_with_every_image(void **state)
     assert_int_equal(add(attempts, 1, 3, 0), LUNA_OK);
     expect_stage(attempts, "received", 0);
     expect_silence(attempts);
-    luna_attempt *attempt = luna_attempts_take(attempts);
+    luna_attempt *attempt = take(attempts);
     assert_int_equal(luna_attempt_expect(attempt, 2), LUNA_OK);
-    assert_int_equal(luna_attempt_vae(attempt, "flux"), LUNA_OK);
+    assert_int_equal(luna_attempt_vae(attempt, "flux", "/m/ae.safetensors"), LUNA_OK);
     luna_attempt_stage(attempt, "decoding");
     expect_stage(attempts, "decoding", 0);
     save(attempt, 1);
@@ -101,7 +113,7 @@ static void the_first_failure_counts(void **state)
 {
     luna_attempts *attempts = *state;
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
-    luna_attempt *attempt = luna_attempts_take(attempts);
+    luna_attempt *attempt = take(attempts);
     assert_false(luna_attempt_is_over(attempt));
     luna_attempt_fail(attempt, luna_error(LUNA_NO_SPACE, "the disk is full"));
     luna_attempt_fail(attempt, luna_error(LUNA_IO, "another"));
@@ -122,7 +134,7 @@ static void an_attempt_ends_with_its_last_holder(void **state)
     luna_attempts *attempts = *state;
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
     expect_stage(attempts, "received", 0);
-    luna_attempt *attempt = luna_attempts_take(attempts), *second = attempt;
+    luna_attempt *attempt = take(attempts), *second = attempt;
     assert_int_equal(luna_attempt_expect(attempt, 0), LUNA_OK);
     luna_attempt_hold(second);
     luna_attempt_release(&attempt);
@@ -186,7 +198,7 @@ static void cancel(luna_attempts *attempts)
 static luna_attempt *begin(luna_attempts *attempts)
 {
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
-    luna_attempt *attempt = luna_attempts_take(attempts);
+    luna_attempt *attempt = take(attempts);
     assert_int_equal(luna_attempt_expect(attempt, 2), LUNA_OK);
     return attempt;
 }
@@ -250,7 +262,7 @@ static void a_duplicate_is_dropped_and_a_newer_attempt_wins(void **state)
     assert_int_equal(add(attempts, 1, 2, 0), LUNA_OK);
     assert_int_equal(add(attempts, 1, 2, 0), LUNA_EXISTS);
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_EXISTS);
-    luna_attempt *old = luna_attempts_take(attempts);
+    luna_attempt *old = take(attempts);
     assert_int_equal(add(attempts, 1, 3, 0), LUNA_OK);
     assert_true(luna_attempt_is_over(old));
     assert_int_equal(luna_attempts_list(attempts, keys, 4), 1);
@@ -290,14 +302,14 @@ static void a_stop_gives_back_what_is_not_whole(void **state)
     luna_attempts *attempts = *state;
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
     assert_int_equal(add(attempts, 2, 1, 0), LUNA_OK);
-    luna_attempt *attempt = luna_attempts_take(attempts);
+    luna_attempt *attempt = take(attempts);
     assert_int_equal(luna_attempt_expect(attempt, 2), LUNA_OK);
     luna_attempts_stop(attempts);
     assert_true(luna_attempt_is_over(attempt));
     assert_false(luna_attempt_is_cancelled(attempt));
     save(attempt, 0);
     luna_attempt_release(&attempt);
-    assert_null(luna_attempts_take(attempts));
+    assert_null(take(attempts));
     expect_stage(attempts, "saved", 1);
     expect_stage(attempts, "received", 0);
     expect_silence(attempts);
@@ -311,7 +323,7 @@ static void a_record_the_wire_refuses_fails_the_attempt(void **state)
     const luna_timings timings = {0};
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
     expect_stage(attempts, "received", 0);
-    luna_attempt *attempt = luna_attempts_take(attempts);
+    luna_attempt *attempt = take(attempts);
     assert_int_equal(luna_attempt_expect(attempt, 1), LUNA_OK);
     memset(record.sha256, 'a', 64);
     assert_int_equal(luna_attempt_saved(attempt, &record, &timings), LUNA_OK);
@@ -333,6 +345,121 @@ static void too_many_are_refused(void **state)
     assert_int_equal(add(attempts, 1, 1, 0), LUNA_BUSY);
 }
 
+//  ---- parked ------------------------------------------------------------------------
+
+typedef struct wait {
+    luna_parking parking;
+    bool over;
+} wait;
+
+static bool is_over(const luna_parking *parking)
+{
+    return ((const wait *)parking)->over;
+}
+
+static luna_attempt *park_first(luna_attempts *attempts, wait *why)
+{
+    assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
+    luna_attempt *attempt = take(attempts);
+    luna_attempt_park(attempt, &why->parking);
+    return attempt;
+}
+
+static void expect_parked(luna_attempts *attempts, luna_attempt *wanted, wait *why)
+{
+    luna_parking *parking = NULL;
+    luna_attempt *attempt = luna_attempts_take(attempts, &parking);
+    assert_ptr_equal(attempt, wanted);
+    assert_ptr_equal(parking, &why->parking);
+    assert_int_equal(luna_attempts_count(attempts).parked, 0);
+}
+
+//  It lets a younger one go first, and is first again when its wait is over.
+static void a_parked_one_stands_aside(void **state)
+{
+    luna_attempts *attempts = *state;
+    wait why = {.parking = {is_over}};
+    luna_attempt *parked = park_first(attempts, &why);
+    assert_int_equal(add(attempts, 2, 1, 0), LUNA_OK);
+    assert_int_equal(add(attempts, 3, 1, 0), LUNA_OK);
+    assert_int_equal(luna_attempts_count(attempts).parked, 1);
+    assert_int_equal(luna_attempts_count(attempts).running, 1);
+    luna_attempt *second = take(attempts);
+    assert_int_equal(luna_work_message(luna_attempt_work(second))->id.byte[15], 2);
+    why.over = true;
+    expect_parked(attempts, parked, &why);
+    luna_attempt *third = take(attempts);
+    assert_int_equal(luna_work_message(luna_attempt_work(third))->id.byte[15], 3);
+    luna_attempt_release(&parked);
+    luna_attempt_release(&second);
+    luna_attempt_release(&third);
+}
+
+static void a_cancelled_or_stopped_one_comes_at_once(void **state)
+{
+    luna_attempts *attempts = *state;
+    wait why = {.parking = {is_over}};
+    luna_attempt *parked = park_first(attempts, &why);
+    luna_attempts_cancel(attempts, &(luna_msg_job_key){id_of(1), 1}, 0);
+    expect_parked(attempts, parked, &why);
+    assert_true(luna_attempt_is_cancelled(parked));
+    luna_attempt_release(&parked);
+    assert_int_equal(luna_attempts_count(attempts).running, 0);
+    luna_attempt *again = NULL;
+    assert_int_equal(add(attempts, 2, 1, 0), LUNA_OK);
+    again = take(attempts);
+    luna_attempt_park(again, &why.parking);
+    assert_int_equal(add(attempts, 3, 1, 0), LUNA_OK);
+    luna_attempts_stop(attempts);
+    expect_parked(attempts, again, &why);
+    luna_attempt_release(&again);
+    assert_null(take(attempts));
+    //  The stopped one was not ended: it is given back.
+    luna_msg_job_key held[4];
+    assert_int_equal(luna_attempts_list(attempts, held, 4), 2);
+}
+
+typedef struct watched {
+    luna_parking parking;
+    luna_attempts *attempts;
+    atomic_int looks;
+    atomic_bool over;
+} watched;
+
+static bool watched_is_over(const luna_parking *parking)
+{
+    watched *why = (watched *)(uintptr_t)parking;
+    const bool over = atomic_load(&why->over);
+    atomic_fetch_add(&why->looks, 1);
+    return over;
+}
+
+//  After the first look, with the taker about to wait.
+static void *wake(void *context)
+{
+    watched *why = context;
+    while (atomic_load(&why->looks) == 0) usleep(1000);
+    atomic_store(&why->over, true);
+    luna_attempts_wake(why->attempts);
+    return NULL;
+}
+
+static void a_wake_makes_the_taker_look_again(void **state)
+{
+    luna_attempts *attempts = *state;
+    watched why = {.parking = {watched_is_over}, .attempts = attempts};
+    pthread_t thread;
+    luna_parking *parking = NULL;
+    assert_int_equal(add(attempts, 1, 1, 0), LUNA_OK);
+    luna_attempt *parked = take(attempts);
+    luna_attempt_park(parked, &why.parking);
+    assert_int_equal(pthread_create(&thread, NULL, wake, &why), 0);
+    assert_ptr_equal(luna_attempts_take(attempts, &parking), parked);
+    assert_int_equal(atomic_load(&why.looks), 2);
+    pthread_join(thread, NULL);
+    luna_attempt_release(&parked);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -352,6 +479,9 @@ int main(void)
         T(what_was_told_is_told_again_until_it_was_read),
         T(a_stop_gives_back_what_is_not_whole),
         T(a_record_the_wire_refuses_fails_the_attempt),
-        T(too_many_are_refused)};
+        T(too_many_are_refused),
+        T(a_parked_one_stands_aside),
+        T(a_cancelled_or_stopped_one_comes_at_once),
+        T(a_wake_makes_the_taker_look_again)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include "kit.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <vips/vips.h>
 
@@ -11,6 +12,7 @@
 #include "decoder/image/encode.h"
 #include "decoder/image/png_chunks.h"
 #include "decoder/sink/files.h"
+#include "decoder/sink/sha256.h"
 #include "decoder/worker/pipeline.h"
 
 #define OUT          "out"
@@ -34,6 +36,11 @@ typedef struct rig {
     char here[2048];
     size_t refuse_after;  //  test hook of the sink: steps that succeed
     size_t steps;
+    pthread_mutex_t lock;  //  of the gate, at which loads are held
+    pthread_cond_t news;
+    pthread_t latest;  //  thread that made a step
+    bool closed;       //  for all but `passes`
+    pthread_t passes;
 } rig;
 
 static int maybe_full(void *arg, const char *step)
@@ -51,9 +58,21 @@ static void open_sink(rig *self)
     assert_int_equal(luna_files_open(&options, &self->sink), LUNA_OK);
 }
 
-static void tick(void *attempts)
+static void tick(void *context)
 {
-    luna_attempts_tick(attempts);
+    rig *self = context;
+    luna_attempts_tick(self->attempts);
+    pthread_mutex_lock(&self->lock);
+    self->latest = pthread_self();
+    while (self->closed && !pthread_equal(self->passes, pthread_self()))
+        pthread_cond_wait(&self->news, &self->lock);
+    pthread_mutex_unlock(&self->lock);
+}
+
+static void wake(void *context)
+{
+    const rig *self = context;
+    luna_attempts_wake(self->attempts);
 }
 
 static void start(rig *self)
@@ -61,10 +80,11 @@ static void start(rig *self)
     assert_int_equal(luna_attempts_new(&self->attempts), LUNA_OK);
     const luna_models_options models = {.device = "cpu",
                                         .threads = 1,
-                                        .count_max = 1,
-                                        .bytes_max = 1,
+                                        .count_max = 2,
+                                        .bytes_max = UINT64_MAX,
                                         .step = tick,
-                                        .step_context = self->attempts};
+                                        .loaded = wake,
+                                        .context = self};
     assert_int_equal(luna_models_new(&models, &self->models), LUNA_OK);
     const luna_pipeline_options options = {.attempts = self->attempts,
                                            .registry = self->registry,
@@ -134,6 +154,8 @@ static int setup(void **state)
     rig *self = calloc(1, sizeof *self);
     char path[4096];
     assert_non_null(self);
+    pthread_mutex_init(&self->lock, NULL);
+    pthread_cond_init(&self->news, NULL);
     assert_non_null(getcwd(self->here, sizeof self->here));
     snprintf(self->out, sizeof self->out, "%s/%s", self->here, OUT);
     self->registry = luna_registry_new();
@@ -156,6 +178,8 @@ static int teardown(void **state)
     luna_registry_free(&self->registry);
     luna_latent_file_close(&self->latents);
     free(self->corner);
+    pthread_mutex_destroy(&self->lock);
+    pthread_cond_destroy(&self->news);
     free(self);
     remove_tree(OUT);
     return 0;
@@ -299,6 +323,20 @@ static void copy_path(const luna_msg_image *image, char path[4096])
     luna_text_copy(image->path, path, 4096);
 }
 
+//  Name, path and what sha256sum says of the file.
+static void expect_vae_file(const luna_msg_done *done)
+{
+    char path[4096], sha256[LUNA_SINK_SHA256_BYTES], *file = NULL;
+    size_t len = 0;
+    data_path("taef2_decoder.safetensors", path);
+    assert_int_equal(luna_file_read(path, 1 << 26, &file, &len), LUNA_OK);
+    assert_int_equal(luna_sha256(file, len, sha256), LUNA_OK);
+    assert_true(luna_text_is(done->vae, "taef2"));
+    assert_true(luna_text_is(done->vae_path, path));
+    assert_true(luna_text_is(done->vae_sha256, sha256));
+    free(file);
+}
+
 static void a_cat_is_decoded_and_saved(void **state)
 {
     rig *self = *state;
@@ -308,7 +346,7 @@ static void a_cat_is_decoded_and_saved(void **state)
     self->inputs[0].latent = (luna_blob){cat->data, cat->bytes};
     report told = run(self);
     assert_int_equal(told.type, LUNA_MSG_DONE);
-    assert_true(luna_text_is(told.done.vae, "taef2"));
+    expect_vae_file(&told.done);
     assert_int_equal(told.done.images.count, 1);
     const luna_msg_image *image = &told.done.images.items[0];
     assert_int_equal(image->width, 448);
@@ -657,6 +695,135 @@ static void damaged_and_missing_payloads_are_told(void **state)
     free(payload);
 }
 
+//  ---- a load in the background ------------------------------------------------------
+
+//  A second VAE for the same latents, whose load is held at the gate from now on. The
+//  latest step was the decode thread's: it may pass.
+static void hold_loads(rig *self)
+{
+    char path[4096];
+    report told = run(self);
+    assert_int_equal(told.type, LUNA_MSG_DONE);
+    close_report(&told);
+    assert_int_equal(luna_registry_set(self->registry, "slow", "path",
+                                       data_path("taef2_decoder.safetensors", path)),
+                     LUNA_OK);
+    assert_int_equal(luna_registry_set(self->registry, "slow", "latent_scale", "0.5"),
+                     LUNA_OK);
+    pthread_mutex_lock(&self->lock);
+    self->passes = self->latest;
+    self->closed = true;
+    pthread_mutex_unlock(&self->lock);
+}
+
+static void open_gate(rig *self)
+{
+    pthread_mutex_lock(&self->lock);
+    self->closed = false;
+    pthread_cond_broadcast(&self->news);
+    pthread_mutex_unlock(&self->lock);
+}
+
+static void add_job(rig *self, uint8_t id, const char *vae)
+{
+    self->job.id = id_of(id);
+    self->job.vae = luna_text_of(vae);
+    add(self, work_of(&self->job, 1));
+}
+
+static void expect_done(rig *self, uint8_t id, const char *vae)
+{
+    report told = wait_for_end(self->attempts, NULL);
+    assert_int_equal(told.type, LUNA_MSG_DONE);
+    assert_int_equal(told.done.id.byte[15], id);
+    assert_true(luna_text_is(told.done.vae, vae));
+    close_report(&told);
+}
+
+static void wait_parked(rig *self, size_t count)
+{
+    const int64_t end_ms = luna_now_ms() + DEADLINE_MS;
+    while (luna_attempts_count(self->attempts).parked != count) {
+        assert_true(luna_now_ms() < end_ms);
+        usleep(1000);
+    }
+}
+
+//  Older jobs for another VAE stand aside, and come in their order when it is loaded.
+static void jobs_pass_those_whose_vae_is_loading(void **state)
+{
+    rig *self = *state;
+    hold_loads(self);
+    add_job(self, 2, "slow");
+    add_job(self, 3, "slow");
+    for (uint8_t id = 4; id < 8; id++) {
+        add_job(self, id, "taef2");
+        expect_done(self, id, "taef2");
+    }
+    assert_int_equal(luna_attempts_count(self->attempts).parked, 2);
+    open_gate(self);
+    expect_done(self, 2, "slow");
+    expect_done(self, 3, "slow");
+    assert_int_equal(luna_attempts_count(self->attempts).parked, 0);
+}
+
+static void a_job_is_cancelled_while_its_vae_loads(void **state)
+{
+    rig *self = *state;
+    hold_loads(self);
+    add_job(self, 2, "slow");
+    wait_parked(self, 1);
+    luna_attempts_cancel(self->attempts, &(luna_msg_job_key){id_of(2), 1}, luna_now_ms());
+    wait_parked(self, 0);
+    add_job(self, 3, "taef2");
+    expect_done(self, 3, "taef2");
+    assert_int_equal(luna_attempts_count(self->attempts).running, 0);
+    open_gate(self);
+    add_job(self, 4, "slow");
+    expect_done(self, 4, "slow");
+}
+
+//  It is given back, not failed, and the threads do not wait for the rest of the load.
+static void a_stop_while_a_vae_loads(void **state)
+{
+    rig *self = *state;
+    luna_msg_job_key held[4];
+    report told;
+    hold_loads(self);
+    add_job(self, 2, "slow");
+    wait_parked(self, 1);
+    luna_attempts_stop(self->attempts);
+    luna_pipeline_stop(&self->pipeline);
+    while (next_report(self->attempts, &told)) {
+        assert_int_equal(told.type, LUNA_MSG_PROGRESS);
+        close_report(&told);
+    }
+    assert_int_equal(luna_attempts_count(self->attempts).running, 0);
+    const size_t count = luna_attempts_list(self->attempts, held, 4);
+    assert_int_equal(held[count - 1].id.byte[15], 2);
+    open_gate(self);
+}
+
+static void a_failed_load_fails_its_job_only(void **state)
+{
+    rig *self = *state;
+    hold_loads(self);
+    FILE *file = fopen("bad.safetensors", "w");
+    fputs("no model", file);
+    fclose(file);
+    assert_int_equal(luna_registry_set(self->registry, "slow", "path", "bad.safetensors"),
+                     LUNA_OK);
+    add_job(self, 2, "slow");
+    report told = wait_for_end(self->attempts, NULL);
+    assert_int_equal(told.type, LUNA_MSG_FAILED);
+    assert_true(luna_text_is(told.failed.error, "bad_model"));
+    assert_false(told.failed.retry);
+    close_report(&told);
+    add_job(self, 3, "taef2");
+    expect_done(self, 3, "taef2");
+    remove("bad.safetensors");
+}
+
 static int start_images(void **state)
 {
     (void)state;
@@ -689,6 +856,10 @@ int main(void)
         T(a_jpeg_leaves_out_and_the_sidecar_keeps),
         T(a_picture_too_large_for_its_format_is_refused),
         T(paths_and_names_stay_inside),
-        T(damaged_and_missing_payloads_are_told)};
+        T(damaged_and_missing_payloads_are_told),
+        T(jobs_pass_those_whose_vae_is_loading),
+        T(a_job_is_cancelled_while_its_vae_loads),
+        T(a_stop_while_a_vae_loads),
+        T(a_failed_load_fails_its_job_only)};
     return cmocka_run_group_tests(tests, start_images, stop_images);
 }
