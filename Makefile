@@ -101,7 +101,7 @@ help:
 	@echo "make test       install what is missing, build, run every test  (T=pattern: only these)"
 	@echo "make deps       install the missing Debian packages, and nothing when all are there"
 	@echo "make bench      measure Luna beside its alternatives: the store, the hand-over, the broker"
-	@echo "make bench-encode  every format and level beside Pillow, one minute"
+	@echo "make bench-encode  every format and level beside Pillow, two minutes  (FORMATS='avif jxl': only these)"
 	@echo "make bench-broker  the broker beside beanstalkd, Redis and NATS; four minutes"
 	@echo "                (MEMORY_JOBS=1000: and its memory with so many 64 MiB jobs; BENCH_FLAGS='--help')"
 	@echo "make bench-vae  a decode on the CPU beside PyTorch  (PYTHON=one that has torch)"
@@ -335,7 +335,7 @@ $(BUILD)/bench/encode_bench: tests/bench/encode_bench.c $(call archives,decoder/
 	$(call say,bench,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -Wl,--start-group \
 	    $(call archives,decoder/image common) -Wl,--end-group $(LIBS_image) -lm
 bench-encode: $(BUILD)/bench/encode_bench
-	@$(PYTHON) tests/bench/encode_bench.py $<
+	@$(PYTHON) tests/bench/encode_bench.py $< $(FORMATS)
 bench: programs $(BUILD)/bench/store_bench
 	@folder=$$(mktemp -d -p $(BUILD)) && $(BUILD)/bench/store_bench $$folder 1 4 16; rm -rf $$folder
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) tests/bench/bench.py

@@ -47,8 +47,10 @@ static bool expected_bytes(const luna_msg_input *input, uint64_t *out)
 
 static bool known_format(luna_text format)
 {
-    return luna_text_is(format, "png") || luna_text_is(format, "webp") ||
-           luna_text_is(format, "jpeg");
+    static const char *const known[] = {"png", "webp", "jpeg", "avif", "jxl"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (luna_text_is(format, known[i])) return true;
+    return false;
 }
 
 static luna_err check_input(const luna_msg_input *input, size_t i)
@@ -62,7 +64,7 @@ static luna_err check_input(const luna_msg_input *input, size_t i)
                           "latent %zu: %zu bytes do not match its dtype and shape", i + 1,
                           input->latent.len);
     if (!known_format(input->format))
-        return bad(LUNA_BAD_REQUEST, i, "its format must be png, webp or jpeg");
+        return bad(LUNA_BAD_REQUEST, i, "its format must be png, webp, jpeg, avif or jxl");
     if (input->lossy_quality < 70)
         return bad(LUNA_BAD_REQUEST, i, "lossy_quality must be 70 to 100");
     if (input->png_bits != 8 && input->png_bits != 16)

@@ -63,7 +63,7 @@ typedef struct luna_pair {
 
 typedef struct luna_msg_input {
     luna_text affix;           //  "" for none
-    luna_text format;          //  "png", "webp" or "jpeg"
+    luna_text format;          //  "png", "webp", "jpeg", "avif" or "jxl"
     uint64_t png_compression;  //  0 to 9
     uint64_t lossy_quality;    //  70 to 100
     bool lossless_webp;

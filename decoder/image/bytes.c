@@ -76,6 +76,11 @@ uint32_t luna_read_be16(const uint8_t *at)
     return (uint32_t)at[0] << 8 | at[1];
 }
 
+uint32_t luna_read_be32(const uint8_t *at)
+{
+    return luna_read_be16(at) << 16 | luna_read_be16(at + 2);
+}
+
 uint32_t luna_read_le32(const uint8_t *at)
 {
     return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;

@@ -32,6 +32,7 @@ void luna_bytes_free(luna_bytes *bytes);
 LUNA_MUST_USE luna_err luna_bytes_end(const luna_bytes *bytes, const char *what);
 
 uint32_t luna_read_be16(const uint8_t *at);
+uint32_t luna_read_be32(const uint8_t *at);
 uint32_t luna_read_le32(const uint8_t *at);
 
 #endif

@@ -1,7 +1,9 @@
 #include "decoder/image/embed.h"
 
+#include "decoder/image/avif_items.h"
 #include "decoder/image/exif.h"
 #include "decoder/image/jpeg_segments.h"
+#include "decoder/image/jxl_boxes.h"
 #include "decoder/image/png_chunks.h"
 #include "decoder/image/webp_chunks.h"
 #include "decoder/image/xmp.h"
@@ -186,15 +188,21 @@ static luna_err make_blocks(const plan *p, luna_bytes *exif, luna_bytes *xmp)
     return luna_bytes_end(xmp, "a picture's XMP");
 }
 
+typedef luna_err adder(const void *file, size_t len, const luna_bytes *exif,
+                       const luna_bytes *xmp, uint8_t **out, size_t *out_len);
+
+static adder *const adders[LUNA_FORMAT_COUNT] = {[LUNA_FORMAT_WEBP] = luna_webp_add,
+                                                 [LUNA_FORMAT_JPEG] = luna_jpeg_add,
+                                                 [LUNA_FORMAT_AVIF] = luna_avif_add,
+                                                 [LUNA_FORMAT_JXL] = luna_jxl_add};
+
 static luna_err add_blocks(const plan *p, luna_format format, const uint8_t *file,
                            size_t len, luna_bytes *out)
 {
     luna_bytes exif = {0}, xmp = {0};
     luna_err err = make_blocks(p, &exif, &xmp);
     if (err == LUNA_OK)
-        err = format == LUNA_FORMAT_JPEG
-                  ? luna_jpeg_add(file, len, &exif, &xmp, &out->data, &out->len)
-                  : luna_webp_add(file, len, &exif, &xmp, &out->data, &out->len);
+        err = adders[format](file, len, &exif, &xmp, &out->data, &out->len);
     luna_bytes_free(&exif);
     luna_bytes_free(&xmp);
     return err;

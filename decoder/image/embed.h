@@ -6,6 +6,8 @@
 //         two tags and then private ones from 0xFE80 for the other JSON of ComfyUI;
 //         "parameters" is the UserComment. The other texts are properties of an XMP
 //         chunk; those that XML cannot hold go into private EXIF entries.
+//  AVIF   the same blocks as items "Exif" and "mime" (avif_items.h).
+//  JXL    the same blocks in boxes "Exif" and "xml " (jxl_boxes.h).
 //  JPEG   the same in APP1 segments, and the prompt once more as {"prompt":...} in an
 //         IFD0 UserComment, where Diffusion Toolkit looks for it.
 //

@@ -2,6 +2,8 @@
 
 #include "decoder/image/encoders.h"
 
+#include <pthread.h>
+#include <stdlib.h>
 #include <vips/vips.h>
 
 luna_encode_options luna_encode_options_default(void)
@@ -63,13 +65,61 @@ luna_err luna_image_fits(luna_format format, size_t width, size_t height)
     static const size_t most[LUNA_FORMAT_COUNT] = {
         [LUNA_FORMAT_PNG] = LUNA_IMAGE_MAX_SIDE_PX,
         [LUNA_FORMAT_WEBP] = 16383,
-        [LUNA_FORMAT_JPEG] = 65500};
+        [LUNA_FORMAT_JPEG] = 65500,
+        [LUNA_FORMAT_AVIF] = 16384,
+        [LUNA_FORMAT_JXL] = LUNA_IMAGE_MAX_SIDE_PX};
     if (width <= most[format] && height <= most[format]) return LUNA_OK;
     return luna_error(LUNA_BAD_REQUEST,
                       "a picture of %zu x %zu pixels does not fit a %s, whose sides end "
                       "at %zu%s",
                       width, height, luna_format_word(format), most[format],
-                      format == LUNA_FORMAT_PNG ? "" : "; use png");
+                      most[format] == LUNA_IMAGE_MAX_SIDE_PX ? "" : "; use png");
+}
+
+typedef luna_err encoder(const luna_pixels *pixels, const luna_encode_options *options,
+                         uint8_t **out, size_t *out_len);
+
+static encoder *const encoders[LUNA_FORMAT_COUNT] = {
+    [LUNA_FORMAT_PNG] = luna_encode_png,
+    [LUNA_FORMAT_WEBP] = luna_encode_webp,
+    [LUNA_FORMAT_JPEG] = luna_encode_jpeg,
+    [LUNA_FORMAT_AVIF] = luna_encode_avif,
+    [LUNA_FORMAT_JXL] = luna_encode_jxl};
+
+//  ---- what this machine has ----------------------------------------------------------
+
+//  libvips may have its module for AVIF, and libheif no encoder for it: only a try tells.
+static bool avif_works;
+
+static void try_avif(void)
+{
+    static const uint8_t data[16 * 16 * 3];
+    const luna_pixels pixels = {data, 16, 16, 3, 1};
+    luna_encode_options options = luna_encode_options_default();
+    uint8_t *file;
+    size_t len;
+    options.format = LUNA_FORMAT_AVIF;
+    avif_works = vips_type_find("VipsOperation", "heifsave_buffer") != 0 &&
+                 luna_encode_avif(&pixels, &options, &file, &len) == LUNA_OK;
+    if (avif_works) free(file);
+}
+
+luna_err luna_image_can(luna_format format)
+{
+    static pthread_once_t avif_tried = PTHREAD_ONCE_INIT;
+    if (format == LUNA_FORMAT_AVIF) {
+        (void)pthread_once(&avif_tried, try_avif);
+        if (avif_works) return LUNA_OK;
+        return luna_error(LUNA_UNSUPPORTED,
+                          "this decoder's libvips writes no AVIF: its heif module, or "
+                          "libheif's AV1 encoder (libaom), is missing; install them, or "
+                          "use webp");
+    }
+    if (format != LUNA_FORMAT_JXL || vips_type_find("VipsOperation", "jxlsave_buffer"))
+        return LUNA_OK;
+    return luna_error(LUNA_UNSUPPORTED,
+                      "this decoder's libvips writes no JPEG XL: its jxl module is "
+                      "missing; install it, or use webp");
 }
 
 luna_err luna_image_encode(const luna_pixels *pixels, const luna_encode_options *options,
@@ -80,12 +130,6 @@ luna_err luna_image_encode(const luna_pixels *pixels, const luna_encode_options 
         return luna_error(LUNA_BAD_REQUEST, "a %s has 8 bits a channel; 16 need png",
                           luna_format_word(options->format));
     LUNA_TRY(luna_image_fits(options->format, pixels->width, pixels->height));
-    switch (options->format) {
-        case LUNA_FORMAT_WEBP:
-            return luna_encode_webp(pixels, options, out, out_len);
-        case LUNA_FORMAT_JPEG:
-            return luna_encode_jpeg(pixels, options, out, out_len);
-        default:
-            return luna_encode_png(pixels, options, out, out_len);
-    }
+    LUNA_TRY(luna_image_can(options->format));
+    return encoders[options->format](pixels, options, out, out_len);
 }

@@ -1,8 +1,9 @@
 //  encode.h - pixels to the bytes of an image file
 //
-//  PNG by our own writer on libdeflate, JPEG by libjpeg-turbo, WebP by libvips: measured
-//  beside libvips for all of them, which took twice the time for a PNG and a third more
-//  for a JPEG (make bench-encode).
+//  PNG by our own writer on libdeflate, JPEG by libjpeg-turbo, the others by libvips:
+//  measured beside libvips for all of them, which took twice the time for a PNG and a
+//  third more for a JPEG (make bench-encode). AVIF and JPEG XL are there where the
+//  installed libvips writes them, which is found out when one is first asked for.
 //
 //  The encoder writes the picture, no profile and no text. Metadata is added to the bytes
 //  afterwards (embed.h): libvips 8.14 stores PNG text as zTXt, which ComfyUI does not
@@ -33,7 +34,9 @@
 #define LUNA_FORMAT_TABLE(X) \
     X(PNG, "png", "png")     \
     X(WEBP, "webp", "webp")  \
-    X(JPEG, "jpeg", "jpg")
+    X(JPEG, "jpeg", "jpg")   \
+    X(AVIF, "avif", "avif")  \
+    X(JXL, "jxl", "jxl")
 
 typedef enum luna_format {
 #define X(symbol, word, extension) LUNA_FORMAT_##symbol,
@@ -63,16 +66,21 @@ typedef struct luna_pixels {
 typedef struct luna_encode_options {
     luna_format format;
     int png_compression;  //  PNG: 0 (stored) to 9 (smallest)
-    int lossy_quality;    //  JPEG, WebP: 1 to 100
-    bool lossless;        //  WebP: every pixel is kept, lossy_quality does not count
+    int lossy_quality;    //  JPEG, WebP, AVIF, JPEG XL: 1 to 100
+    bool lossless;  //  WebP, JPEG XL: every pixel is kept, lossy_quality does not count
 } luna_encode_options;
 
 //  PNG, compression 4, quality 90.
 luna_encode_options luna_encode_options_default(void);
 
 //  Whether a file of the format takes a picture of this size: LUNA_BAD_REQUEST with the
-//  format's limit (WebP 16383 pixels a side, JPEG 65500) and what to do.
+//  format's limit (WebP 16383 pixels a side, AVIF 16384, JPEG 65500) and what to do.
 LUNA_MUST_USE luna_err luna_image_fits(luna_format format, size_t width, size_t height);
+
+//  Whether this machine writes the format: LUNA_UNSUPPORTED with what is missing. The
+//  first question about AVIF encodes a small picture, a few milliseconds. Thread-safe
+//  between luna_image_start and luna_image_stop.
+LUNA_MUST_USE luna_err luna_image_can(luna_format format);
 
 //  Prepares libvips: one thread an image, no operation cache. Call once, before the
 //  threads that encode start; LUNA_INTERNAL when libvips does not start.
@@ -87,13 +95,13 @@ void luna_image_stop(void);
 
 //  Encodes one image. *out is malloc'd and the caller's to free; it and *out_len
 //  are set on success only. JPEG has no alpha: an RGBA picture is laid on white.
-//  JPEG keeps colour at half the resolution below quality 95, as Pillow does, and at the
-//  full one from there on.
+//  JPEG and AVIF keep colour at half the resolution below quality 95, as Pillow does, and
+//  at the full one from there on. AVIF has some loss at every quality.
 //
 //  LUNA_BAD_REQUEST: sides, channels, samples, compression or quality out of range.
-//  LUNA_NO_MEMORY, or LUNA_INTERNAL with libvips' own words.
-//  Thread-safe between luna_image_start and luna_image_stop. Cost at the defaults for a
-//  megapixel: README, "Measured".
+//  LUNA_UNSUPPORTED as luna_image_can says. LUNA_NO_MEMORY, or LUNA_INTERNAL with
+//  libvips' own words. Thread-safe between luna_image_start and luna_image_stop. Cost at
+//  the defaults for a megapixel: README, "Measured".
 LUNA_MUST_USE luna_err luna_image_encode(const luna_pixels *pixels,
                                          const luna_encode_options *options,
                                          uint8_t **out, size_t *out_len);

@@ -25,6 +25,15 @@ LUNA_MUST_USE luna_err luna_encode_webp(const luna_pixels *pixels,
                                         const luna_encode_options *options, uint8_t **out,
                                         size_t *out_len);
 
+//  By libvips: AVIF with libheif and libaom, JPEG XL with libjxl. Only when
+//  luna_image_can says so.
+LUNA_MUST_USE luna_err luna_encode_avif(const luna_pixels *pixels,
+                                        const luna_encode_options *options, uint8_t **out,
+                                        size_t *out_len);
+LUNA_MUST_USE luna_err luna_encode_jxl(const luna_pixels *pixels,
+                                       const luna_encode_options *options, uint8_t **out,
+                                       size_t *out_len);
+
 //  LUNA_BAD_REQUEST when lossy_quality is out of range.
 LUNA_MUST_USE luna_err luna_encode_check_quality(const luna_encode_options *options);
 

@@ -35,7 +35,7 @@ luna_err luna_format_parse(const char *word, size_t len, luna_format *out)
         return LUNA_OK;
     }
     return luna_error(LUNA_BAD_REQUEST,
-                      "\"%.*s\" is no image format; use png, webp or jpeg",
+                      "\"%.*s\" is no image format; use png, webp, jpeg, avif or jxl",
                       len < 20 ? (int)len : 20, len ? word : "");
 }
 

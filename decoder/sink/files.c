@@ -38,9 +38,10 @@ static luna_err files_check(luna_sink *sink, luna_text output_dir, const luna_na
                            &place);
 }
 
-static luna_err files_sweep(luna_sink *sink, int64_t older_than_ms)
+static luna_err files_sweep(luna_sink *sink, int64_t older_than_ms, int64_t most_ms,
+                            luna_swept *swept)
 {
-    return luna_sweep((const luna_files *)sink, older_than_ms);
+    return luna_sweep((const luna_files *)sink, older_than_ms, most_ms, swept);
 }
 
 static void files_close(luna_sink *sink)

@@ -13,10 +13,11 @@
 //  and in the root's folder `.luna/J`:
 //      mark    I-N.<random>.try              an attempt is, or was, under way
 //      record  I-N                           the image is published: where, and what
+//  and `.luna/lock`, by which a sweep knows the attempts that live (hold.h).
 //
 //  PUBLISHING
 //   1. A valid record (its file exists with that size and hash): return it.
-//   2. Create the mark.
+//   2. Hold the image, until the end. Create the mark.
 //   3. Create the part; if the mark is gone, begin again, the image is done. Reserve the
 //      space, write, fdatasync.
 //   4. link(part, anchor), which never replaces. The first attempt wins: its part is
@@ -43,7 +44,9 @@
 //  - At least once: each step leaves enough behind for a later attempt to go on from:
 //    no anchor, start again; anchor and token, step 6; anchor and final, step 7;
 //    record, done. Nothing waits for another attempt, so one that hangs or is dead
-//    blocks nobody, and no lock outlives its holder because there is none.
+//    blocks nobody: attempts share their hold, and it ends with its process.
+//  - A sweep takes back what dead attempts left of an image that has no name yet. It
+//    holds the image alone meanwhile: no attempt is under way, and none begins.
 //  - An anchor whose token and final name are both gone (somebody deleted the picture
 //    before its record was written) is published again: a deleted picture that comes
 //    back costs less than a lost one.
@@ -51,7 +54,9 @@
 //    written is published again; so is one of a job whose output folder resolves
 //    elsewhere at its next attempt. On file systems without RENAME_NOREPLACE (NFS)
 //    step 6 is link and unlink: two attempts at the same moment, while a stranger
-//    deletes the file that held an earlier candidate name, can give two names.
+//    deletes the file that held an earlier candidate name, can give two names. On those
+//    that keep locks to one host, an attempt at an image that begins on another host in
+//    the moment in which a sweep takes it back can be made to begin again.
 
 #ifndef LUNA_SINK_FILES_H
 #define LUNA_SINK_FILES_H

@@ -26,6 +26,7 @@ typedef struct attempt {
     const luna_image *image;
     luna_image_record *record;
     luna_place place;
+    luna_hold hold;
     int dir, side;  //  target folder, folder of the records
     ino_t inode;    //  of the anchor
     bool winner;    //  the anchor is this attempt's part
@@ -126,20 +127,20 @@ static luna_err open_folders(attempt *a)
 }
 
 //  Every attempt has a mark of its own name: were it shared, another attempt could take
-//  it away while this one still relies on it. It holds the target folder, so that a
-//  sweep finds what a dead attempt left.
+//  it away while this one still relies on it. It says what a sweep must know to find what
+//  a dead attempt left.
 static luna_err set_mark(attempt *a)
 {
-    char suffix[LUNA_SUFFIX_BYTES];
+    char suffix[LUNA_SUFFIX_BYTES], text[LUNA_SINK_PATH_BYTES + LUNA_HOST_BYTES];
     LUNA_TRY(luna_random_suffix(&LUNA_MARK_END[1], suffix));
+    luna_mark_text(a->place.folder, a->hold.fd >= 0, text);
     luna_record_name(&a->image->key, suffix, a->mark);
     const bool may = step(a, "create mark");
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
     const int fd = may ? openat(a->side, a->mark, flags, 0666) : -1;
     if (fd < 0)
         return luna_place_error("cannot create a file in the records of", a->folder);
-    const luna_err err =
-        luna_write_all(fd, a->place.folder, strlen(a->place.folder), a->folder);
+    const luna_err err = luna_write_all(fd, text, strlen(text), a->folder);
     close(fd);
     if (err != LUNA_OK) unlinkat(a->side, a->mark, 0);
     return err;
@@ -486,6 +487,7 @@ static luna_err finish(attempt *a)
 static luna_err run(attempt *a)
 {
     LUNA_TRY(open_folders(a));
+    LUNA_TRY(luna_hold_shared(a->place.root, &a->image->key, &a->hold));
     LUNA_TRY(prepare(a));
     if (a->again) return LUNA_OK;
     const luna_err err = finish(a);
@@ -496,9 +498,15 @@ static luna_err run(attempt *a)
 luna_err luna_publish(const luna_files *files, const luna_image *image,
                       luna_image_record *record, bool *again)
 {
-    attempt a = {.files = files, .image = image, .record = record, .dir = -1, .side = -1};
+    attempt a = {.files = files,
+                 .image = image,
+                 .record = record,
+                 .hold = {-1},
+                 .dir = -1,
+                 .side = -1};
     luna_publish_prefix(&image->key, a.prefix);
     const luna_err err = run(&a);
+    luna_hold_end(&a.hold);
     if (a.dir >= 0) close(a.dir);
     if (a.side >= 0) close(a.side);
     *again = a.again;

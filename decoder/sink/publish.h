@@ -6,9 +6,8 @@
 #define LUNA_SINK_PUBLISH_H
 
 #include "decoder/sink/files.h"
+#include "decoder/sink/mark.h"
 #include "decoder/sink/record.h"
-
-#define LUNA_MARK_END ".try"
 
 typedef struct luna_files {
     luna_sink head;

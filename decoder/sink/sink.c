@@ -17,9 +17,10 @@ luna_err luna_sink_put(luna_sink *sink, const luna_image *image,
     return sink->ops->put(sink, image, record);
 }
 
-luna_err luna_sink_sweep(luna_sink *sink, int64_t older_than_ms)
+luna_err luna_sink_sweep(luna_sink *sink, int64_t older_than_ms, int64_t most_ms,
+                         luna_swept *swept)
 {
-    return sink->ops->sweep(sink, older_than_ms);
+    return sink->ops->sweep(sink, older_than_ms, most_ms, swept);
 }
 
 void luna_sink_close(luna_sink **sink)

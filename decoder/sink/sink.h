@@ -53,6 +53,12 @@ typedef struct luna_image_record {
     char note[LUNA_SINK_NOTE_BYTES];  //  "" for none
 } luna_image_record;
 
+//  What a sweep did.
+typedef struct luna_swept {
+    uint64_t removed;      //  temporaries of attempts that died
+    uint64_t passed_over;  //  jobs that there was no time for
+} luna_swept;
+
 typedef struct luna_sink luna_sink;
 
 //  What a sink implements; the functions below say what each must do.
@@ -62,7 +68,8 @@ typedef struct luna_sink_ops {
                      luna_image_record *record, bool *found);
     luna_err (*check)(luna_sink *sink, luna_text output_dir, const luna_name *name);
     luna_err (*put)(luna_sink *sink, const luna_image *image, luna_image_record *record);
-    luna_err (*sweep)(luna_sink *sink, int64_t older_than_ms);
+    luna_err (*sweep)(luna_sink *sink, int64_t older_than_ms, int64_t most_ms,
+                      luna_swept *swept);
     void (*close)(luna_sink *sink);
 } luna_sink_ops;
 
@@ -94,10 +101,13 @@ LUNA_MUST_USE luna_err luna_sink_put(luna_sink *sink, const luna_image *image,
                                      luna_image_record *record);
 
 //  Removes what attempts that never came back left behind, and memories of images,
-//  older than `older_than_ms`; temporaries of kept images go at any age. Choose it longer
-//  than a job can take over all of its attempts: an image whose memory is gone would be
-//  kept a second time. Call at start and now and then. Thread-safe.
-LUNA_MUST_USE luna_err luna_sink_sweep(luna_sink *sink, int64_t older_than_ms);
+//  older than `older_than_ms`; at any age temporaries of kept images, and those of
+//  attempts that are known to have died. Nothing of an attempt that lives, on this host
+//  or another, is touched. Choose it longer than a job can take over all of its attempts:
+//  an image whose memory is gone would be kept a second time. It ends after about
+//  `most_ms`. Call at start and now and then. Thread-safe.
+LUNA_MUST_USE luna_err luna_sink_sweep(luna_sink *sink, int64_t older_than_ms,
+                                       int64_t most_ms, luna_swept *swept);
 
 //  Ends the sink and sets *sink to NULL; NULL is fine. No other call may run.
 void luna_sink_close(luna_sink **sink);

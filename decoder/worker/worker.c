@@ -8,6 +8,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/home.h"
 #include "decoder/image/encode.h"
@@ -20,6 +21,7 @@
 #include "decoder/worker/pipeline.h"
 
 #define ROOTS_MAX    64
+#define SWEEP_MS     10000  //  of a start, at most
 #define VAES_MAX     1000   //  names a hello can hold
 #define FULL_WAIT_MS 10000  //  between two looks at a card that is full
 
@@ -136,6 +138,22 @@ static luna_err start_device(worker *self)
 
 //  ---- everything else --------------------------------------------------------------
 
+static void sweep(worker *self)
+{
+    luna_swept swept;
+    const int64_t start_ns = luna_now_ns();
+    const luna_err err = luna_sink_sweep(
+        self->sink, (int64_t)self->settings->keep_records_ms, SWEEP_MS, &swept);
+    if (err != LUNA_OK)
+        luna_log(LUNA_LOG_WARNING, "sweep_failed", "detail=\"%s\"", luna_error_text());
+    if (err == LUNA_OK && (swept.removed || swept.passed_over))
+        luna_log(LUNA_LOG_INFO, "swept",
+                 "removed=%llu passed_over=%llu ms=%lld "
+                 "of=\"temporary files of decoders that died\"",
+                 (unsigned long long)swept.removed, (unsigned long long)swept.passed_over,
+                 (long long)((luna_now_ns() - start_ns) / 1000000));
+}
+
 static luna_err open_sink(worker *self)
 {
     char *paths = malloc((size_t)ROOTS_MAX * LUNA_SINK_PATH_BYTES);
@@ -152,8 +170,7 @@ static luna_err open_sink(worker *self)
     const luna_err err = luna_files_open(&options, &self->sink);
     free(paths);
     LUNA_TRY(err);
-    if (luna_sink_sweep(self->sink, (int64_t)self->settings->keep_records_ms) != LUNA_OK)
-        luna_log(LUNA_LOG_WARNING, "sweep_failed", "detail=\"%s\"", luna_error_text());
+    sweep(self);
     return LUNA_OK;
 }
 

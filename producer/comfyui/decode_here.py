@@ -5,6 +5,7 @@ truncated to bytes as ComfyUI and the daemon do. Runs on the executor's thread, 
 may use its GPU; Pillow and NumPy are ComfyUI's own.
 """
 
+import importlib
 import io
 import json
 import logging
@@ -94,10 +95,30 @@ def _encode(pixels, settings, texts):
     elif settings["format"] == "webp":
         image.save(out, "WEBP", quality=settings["lossy_quality"],
                    lossless=bool(settings["lossless_webp"]), **picture_texts.for_webp(texts))
+    elif settings["format"] in ("avif", "jxl"):
+        _encode_newer(image, out, settings, texts)
     else:
         image.convert("RGB").save(out, "JPEG", quality=settings["lossy_quality"],
                                   **picture_texts.for_jpeg(texts))
     return out.getvalue()
+
+
+def _encode_newer(image, out, settings, texts):
+    """Newer Pillows write AVIF; JPEG XL, and AVIF in older ones, are plugins."""
+    from PIL import Image
+
+    form, plugin = {"avif": ("AVIF", "pillow_avif"), "jxl": ("JXL", "pillow_jxl")}[
+        settings["format"]]
+    Image.init()
+    if form not in Image.SAVE:
+        try:
+            importlib.import_module(plugin)
+        except ImportError:
+            raise ValueError(f"Luna: this ComfyUI's Pillow writes no {form}; install "
+                             f"{plugin.replace('_', '-')}-plugin, or choose webp") from None
+    lossless = {"lossless": True} if form == "JXL" and settings["lossless_webp"] else {}
+    image.save(out, form, quality=settings["lossy_quality"], **lossless,
+               **picture_texts.for_webp(texts))
 
 
 def _write(path, data):

@@ -5,7 +5,7 @@ from .luna_client import INPUTS_MAX
 
 AFFIXES = ("ORIG", "UPSCALED", "DETAILED", "FINAL", "IMAGE5")
 NO_SAVE = "no save"
-FORMATS = ["png", "webp", "jpeg", NO_SAVE]
+FORMATS = ["png", "webp", "jpeg", "avif", "jxl", NO_SAVE]
 SAVE_MODES = ["daemon", "database_store"]
 QUALITY_GATES = ["disabled", "variance", "edge_density", "both"]
 DECODE_HERE, SPOOL, FAIL = WHEN_DOWN = ["decode_here", "spool", "fail"]
@@ -44,9 +44,10 @@ COMMON = {
         "advanced": True, "default": 4, "min": 0, "max": 9,
         "tooltip": "0 is fast and large, 9 slow and small; the picture is the same."}),
     "lossy_quality": ("INT", {
-        "default": 90, "min": 70, "max": 100, "tooltip": "Of JPEG and lossy WebP."}),
+        "default": 90, "min": 70, "max": 100, "tooltip": "Of all but PNG."}),
     "lossless_webp": ("BOOLEAN", {
-        "advanced": True, "default": False, "label_on": "Lossless", "label_off": "Lossy"}),
+        "advanced": True, "default": False, "label_on": "Lossless", "label_off": "Lossy",
+        "tooltip": "Of WebP and JPEG XL."}),
     "embed_workflow": ("BOOLEAN", {
         "default": True, "label_on": "Embed", "label_off": "Skip",
         "tooltip": "Skip: nothing but the picture in the file."}),

@@ -8,7 +8,7 @@ The tests compare both, name by name.
 import re
 import time
 
-EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
+EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpg", "avif": "avif", "jxl": "jxl"}
 TRIES = 99999
 DISCARDED = "_discarded"
 DEFAULT_FILENAME = "luna_%time:YYYY-mm-dd_HHMMSS%"

@@ -211,10 +211,10 @@ typedef struct luna_latent {
     uint32_t dims;      //  4 or 5
     uint64_t shape[LUNA_DIMS_MAX];
     const char *affix;         //  in names and as folder; default "", none
-    const char *format;        //  "png", "webp", "jpeg" or "no save"; default "png"
+    const char *format;        //  "png", "webp", "jpeg", "avif", "jxl", "no save"; "png"
     uint32_t png_compression;  //  0 to 9; default 4
-    uint32_t lossy_quality;    //  70 to 100, webp and jpeg; default 90
-    int32_t lossless_webp;     //  0 or 1; default 0
+    uint32_t lossy_quality;    //  70 to 100, all but png; default 90
+    int32_t lossless_webp;     //  0 or 1, webp and jxl; default 0
     int32_t subdir;            //  1: a folder named after the affix; default 1
     uint32_t png_bits;         //  8 or 16 a channel, png only; default 8
 } luna_latent;

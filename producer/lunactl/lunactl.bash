@@ -68,7 +68,7 @@ _lunactl() {
         return
         ;;
     --state) set -- pending in_progress completed failed cancelled ;;
-    --format) set -- png webp jpeg 'no save' ;;
+    --format) set -- png webp jpeg avif jxl 'no save' ;;
     --quality-gate) set -- disabled variance edge_density both ;;
     --save-mode) set -- daemon database_store ;;
     --broker | --affix | --png-compression | --lossy-quality | --vae | --save-path | \

@@ -151,12 +151,13 @@ class Life:
             raise Broken("images doubled", f"files {there}, recorded {set(self.recorded)}")
 
     def check_leftovers(self):
-        """Beside the pictures there are only their records. Not asked after a cut on a disk
+        """Beside the pictures there are only their records and the sink's lock. Not asked after a cut on a disk
         without a journal: that can keep a temporary and lose its mark, by which it is
         found."""
         left = [path for path in self.output.rglob("*")
                 if path.is_file() and path.suffix != ".png" and
-                not (path.parent.parent.name == SIDE and path.suffix == "")]
+                not (path.parent.parent.name == SIDE and path.suffix == "") and
+                path != self.output / SIDE / "lock"]
         if left:
             raise Broken("leftovers", f"{left}")
 

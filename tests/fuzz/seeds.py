@@ -5,6 +5,7 @@ FOLDER/<room>/<target>.dict. The same files come out every time.
 """
 import os
 import re
+import struct
 import sys
 import zlib
 
@@ -190,6 +191,25 @@ def png_chunk(kind, data):
     return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
 
+def box(kind, data):
+    return struct.pack(">I4s", 8 + len(data), kind) + data
+
+
+def avif():
+    start = box(b"ftyp", b"avif\0\0\0\0avif")
+    item = box(b"infe", b"\2\0\0\0\0\1\0\0av01\0")
+    tables = box(b"pitm", b"\0\0\0\0\0\1") + box(b"iinf", b"\0\0\0\0\0\1" + item)
+    where = b"\0\0\0\0\x44\0\0\1\0\1\0\0\0\1"
+    at = len(start) + 12 + len(tables) + 8 + len(where) + 8 + 8
+    tables += box(b"iloc", where + struct.pack(">II", at, 4))
+    return start + box(b"meta", bytes(4) + tables) + box(b"mdat", b"ABCD")
+
+
+def jxl():
+    return (box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ") +
+            box(b"Exif", b"\0\0\0\0MM\0*") + box(b"jxlc", b"\xff\x0a12"))
+
+
 def image(to):
     start = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", b"\0\0\0\1\0\0\0\1\x08\0\0\0\0")
     pixels = png_chunk(b"IDAT", zlib.compress(b"\0\0"))
@@ -203,10 +223,12 @@ def image(to):
             to.seed("image/png", f"{number}-{way}", bytes([way % 2]) + text + file)
     webp = (b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\0\0\0\x10\x07\x10\x11\x11\x88\x88\xfe\x07\0\0")
     jpeg = (b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0\xff\xdb\0\x04ab\xff\xda\0\x04cd12\xff\xd9")
-    for number, file in enumerate((webp, jpeg)):
+    for number, file in enumerate((webp, jpeg, avif(), b"\xff\x0a12", jxl())):
         for way, text in enumerate(texts + [b"\1\0" + text[1:] for text in texts]):
-            to.seed("image/embed", f"{number}-{way}", bytes([number]) + text + file)
-    to.words("image/embed", [b"RIFF", b"WEBP", b"VP8L", b"VP8 ", b"VP8X", b"EXIF", b"XMP ", b"Exif",
+            to.seed("image/embed", f"{number}-{way}", bytes([min(number, 3)]) + text + file)
+    to.words("image/embed", [b"ftypavif", b"meta", b"pitm", b"iloc", b"iinf", b"infe", b"iref", b"mdat",
+                             b"mime", b"av01", b"JXL ", b"jxlc", b"jxlp", b"xml ", b"\x44\0",
+                             b"RIFF", b"WEBP", b"VP8L", b"VP8 ", b"VP8X", b"EXIF", b"XMP ", b"Exif",
                              b"prompt", b"workflow", b"parameters", b"\xff\xe1", b"\xff\xda"])
     to.words("image/png", [b"IHDR", b"IEND", b"IDAT", b"tEXt", b"iTXt", b"zTXt", b"pHYs", b"tIME"])
 

@@ -16,16 +16,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import readers
 import wire
 from files import DATA, VAE, sha256
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(os.environ.get("LUNA_BIN", ROOT / "build" / "bin")).resolve()
 # A library under a sanitizer cannot be loaded into Python: its tests then take the plain one.
 LIBRARY = Path(os.environ.get("LUNA_TEST_LIBRARY", BIN.parent / "lib" / "libluna.so.0"))
 DEADLINE_S = 30
-IMAGES = (".png", ".webp", ".jpg", ".jpeg")
+IMAGES = (".png", ".webp", ".jpg", ".jpeg", ".avif", ".jxl")
 _LIBC = ctypes.CDLL(None)
 
 Result = collections.namedtuple("Result", "code out err")
@@ -255,8 +255,7 @@ class Luna:
             recorded[path] = job_id
             assert os.path.getsize(path) == file["bytes"], path
             assert sha256(path) == file["sha256"], path
-            with Image.open(path) as image:
-                assert image.size == (file["width"], file["height"]), path
+            assert readers.size_of(path) == (file["width"], file["height"]), path
 
     def check_leftovers(self):
         left = [str(path) for path in self.output.rglob("*")

@@ -1,8 +1,13 @@
-"""What others read out of a picture: Pillow, exiftool, and the rules of two programs.
+"""What others read out of a picture: Pillow, libvips, exiftool, and the rules of programs.
 
 Every reader gives {keyword: text}. Nothing of Luna's own code is used.
 """
 
+import contextlib
+import ctypes
+import ctypes.util
+import functools
+import importlib.util
 import json
 import re
 import struct
@@ -61,11 +66,131 @@ def pillow(path):
         image.load()
         if image.format == "PNG":
             return {str(key): str(text) for key, text in image.text.items()}
+        if image.format in ("AVIF", "JXL"):
+            return _joined(image.info.get("exif") or b"", image.info.get("xmp") or b"")
         texts = _exif_texts(image.getexif())
         packet = _xmp_packet(image)
         noted = _xmp_texts(packet) if packet else {}
         assert not set(texts) & set(noted)
         return {**texts, **noted}
+
+
+# ---- libvips, which has AVIF's items from libheif, and libjxl ------------------------------
+
+
+@functools.cache
+def _libvips():
+    library = ctypes.CDLL("libvips.so.42")
+    library.vips_image_new_from_file.restype = ctypes.c_void_p
+    library.vips_image_write_to_memory.restype = ctypes.c_void_p
+    library.vips_init(b"readers")
+    return library
+
+
+def libvips_writes(form):
+    operation = {"avif": b"heifsave", "jxl": b"jxlsave"}[form]
+    return bool(_libvips().vips_type_find(b"VipsOperation", operation))
+
+
+@contextlib.contextmanager
+def _vips_image(path):
+    image = ctypes.c_void_p(_libvips().vips_image_new_from_file(str(path).encode(), None))
+    assert image, path
+    yield image
+    ctypes.CDLL("libgobject-2.0.so.0").g_object_unref(image)
+
+
+def size_of(path):
+    """(width, height)"""
+    if Path(path).suffix not in (".avif", ".jxl"):
+        with Image.open(path) as image:
+            return image.size
+    with _vips_image(path) as image:
+        return _libvips().vips_image_get_width(image), _libvips().vips_image_get_height(image)
+
+
+def rgb_of(path):
+    """The bytes of a picture without alpha, row by row."""
+    size = ctypes.c_size_t()
+    with _vips_image(path) as image:
+        assert _libvips().vips_image_get_bands(image) == 3
+        data = ctypes.c_void_p(_libvips().vips_image_write_to_memory(image, ctypes.byref(size)))
+        pixels = ctypes.string_at(data, size.value)
+    ctypes.CDLL("libglib-2.0.so.0").g_free(data)
+    return pixels
+
+
+def _blob(image, name):
+    data, size = ctypes.c_void_p(), ctypes.c_size_t()
+    if not _libvips().vips_image_get_typeof(image, name):
+        return b""
+    _libvips().vips_image_get_blob(image, name, ctypes.byref(data), ctypes.byref(size))
+    return ctypes.string_at(data, size.value)
+
+
+def _vips_blocks(path):
+    with _vips_image(path) as image:
+        return _blob(image, b"exif-data"), _blob(image, b"heif-mime-1")
+
+
+_JXL_BOX, _JXL_ENDED = 0x4000, (0, 1, 2)  # done, an error, cut off
+
+
+def _jxl_boxes(path):
+    """[(type, bytes)] of a JPEG XL, as libjxl finds them."""
+    jxl = ctypes.CDLL(ctypes.util.find_library("jxl"))
+    jxl.JxlDecoderCreate.restype = ctypes.c_void_p
+    jxl.JxlDecoderReleaseBoxBuffer.restype = ctypes.c_size_t
+    decoder = ctypes.c_void_p(jxl.JxlDecoderCreate(None))
+    raw, found = Path(path).read_bytes(), []
+    room = ctypes.create_string_buffer(len(raw))
+
+    def keep():
+        left = jxl.JxlDecoderReleaseBoxBuffer(decoder)
+        if found:
+            found[-1] = found[-1], room.raw[:len(raw) - left]
+    jxl.JxlDecoderSubscribeEvents(decoder, _JXL_BOX)
+    jxl.JxlDecoderSetInput(decoder, raw, ctypes.c_size_t(len(raw)))
+    jxl.JxlDecoderCloseInput(decoder)
+    while (status := jxl.JxlDecoderProcessInput(decoder)) not in _JXL_ENDED:
+        assert status == _JXL_BOX, status
+        keep()
+        name = ctypes.create_string_buffer(4)
+        jxl.JxlDecoderGetBoxType(decoder, name, 0)
+        found.append(name.raw)
+        jxl.JxlDecoderSetBoxBuffer(decoder, room, ctypes.c_size_t(len(raw)))
+    keep()
+    assert status == 0, (path, status)
+    jxl.JxlDecoderDestroy(decoder)
+    return found
+
+
+def _jxl_blocks(path):
+    found = dict(_jxl_boxes(path))
+    block = found.get(b"Exif", bytes(4))
+    assert block[:4] == bytes(4)
+    return block[4:], found.get(b"xml ", b"")
+
+
+def libraries(path):
+    """What the libraries that other programs open AVIF and JPEG XL with find in them."""
+    return _joined(*(_jxl_blocks if path.endswith(".jxl") else _vips_blocks)(path))
+
+
+def _joined(block, packet):
+    exif = Image.Exif()
+    exif.load(block)
+    texts, noted = _exif_texts(exif) if block else {}, _xmp_texts(packet) if packet else {}
+    assert not set(texts) & set(noted)
+    return {**texts, **noted}
+
+
+def pillow_reads(path):
+    """Whether this Pillow, or a plugin that is installed, opens such a file."""
+    plugin = {".avif": "pillow_avif", ".jxl": "pillow_jxl"}.get(Path(path).suffix)
+    if plugin and importlib.util.find_spec(plugin):
+        importlib.import_module(plugin)
+    return not plugin or Path(path).suffix in Image.registered_extensions()
 
 
 # ---- exiftool --------------------------------------------------------------------------
@@ -137,6 +262,46 @@ def comfyui_page_of_2025(path):
             texts.update(_ifd0_strings(block))
         at += 8 + size
     return texts
+
+
+def _boxes(raw, at, end):
+    while at + 8 <= end:
+        size, kind = struct.unpack(">I4s", raw[at:at + 8])
+        if size == 0:
+            return
+        yield kind, at + 8, at + size
+        at += size
+
+
+def _box(raw, at, end, wanted):
+    return next((start, stop) for kind, start, stop in _boxes(raw, at, end) if kind == wanted)
+
+
+def comfyui_page_avif(path):
+    """What ComfyUI's page finds in an AVIF: the first Exif item, in one piece, at an absolute
+    offset."""
+    raw = Path(path).read_bytes()
+    assert raw[4:12] == b"ftypavif"
+    start, end = _box(raw, 0, len(raw), b"meta")
+    items, items_end = _box(raw, start + 4, end, b"iinf")
+    assert raw[items] == 0
+    item = next(struct.unpack(">H", raw[at + 4:at + 6])[0]
+                for kind, at, _ in _boxes(raw, items + 6, items_end)
+                if kind == b"infe" and raw[at] == 2 and raw[at + 8:at + 12] == b"Exif")
+    at, _ = _box(raw, start + 4, end, b"iloc")
+    version, (sizes, count) = raw[at], struct.unpack(">HH", raw[at + 4:at + 8])
+    assert sizes == 0x4400 and version < 2
+    at += 8
+    for _ in range(count):
+        number, = struct.unpack(">H", raw[at:at + 2])
+        at += 4 + 2 * (version == 1)
+        extents, = struct.unpack(">H", raw[at:at + 2])
+        if number == item:
+            offset, size = struct.unpack(">II", raw[at + 2:at + 10])
+            block = raw[offset:offset + size]
+            return _ifd0_strings(block[block.index(b"MM\0*"):])
+        at += 2 + 8 * extents
+    raise AssertionError("the item is nowhere")
 
 
 def _ifd0_strings(block):

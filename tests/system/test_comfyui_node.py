@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import importlib.util
 import io
 import json
 import os
@@ -221,6 +222,19 @@ def test_texts_of_webp_and_jpeg_that_are_encoded_here(comfy, name):
     luna = luna_xmp(image)
     assert luna["gen_seed"] == str(2**64 - 1) and luna["gen_positive"] == "café <b>"
     assert luna["custom_metadata"] == "a & b" and luna["image_type"] == "ORIG"
+
+
+@pytest.mark.parametrize("name", ["avif", "jxl"])
+def test_newer_formats_encoded_here_where_pillow_writes_them(comfy, name):
+    plugin = {"avif": "pillow_avif", "jxl": "pillow_jxl"}[name]
+    Image.init()
+    if name.upper() not in Image.SAVE and not importlib.util.find_spec(plugin):
+        with pytest.raises(ValueError, match=f"writes no {name.upper()}"):
+            encoded_here(comfy, name)
+        return
+    exif = encoded_here(comfy, name).getexif()
+    assert exif[0x0110] == f"prompt:{json.dumps(PROMPT)}"
+    assert exif[0x010F] == f"workflow:{json.dumps(WORKFLOW)}"
 
 
 @pytest.mark.parametrize("size, kept", [(40_000, {0x0110, 0x010F, 0x010E}),

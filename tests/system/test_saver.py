@@ -14,7 +14,7 @@ import numpy
 import pytest
 import readers
 import wire
-from files import VAE, batch
+from files import DATA, VAE, batch, photograph, read_safetensors
 from PIL import Image
 
 SETS = int(os.environ.get("LUNA_METADATA_SETS", 25))
@@ -23,6 +23,9 @@ TIMESTAMP = "2025-11-23T20:34:56+00:00"
 FORMATS = ({"format": "png", "affix": "PNG"}, {"format": "webp", "affix": "LOSSY"},
            {"format": "webp", "affix": "EXACT", "lossless_webp": True},
            {"format": "jpeg", "affix": "JPEG"})
+NEWER = [form for form in ({"format": "avif", "affix": "AVIF"}, {"format": "jxl", "affix": "JXL"},
+                           {"format": "jxl", "affix": "EXACT_JXL", "lossless_webp": True})
+         if readers.libvips_writes(form["format"])]
 WORDS = ('a "quoted" cat', "line\nbreak", "tab\there", "café", "漢字 and ひらがな", "🐈‍⬛ 😀",
          "back\\slash", "100% <lora:x:0.8> & <b>", "it's", "(masterpiece:1.2)", "naïve ‘quotes’",
          "\u2028", "x" * 300, "{curly} [brackets]", "a: b: c", "é" * 40)
@@ -106,8 +109,18 @@ def left_out(file):
     return set(listed.split(", ")) - {""}
 
 
-def check_pillow(path, wanted):
-    got = readers.pillow(path)
+def check_libraries(path, wanted):
+    """Pillow, and for the newer formats the library that others open them with; Pillow reads
+    those where it has a plugin, of JPEG XL only the EXIF."""
+    if path.endswith((".avif", ".jxl")):
+        check_texts(readers.libraries(path), wanted)
+    if readers.pillow_reads(path):
+        got = readers.pillow(path)
+        check_texts(got, {key: text for key, text in wanted.items()
+                          if key in got or not path.endswith(".jxl")})
+
+
+def check_texts(got, wanted):
     got.pop("jfif", None)
     assert got == wanted, {key for key in wanted if got.get(key) != wanted[key]}
 
@@ -122,29 +135,33 @@ def check_programs(path, wanted, affix):
     if affix in ("LOSSY", "EXACT"):
         page = readers.comfyui_page_of_2025(path)
         assert (page["prompt"], page["workflow"]) == (wanted["prompt"], wanted["workflow"])
+    elif affix == "AVIF":
+        page = readers.comfyui_page_avif(path)
+        assert (page["prompt"], page["workflow"]) == (wanted["prompt"], wanted["workflow"])
     elif affix == "PNG":
         assert readers.diffusion_toolkit_prompt(path) == wanted["prompt"]
 
 
-def test_every_text_is_read_back_by_two_readers(luna):
+@pytest.mark.parametrize("forms", (FORMATS, NEWER), ids=("usual", "newer"))
+def test_every_text_is_read_back_by_two_readers(luna, forms):
     array = batch(1, 4)
     jobs = []
     for number in range(SETS):
         generated = Generated(number)
-        inputs = [wire.latent_input(array, **form) for form in FORMATS]
+        inputs = [wire.latent_input(array, **form) for form in forms]
         jobs.append((generated, submit(luna, inputs, **generated.settings)))
     files = [(generated, file) for generated, job_id in jobs
              for file in luna.wait_job(job_id, deadline_s=120)["files"]]
-    assert len(files) == len(FORMATS) * SETS
+    assert len(files) == len(forms) * SETS
     tool = readers.ExifTool(file["path"] for _, file in files)
     shortened = 0
     for generated, file in files:
-        affix = FORMATS[file["input"]]["affix"]
+        affix = forms[file["input"]]["affix"]
         gone = left_out(file)
         shortened += bool(gone)
         assert not gone or affix == "JPEG"
         wanted = {key: text for key, text in generated.texts(affix).items() if key not in gone}
-        check_pillow(file["path"], wanted)
+        check_libraries(file["path"], wanted)
         check_exiftool(tool, file["path"], wanted)
         check_programs(file["path"], wanted, affix)
     assert shortened < SETS / 2
@@ -154,7 +171,8 @@ def test_every_text_is_read_back_by_two_readers(luna):
 def check_tools(paths):
     png = [path for path in paths if path.endswith(".png")]
     webp = [path for path in paths if path.endswith(".webp")]
-    subprocess.run(["pngcheck", "-q", *png], check=True)
+    if png:
+        subprocess.run(["pngcheck", "-q", *png], check=True)
     for path in webp:
         done = subprocess.run(["webpinfo", "-quiet", path], capture_output=True, check=True)
         assert b"rror" not in done.stdout.replace(b"No error", b""), (path, done.stdout)
@@ -173,13 +191,14 @@ def test_webpmux_takes_the_blocks_out(luna, tmp_path):
         assert needle in out.read_bytes()
 
 
-def test_no_embed_leaves_nothing_but_the_picture(luna):
-    inputs = [wire.latent_input(batch(1, 4), **form) for form in FORMATS]
+@pytest.mark.parametrize("forms", (FORMATS, NEWER), ids=("usual", "newer"))
+def test_no_embed_leaves_nothing_but_the_picture(luna, forms):
+    inputs = [wire.latent_input(batch(1, 4), **form) for form in forms]
     job_id = submit(luna, inputs, embed_workflow=False, **Generated(5).settings)
     files = luna.wait_job(job_id)["files"]
     tool = readers.ExifTool(file["path"] for file in files)
     for file in files:
-        assert readers.pillow(file["path"]) == {}
+        assert (readers.pillow if forms is FORMATS else readers.libraries)(file["path"]) == {}
         groups = {key.partition(":")[0] for key in tool.rows[file["path"]]}
         assert not groups & {"IFD0", "ExifIFD", "XMP-luna", "XMP-x"}, groups
 
@@ -199,6 +218,17 @@ def test_jpeg_for_diffusion_toolkit_and_civitai(luna):
         assert tool.texts(file["path"], ["parameters"])["parameters"] == wanted
         if file["path"].endswith((".png", ".jpg")):
             assert readers.diffusion_toolkit_prompt(file["path"]) == '{"3": {"text": "é"}}'
+
+
+@pytest.mark.parametrize("form, missing", (("avif", "heif module"), ("jxl", "jxl module")))
+def test_a_format_that_is_not_installed_is_refused(home, form, missing):
+    """libvips looks for its modules below VIPSHOME."""
+    home.start(VIPSHOME=str(home.home))
+    job_id = submit(home, [wire.latent_input(batch(1, 4), affix="A"),
+                           wire.latent_input(batch(1, 4), format=form, affix="B")])
+    job = home.wait_job(home.expect(job_id, "failed"), "failed")
+    assert job["error"] == "unsupported" and missing in job["detail"], job
+    assert job["attempts"] == 1 and not job.get("files")
 
 
 # ---- what is sorted out, and beside ------------------------------------------------------
@@ -240,6 +270,26 @@ def test_settings_that_cannot_be(home, setting, value):
     assert done.code == 78 and f"[output] {setting.lower()}" in done.err, done
 
 
+def test_sixteen_bits(luna, tmp_path):
+    """The decoder's own floats, truncated to 65536 levels."""
+    _, (path,) = luna.submit_wait(photograph("chelsea"), "--png-bits", "16")
+    done = luna.run("luna-vae", "decode", "--model", DATA / f"{VAE}.safetensors", "--latents",
+                    photograph("chelsea"), "--output", tmp_path / "out", "--device", "cpu")
+    assert done.code == 0, done
+    pixels = read_safetensors(tmp_path / "out")[0]["pixels"][0].transpose(1, 2, 0)
+    got = numpy.frombuffer(readers.rgb_of(path), numpy.uint16).reshape(pixels.shape)
+    assert numpy.array_equal(got, (pixels * 65535).astype(numpy.uint16))
+    assert path.read_bytes()[24] == 16 and len(numpy.unique(got)) > 10000
+
+
+def assert_newer(luna, wanted):
+    job_id = submit(luna, [wire.latent_input(batch(1, 16), **form) for form in NEWER])
+    for file in luna.wait_job(job_id)["files"]:
+        raw = numpy.frombuffer(readers.rgb_of(file["path"]), numpy.uint8)
+        error = numpy.mean((raw.reshape(wanted.shape) - wanted) ** 2)
+        assert error < 60 and (error == 0) == ("lossless_webp" in NEWER[file["input"]]), error
+
+
 def test_pictures_are_what_was_decoded(luna):
     """Lossless formats give the same pixels; the lossy ones are close."""
     job_id = submit(luna, [wire.latent_input(batch(1, 16), **form) for form in FORMATS])
@@ -248,6 +298,7 @@ def test_pictures_are_what_was_decoded(luna):
         with Image.open(file["path"]) as image:
             pixels[file["input"]] = numpy.asarray(image.convert("RGB"), numpy.float64)
     assert numpy.array_equal(pixels[0], pixels[2])
+    assert_newer(luna, pixels[0])
     for lossy in (1, 3):
         error = numpy.mean((pixels[0] - pixels[lossy]) ** 2)
         assert 0 < error < 60, error  # 30 dB: a quality of 90 leaves more than that

@@ -1,4 +1,5 @@
-// A JPEG dropped on the page restores its workflow. ComfyUI itself reads PNG and WebP only.
+// A JPEG or a JPEG XL dropped on the page restores its workflow. ComfyUI itself reads PNG,
+// WebP and AVIF only.
 //
 // Luna writes prompt and workflow as ASCII entries "key:json" of IFD0, as in WebP.
 
@@ -20,6 +21,22 @@ export function readJpeg(buffer) {
       if (found.prompt || found.workflow) return found;
     }
     at += 2 + size;
+  }
+  return {};
+}
+
+/** The same of a JPEG XL, which is a row of boxes; a bare codestream has no texts. */
+export function readJpegXl(buffer) {
+  const view = new DataView(buffer);
+  let at = 0;
+  while (at + 12 <= view.byteLength && view.getUint32(0) === 12) {
+    const size = view.getUint32(at) || view.byteLength - at;
+    if (view.getUint32(at + 4) === 0x45786966) { // Exif
+      const start = at + 12 + view.getUint32(at + 8);
+      return readTiff(new DataView(buffer, start, at + size - start));
+    }
+    if (size < 8) break;
+    at += size;
   }
   return {};
 }
@@ -50,15 +67,21 @@ function parse(text) {
   }
 }
 
+/** Browsers that cannot show them have no type for them. */
+function isJpegXl(file) {
+  return file?.type === "image/jxl" || /\.jxl$/i.test(file?.name ?? "");
+}
+
 async function restored(file) {
   try {
-    const found = readJpeg(await file.arrayBuffer());
+    const read = isJpegXl(file) ? readJpegXl : readJpeg;
+    const found = read(await file.arrayBuffer());
     if (found.workflow) await app.loadGraphData(parse(found.workflow), true, true, file.name);
     else if (found.prompt) await app.loadApiJson(parse(found.prompt), file.name);
     else return false;
     return true;
   } catch (error) {
-    console.warn("Luna: the JPEG's workflow cannot be read:", error);
+    console.warn("Luna: the picture's workflow cannot be read:", error);
     return false;
   }
 }
@@ -66,7 +89,7 @@ async function restored(file) {
 export const setting = {
   id: SETTING,
   category: ["Luna", "Pictures", "JPEG"],
-  name: "A JPEG dropped on the page restores its workflow",
+  name: "A JPEG or a JPEG XL dropped on the page restores its workflow",
   type: "boolean",
   defaultValue: true,
 };
@@ -76,7 +99,7 @@ export function handleJpeg() {
   const handleFile = app.handleFile;
   if (typeof handleFile !== "function") return;
   app.handleFile = async function (file, ...rest) {
-    const wanted = file?.type === "image/jpeg" &&
+    const wanted = (file?.type === "image/jpeg" || isJpegXl(file)) &&
       (app.extensionManager?.setting?.get?.(SETTING) ?? true);
     if (wanted && (await restored(file))) return undefined;
     return handleFile.call(this, file, ...rest);

@@ -1,10 +1,12 @@
-//  embed.c - any bytes as a WebP or JPEG file, and texts added to it
+//  embed.c - any bytes as a WebP, JPEG, AVIF or JPEG XL file, and texts added to it
 //
 //  Whatever the file is, an answer comes; what was added stands in the new file, which is
-//  again one that texts can be added to; no text is lost in silence.
+//  again one that texts can be added to (AVIF but once); no text is lost in silence.
 
+#include "decoder/image/avif_items.h"
 #include "decoder/image/embed.h"
 #include "decoder/image/jpeg_segments.h"
+#include "decoder/image/jxl_boxes.h"
 #include "decoder/image/webp_chunks.h"
 #include "fuzz/fuzz.h"
 
@@ -51,15 +53,21 @@ static void choose_texts(fuzz_bytes *from, texts *out)
     out->large = repeat(&out->at[0], REPEATS);
 }
 
+typedef luna_err finder(const void *file, size_t len, bool xmp, const uint8_t **out,
+                        size_t *out_len);
+
 //  The block of the new file; empty when it has none.
 static luna_blob block_of(luna_format format, const uint8_t *file, size_t len, bool xmp)
 {
     luna_blob block = {0};
     luna_webp_walker walker;
     luna_webp_chunk chunk;
-    if (format == LUNA_FORMAT_JPEG) {
+    if (format != LUNA_FORMAT_WEBP) {
         const uint8_t *at = NULL;
-        if (luna_jpeg_find(file, len, xmp, &at, &block.len) == LUNA_OK) block.data = at;
+        finder *const find = format == LUNA_FORMAT_JPEG   ? luna_jpeg_find
+                             : format == LUNA_FORMAT_AVIF ? luna_avif_find
+                                                          : luna_jxl_find;
+        if (find(file, len, xmp, &at, &block.len) == LUNA_OK) block.data = at;
         return block;
     }
     CHECK(luna_webp_walk(file, len, &walker) == LUNA_OK);
@@ -102,8 +110,9 @@ static void embed_again(luna_format format, const texts *given, uint8_t **file,
 {
     bool left_out[TEXTS];
     const size_t before = *len;
+    const bool twice = format == LUNA_FORMAT_AVIF && given->count > 0;
     CHECK(luna_image_embed(format, given->at, given->count, file, len, left_out) ==
-          LUNA_OK);
+          (twice ? LUNA_BAD_REQUEST : LUNA_OK));
     CHECK(*len == before);
 }
 
@@ -112,7 +121,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     fuzz_bytes from = {.at = data, .left = len};
     texts given = {0};
     bool left_out[TEXTS] = {0};
-    const luna_format format = fuzz_bool(&from) ? LUNA_FORMAT_JPEG : LUNA_FORMAT_WEBP;
+    static const luna_format formats[] = {LUNA_FORMAT_WEBP, LUNA_FORMAT_JPEG,
+                                          LUNA_FORMAT_AVIF, LUNA_FORMAT_JXL};
+    const luna_format format = formats[fuzz_below(&from, 4)];
     choose_texts(&from, &given);
     const luna_blob rest = fuzz_rest(&from);
     uint8_t *file = fuzz_copy(rest.data, rest.len);

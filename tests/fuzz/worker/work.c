@@ -34,6 +34,8 @@ static const uint8_t webp[] = {'R', 'I', 'F',  'F', 18,  0,   0,   0, 'W',
 static const uint8_t jpeg[] = {0xFF, 0xD8, 0xFF, 0xDB, 0,    2,
                                0xFF, 0xDA, 0,    2,    0xFF, 0xD9};
 
+static const uint8_t jxl[] = {0xFF, 0x0A, 0, 0};
+
 //  What was collected can be embedded: no picture is lost over its texts.
 static void check_embedded(luna_format format, const uint8_t *plain, size_t len,
                            const luna_metadata *metadata)
@@ -79,6 +81,7 @@ static void check_metadata(const luna_msg_job *job, size_t input, size_t index)
     free(out);
     check_embedded(LUNA_FORMAT_WEBP, webp, sizeof webp, &metadata);
     check_embedded(LUNA_FORMAT_JPEG, jpeg, sizeof jpeg, &metadata);
+    check_embedded(LUNA_FORMAT_JXL, jxl, sizeof jxl, &metadata);
     check_json(&metadata);
     luna_arena_free(&metadata.memory);
 }

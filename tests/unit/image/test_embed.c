@@ -1,6 +1,6 @@
-//  Texts in WebP and JPEG: where they stand, that every one comes back, what a JPEG is
-//  left with, and that no pixel changes. Reads with a TIFF reader of its own; readers of
-//  others are in tests/system.
+//  Texts in WebP, JPEG, AVIF and JPEG XL: where they stand, that every one comes back,
+//  what a JPEG is left with, and that no pixel changes. Reads with a TIFF reader of its
+//  own; readers of others are in tests/system.
 
 #define _GNU_SOURCE  //  memmem
 
@@ -14,8 +14,11 @@
 #include <string.h>
 #include <vips/vips.h>
 
+#include "decoder/image/avif_items.h"
 #include "decoder/image/embed.h"
+#include "decoder/image/iso_boxes.h"
 #include "decoder/image/jpeg_segments.h"
+#include "decoder/image/jxl_boxes.h"
 #include "decoder/image/webp_chunks.h"
 
 #define SIDE 37
@@ -96,6 +99,10 @@ static bool find_block(const file *from, luna_format format, bool xmp,
     luna_webp_chunk chunk;
     if (format == LUNA_FORMAT_JPEG)
         return luna_jpeg_find(from->data, from->len, xmp, out, len) == LUNA_OK;
+    if (format == LUNA_FORMAT_AVIF)
+        return luna_avif_find(from->data, from->len, xmp, out, len) == LUNA_OK;
+    if (format == LUNA_FORMAT_JXL)
+        return luna_jxl_find(from->data, from->len, xmp, out, len) == LUNA_OK;
     assert_int_equal(luna_webp_walk(from->data, from->len, &walker), LUNA_OK);
     while (luna_webp_next(&walker, &chunk) == LUNA_OK) {
         if (strcmp(chunk.type, xmp ? "XMP " : "EXIF") != 0) continue;
@@ -206,9 +213,14 @@ static void test_every_text(void **state)
 {
     (void)state;
     bool left_out[ALL];
-    for (unsigned i = 0; i < 5; i++) {
-        const luna_format format = i < 4 ? LUNA_FORMAT_WEBP : LUNA_FORMAT_JPEG;
-        file plain = encode(format, i & 1, i < 2 || i == 4 ? 3 : 4, i);
+    static const luna_format formats[] = {
+        LUNA_FORMAT_WEBP, LUNA_FORMAT_WEBP, LUNA_FORMAT_WEBP, LUNA_FORMAT_WEBP,
+        LUNA_FORMAT_JPEG, LUNA_FORMAT_AVIF, LUNA_FORMAT_AVIF, LUNA_FORMAT_JXL,
+        LUNA_FORMAT_JXL,  LUNA_FORMAT_JXL,  LUNA_FORMAT_JXL};
+    for (unsigned i = 0; i < sizeof formats / sizeof *formats; i++) {
+        const luna_format format = formats[i];
+        if (luna_image_can(format) != LUNA_OK) continue;
+        file plain = encode(format, i & 1, i % 4 < 2 ? 3 : 4, i);
         file made = embed(&plain, format, all, ALL, left_out);
         check_all(&made, format);
         for (size_t k = 0; k < ALL; k++) assert_false(left_out[k]);
@@ -242,10 +254,12 @@ static void test_no_odd_chunk(void **state)
 static void test_without_texts(void **state)
 {
     (void)state;
-    static const luna_format formats[] = {LUNA_FORMAT_WEBP, LUNA_FORMAT_JPEG};
-    for (size_t i = 0; i < 2; i++) {
+    static const luna_format formats[] = {LUNA_FORMAT_WEBP, LUNA_FORMAT_JPEG,
+                                          LUNA_FORMAT_AVIF, LUNA_FORMAT_JXL};
+    for (size_t i = 0; i < 4; i++) {
         const uint8_t *block;
         size_t len;
+        if (luna_image_can(formats[i]) != LUNA_OK) continue;
         file plain = encode(formats[i], false, 3, 1);
         file made = embed(&plain, formats[i], NULL, 0, NULL);
         assert_false(find_block(&made, formats[i], false, &block, &len));
@@ -337,16 +351,15 @@ static void test_ladder_of_notes(void **state)
     free(plain.data);
 }
 
-static void test_webp_takes_megabytes(void **state)
+static void check_megabytes(luna_format format)
 {
-    (void)state;
     char *large = malloc(3000000);
     memset(large, 'y', 3000000);
     const luna_image_text texts[] = {{"workflow", large, 2999999, LUNA_TEXT_GRAPH},
                                      {"note", large, 2999999, LUNA_TEXT_NOTE}};
     bool left_out[2];
-    file plain = encode(LUNA_FORMAT_WEBP, true, 3, 1);
-    file made = embed(&plain, LUNA_FORMAT_WEBP, texts, 2, left_out);
+    file plain = encode(format, true, 3, 1);
+    file made = embed(&plain, format, texts, 2, left_out);
     assert_false(left_out[0] || left_out[1]);
     assert_true(made.len > 5999998);
     free(plain.data);
@@ -354,16 +367,160 @@ static void test_webp_takes_megabytes(void **state)
     free(large);
 }
 
+static void test_others_take_megabytes(void **state)
+{
+    (void)state;
+    check_megabytes(LUNA_FORMAT_WEBP);
+    if (luna_image_can(LUNA_FORMAT_AVIF) == LUNA_OK) check_megabytes(LUNA_FORMAT_AVIF);
+    if (luna_image_can(LUNA_FORMAT_JXL) == LUNA_OK) check_megabytes(LUNA_FORMAT_JXL);
+}
+
+//  ---- boxes of other writers --------------------------------------------------------
+
+static void put_full(luna_bytes *out, const char *type, uint32_t version,
+                     const luna_bytes *data)
+{
+    luna_iso_head(out, type, 4 + data->len);
+    luna_bytes_be32(out, version << 24);
+    luna_bytes_put(out, data->data, data->len);
+}
+
+static void put_words(luna_bytes *out, const uint32_t *words, size_t count)
+{
+    for (size_t i = 0; i < count; i++) luna_bytes_be16(out, words[i]);
+}
+#define WORDS(...)                   \
+    (const uint32_t[]){__VA_ARGS__}, \
+        sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t)
+
+//  Item 1 lies before the table, item 2 in the table, item 3 in two pieces behind it.
+static file strange_avif(uint32_t behind, uint32_t method)
+{
+    luna_bytes made = {0}, meta = {0}, box = {0};
+    luna_iso_put(&made, "ftyp", "avif\0\0\0\0avif", 12);
+    luna_iso_put(&made, "mdat", "ABCD", 4);
+    put_words(&box, WORDS(3));
+    put_full(&meta, "pitm", 0, &box);
+    box.len = 0;
+    put_words(&box, WORDS(0x4441, 3));
+    put_words(&box, WORDS(1, 0, 0, 0, 20, 1));
+    luna_bytes_put(&box, "\x07\0\0\0\x08\0\0\0\x04", 9);
+    put_words(&box, WORDS(2, method, 0, 0, 0, 1));
+    luna_bytes_put(&box, "\0\0\0\0\1\0\0\0\2", 9);
+    put_words(&box, WORDS(3, 0, 0, 0, behind, 2));
+    luna_bytes_put(&box, "\0\0\0\0\0\0\0\0\2\0\0\0\0\2\0\0\0\2", 18);
+    put_full(&meta, "iloc", 1, &box);
+    box.len = 0;
+    put_words(&box, WORDS(3));
+    for (uint32_t id = 1; id <= 3; id++) {
+        luna_bytes entry = {0};
+        put_words(&entry, WORDS(id, 0, 0x6176, 0x3031, 0));
+        put_full(&box, "infe", 2, &entry);
+        luna_bytes_free(&entry);
+    }
+    put_full(&meta, "iinf", 0, &box);
+    luna_iso_put(&meta, "idat", "xyz", 3);
+    put_full(&made, "meta", 0, &meta);
+    luna_iso_put(&made, "mdat", "EFGH", 4);
+    luna_bytes_free(&meta);
+    luna_bytes_free(&box);
+    return (file){made.data, made.len};
+}
+
+//  The two words of a 32-bit number in the new table, whose item has `before` it.
+static size_t offset_of(const file *made, const char *before, size_t len)
+{
+    const uint8_t *at = memmem(made->data, made->len, before, len);
+    assert_non_null(at);
+    return be(at + len, 4);
+}
+
+static void test_what_points_at_the_picture_moves(void **state)
+{
+    (void)state;
+    bool left_out[ALL];
+    file made = strange_avif(0, 1);
+    const uint32_t behind = (uint32_t)made.len - 4;
+    free(made.data);
+    made = strange_avif(behind, 1);
+    assert_memory_equal(made.data + behind, "EFGH", 4);
+    if (luna_image_embed(LUNA_FORMAT_AVIF, all, ALL, &made.data, &made.len, left_out) !=
+        LUNA_OK)
+        fail_msg("%s", luna_error_text());
+    assert_int_equal(offset_of(&made, "\0\1\0\0\0\0\0\1", 8), 28);
+    assert_memory_equal(made.data + 28, "ABCD", 4);
+    assert_int_equal(offset_of(&made, "\0\2\0\1\0\0\0\1", 8), 1);
+    const size_t first = offset_of(&made, "\0\3\0\0\0\0\0\2", 8);
+    assert_memory_equal(made.data + first, "EFGH", 4);
+    char piece[12] = "\0\3\0\0\0\0\0\2";
+    for (int i = 0; i < 4; i++) piece[8 + i] = (char)(first >> (24 - 8 * i));
+    const uint8_t *at = memmem(made.data, made.len, piece, sizeof piece);
+    assert_non_null(at);
+    assert_int_equal(be(at + 16, 4), first + 2);
+    check_all(&made, LUNA_FORMAT_AVIF);
+    //  Texts are added once.
+    assert_int_equal(
+        luna_image_embed(LUNA_FORMAT_AVIF, all, ALL, &made.data, &made.len, left_out),
+        LUNA_BAD_REQUEST);
+    free(made.data);
+}
+
+static void test_pieces_that_are_nowhere(void **state)
+{
+    (void)state;
+    bool left_out[ALL];
+    static const struct {
+        uint32_t behind, method;
+    } rows[] = {{60000, 1}, {60, 1}, {28, 2}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        file made = strange_avif(rows[i].behind, rows[i].method);
+        assert_int_equal(
+            luna_image_embed(LUNA_FORMAT_AVIF, all, ALL, &made.data, &made.len, left_out),
+            LUNA_BAD_REQUEST);
+        free(made.data);
+    }
+}
+
+//  A container without lengths at its end, with blocks of somebody else's.
+static void test_container_of_jxl(void **state)
+{
+    (void)state;
+    bool left_out[ALL];
+    luna_bytes made = {0};
+    luna_iso_put(&made, "JXL ", "\x0D\x0A\x87\x0A", 4);
+    luna_iso_put(&made, "ftyp", "jxl \0\0\0\0jxl ", 12);
+    luna_iso_put(&made, "jxll", "\x0A", 1);
+    luna_iso_put(&made, "Exif", "\0\0\0\0MM\0*old", 11);
+    luna_iso_put(&made, "jxlp", "\0\0\0\0\xFF\x0A", 6);
+    luna_bytes_put(&made, "\0\0\0\0jxlp\x80\0\0\1end", 15);
+    file whole = {made.data, made.len};
+    if (luna_image_embed(LUNA_FORMAT_JXL, all, ALL, &whole.data, &whole.len, left_out) !=
+        LUNA_OK)
+        fail_msg("%s", luna_error_text());
+    check_all(&whole, LUNA_FORMAT_JXL);
+    assert_null(memmem(whole.data, whole.len, "old", 3));
+    assert_memory_equal(whole.data + whole.len - 15, "\0\0\0\x0Fjxlp\x80\0\0\1end", 15);
+    assert_int_equal(
+        luna_image_embed(LUNA_FORMAT_JXL, NULL, 0, &whole.data, &whole.len, left_out),
+        LUNA_OK);
+    assert_null(memmem(whole.data, whole.len, "Exif", 4));
+    free(whole.data);
+}
+
 //  ---- what is refused -------------------------------------------------------------
 
 static void test_damaged_files(void **state)
 {
     (void)state;
-    for (unsigned kind = 0; kind < 2; kind++) {
-        const luna_format format = kind ? LUNA_FORMAT_JPEG : LUNA_FORMAT_WEBP;
+    static const luna_format formats[] = {LUNA_FORMAT_WEBP, LUNA_FORMAT_JPEG,
+                                          LUNA_FORMAT_AVIF, LUNA_FORMAT_JXL};
+    for (unsigned kind = 0; kind < 4; kind++) {
+        const luna_format format = formats[kind];
         bool left_out[ALL];
+        if (luna_image_can(format) != LUNA_OK) continue;
         file plain = encode(format, false, 3, 1);
-        for (size_t len = 0; len < 24; len++) {
+        //  A bare JPEG XL does not tell its length.
+        for (size_t len = 0; len < (format == LUNA_FORMAT_JXL ? 4 : 24); len++) {
             file cut = copy_of(&plain);
             uint8_t *before = cut.data;
             cut.len = len;
@@ -389,7 +546,10 @@ int main(void)
         cmocka_unit_test(test_without_texts),
         cmocka_unit_test(test_ladder),
         cmocka_unit_test(test_ladder_of_notes),
-        cmocka_unit_test(test_webp_takes_megabytes),
+        cmocka_unit_test(test_others_take_megabytes),
+        cmocka_unit_test(test_what_points_at_the_picture_moves),
+        cmocka_unit_test(test_pieces_that_are_nowhere),
+        cmocka_unit_test(test_container_of_jxl),
         cmocka_unit_test(test_damaged_files),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

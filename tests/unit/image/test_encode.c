@@ -163,6 +163,81 @@ static void test_jpeg_has_no_alpha(void **state)
     free(file);
 }
 
+//  JPEG XL without loss gives every pixel back; AVIF and the lossy one are near, at every
+//  size, with alpha too; a higher quality is nearer.
+static double error_of(const luna_pixels *want, const luna_encode_options *options)
+{
+    uint8_t *file;
+    size_t len, bytes;
+    double sum = 0;
+    if (luna_image_encode(want, options, &file, &len) != LUNA_OK)
+        fail_msg("%s", luna_error_text());
+    VipsImage *image = vips_image_new_from_buffer(file, len, "", NULL);
+    assert_non_null(image);
+    assert_int_equal(vips_image_get_width(image), want->width);
+    assert_int_equal(vips_image_get_height(image), want->height);
+    assert_int_equal(vips_image_get_bands(image), want->channels);
+    uint8_t *got = vips_image_write_to_memory(image, &bytes);
+    assert_int_equal(bytes, want->width * want->height * want->channels);
+    for (size_t i = 0; i < bytes; i++)
+        sum += (got[i] - want->data[i]) * (got[i] - want->data[i]);
+    g_free(got);
+    g_object_unref(image);
+    free(file);
+    return sum / (double)bytes;
+}
+
+static void test_avif_and_jxl(void **state)
+{
+    (void)state;
+    static const size_t shapes[][3] = {{1, 1, 3},   {1, 7, 4},   {7, 1, 3},
+                                       {64, 48, 3}, {65, 33, 4}, {200, 120, 3}};
+    static const luna_format formats[] = {LUNA_FORMAT_AVIF, LUNA_FORMAT_JXL};
+    for (size_t f = 0; f < 2; f++) {
+        if (luna_image_can(formats[f]) != LUNA_OK) continue;
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            const size_t *s = shapes[i];
+            uint8_t *data = make_pixels(s[0], s[1], s[2], 1);
+            const luna_pixels pixels = {data, s[0], s[1], s[2], 1};
+            luna_encode_options options = luna_encode_options_default();
+            options.format = formats[f];
+            options.lossless = true;
+            if (formats[f] == LUNA_FORMAT_JXL)
+                assert_true(error_of(&pixels, &options) == 0);
+            options.lossless = false;
+            options.lossy_quality = 70;
+            const double worst = error_of(&pixels, &options);
+            options.lossy_quality = 100;
+            const double best = error_of(&pixels, &options);
+            assert_true(best < 10 && (best < worst || s[0] * s[1] < 60));
+            free(data);
+        }
+    }
+}
+
+//  Flat areas are worth more effort: far smaller than a byte a pixel, and exact.
+static void test_flat_jxl(void **state)
+{
+    (void)state;
+    if (luna_image_can(LUNA_FORMAT_JXL) != LUNA_OK) skip();
+    uint8_t *data = calloc(256 * 256, 4);
+    for (size_t i = 0; i < 256 * 256 * 4; i++)
+        data[i] = (uint8_t)(i / 4 % 256 / 37 * 23 + i / 1024 / 29 * 17);
+    luna_encode_options options = luna_encode_options_default();
+    options.format = LUNA_FORMAT_JXL;
+    options.lossless = true;
+    for (size_t channels = 3; channels <= 4; channels++) {
+        const luna_pixels pixels = {data, 256, 256, channels, 1};
+        uint8_t *file;
+        size_t len;
+        assert_true(error_of(&pixels, &options) == 0);
+        assert_int_equal(luna_image_encode(&pixels, &options, &file, &len), LUNA_OK);
+        assert_true(len < 256 * 256 / 8);
+        free(file);
+    }
+    free(data);
+}
+
 static void test_levels_matter(void **state)
 {
     (void)state;
@@ -299,6 +374,8 @@ int main(void)
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_deep_pixels),
         cmocka_unit_test(test_jpeg_has_no_alpha),
+        cmocka_unit_test(test_avif_and_jxl),
+        cmocka_unit_test(test_flat_jxl),
         cmocka_unit_test(test_levels_matter),
         cmocka_unit_test(test_same_pixels_same_bytes),
         cmocka_unit_test(test_encode_pool),

@@ -107,6 +107,16 @@ static inline void check_content(const char *path, const char *want)
     free(got);
 }
 
+//  An hour of memory, and more than time enough. How many temporaries it removed.
+static inline uint64_t sweep(luna_sink *sink)
+{
+    luna_swept swept;
+    if (luna_sink_sweep(sink, 3600000, 60000, &swept) != LUNA_OK)
+        fail_msg("%s", luna_error_text());
+    assert_int_equal(swept.passed_over, 0);
+    return swept.removed;
+}
+
 static inline void put_ok(luna_sink *sink, const luna_image *image,
                           luna_image_record *out)
 {

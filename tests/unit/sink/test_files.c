@@ -413,8 +413,22 @@ static void age_folder(const char *path)
     make_old(path);
 }
 
-//  An attempt that failed behind its anchor leaves temporaries; the sweep takes them
-//  when they are old, not before, and never a picture.
+//  As if there were no locks: the marks say nothing of a host.
+static void forget_hosts(const char *side)
+{
+    DIR *dir = opendir(side);
+    struct dirent *entry;
+    assert_non_null(dir);
+    while ((entry = readdir(dir))) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s", side, entry->d_name);
+        if (strstr(entry->d_name, ".try")) assert_int_equal(truncate(path, 2), 0);
+    }
+    closedir(dir);
+}
+
+//  An attempt that failed behind its anchor leaves temporaries, here one that held
+//  nothing: the sweep takes them when they are old, not before, and never a picture.
 static void test_sweep(void **state)
 {
     const luna_name name = make_name("f", "img");
@@ -430,12 +444,13 @@ static void test_sweep(void **state)
     put_ok(*state, &kept, &record);
     luna_id_text(&lost.key.job, id);
     snprintf(side, sizeof side, ROOT "/.luna/%s", id);
-    assert_int_equal(luna_sink_sweep(*state, 3600000), LUNA_OK);
+    forget_hosts(side);
+    sweep(*state);
     assert_true(count_names(ROOT "/f", true) > 0);
     assert_int_equal(count_names(side, false), 1);
     age_folder(side);
     age_folder(ROOT "/f");
-    assert_int_equal(luna_sink_sweep(*state, 3600000), LUNA_OK);
+    sweep(*state);
     assert_int_equal(count_names(ROOT "/f", true), 0);
     assert_int_equal(access(side, F_OK), -1);
     check_content(record.path, "kept");
@@ -443,7 +458,7 @@ static void test_sweep(void **state)
     luna_id_text(&kept.key.job, id);
     snprintf(side, sizeof side, ROOT "/.luna/%s", id);
     age_folder(side);
-    assert_int_equal(luna_sink_sweep(*state, 3600000), LUNA_OK);
+    sweep(*state);
     assert_int_equal(access(side, F_OK), -1);
     check_content(record.path, "kept");
 }
@@ -472,7 +487,7 @@ static void test_sweep_takes_temporaries_of_a_kept_image(void **state)
     write_file(mark, "f");
     write_file(part, "half");
     assert_int_equal(link(record.path, anchor), 0);
-    assert_int_equal(luna_sink_sweep(*state, 3600000), LUNA_OK);
+    sweep(*state);
     assert_int_equal(count_names(ROOT "/f", true), 0);
     assert_int_equal(count_names(side, false), 1);
     check_content(record.path, "kept");

@@ -145,6 +145,33 @@ static void test_modes_and_group(void **state)
     assert_int_equal(mode_of(ROOT "/deep/er/img.png.json"), 0604);
 }
 
+//  Root may give pictures to anybody.
+static void test_owner(void **state)
+{
+    (void)state;
+    if (geteuid() != 0) skip();
+    static const char *const roots[] = {ROOT}, *const made[] = {
+                                                   ROOT "/deep", ROOT "/deep/img.png",
+                                                   ROOT "/deep/img.png.json"};
+    const luna_files_options options = {
+        .roots = roots,
+        .count = 1,
+        .access = {.has_owner = true, .owner = 12345, .has_group = true, .group = 54321}};
+    const luna_name name = make_name("deep", "img");
+    const luna_image image = with_sidecar(&name);
+    luna_image_record record;
+    luna_sink *sink;
+    assert_int_equal(luna_files_open(&options, &sink), LUNA_OK);
+    put_ok(sink, &image, &record);
+    luna_sink_close(&sink);
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+        struct stat info;
+        assert_int_equal(stat(made[i], &info), 0);
+        assert_int_equal(info.st_uid, 12345);
+        assert_int_equal(info.st_gid, 54321);
+    }
+}
+
 //  An owner that cannot be given is told; nothing is left.
 static void test_an_owner_that_cannot_be(void **state)
 {
@@ -167,9 +194,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_beside_the_picture),  T(test_a_name_with_a_stranger_beside),
-        T(test_every_step_may_fail), T(test_note_is_remembered),
-        T(test_modes_and_group),     T(test_an_owner_that_cannot_be),
+        T(test_beside_the_picture),      T(test_a_name_with_a_stranger_beside),
+        T(test_every_step_may_fail),     T(test_note_is_remembered),
+        T(test_modes_and_group),         T(test_owner),
+        T(test_an_owner_that_cannot_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
