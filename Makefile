@@ -54,7 +54,7 @@ CUDA_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(CUDA_SRC)) \
     $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(sort $(wildcard decoder/vae/cuda/*.cu)))
 CUDA_LIBS   := $(addprefix -L$(CUDA_HOME)/,lib64 lib) -lcudnn -lcublasLt -lcudart
 NVCC_FLAGS  := -O3 -std=c++17 -I. -Xcompiler=-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics,-Wall,-Werror \
-    $(foreach arch,$(CUDA_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) \
+    $(foreach arch,$(patsubst 90,90a,$(CUDA_ARCHS)),-gencode arch=compute_$(arch),code=sm_$(arch)) \
     -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 
 # ---- rooms: a folder is a room, its sources an archive ---------------------------

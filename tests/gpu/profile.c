@@ -14,9 +14,10 @@
 
 enum { RUNS = 9 };
 
-static const char *const kinds[] = {"from planes", "to planes", "conv",   "conv plain",
-                                    "conv last",   "norm",      "apply",  "rms norm",
-                                    "add",         "upsample",  "unpack", "attention"};
+static const char *const kinds[] = {
+    "from planes", "to planes", "conv",     "conv plain", "conv last", "conv fused", "norm",
+    "apply",       "rms norm",  "add",      "upsample",   "unpack",    "attention"};
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 typedef struct profile {
     luna_model model;
@@ -57,8 +58,8 @@ static void print_step(profile *p, size_t i, double *sums)
     sums[s->kind] += (double)ms;
     const double taps = s->kernel == 4 ? 4 : (double)s->kernel * s->kernel;
     const double flop =
-        2.0 * taps * s->from.channels * s->to.channels * (double)gpu_pixels(&s->to) / 1e9;
-    const bool conv = s->kind == GPU_STEP_CONV || s->kind == GPU_STEP_CONV_PLAIN;
+        2.0 * (taps * s->from.channels + s->beside) * s->to.channels * (double)gpu_pixels(&s->to) / 1e9;
+    const bool conv = s->kind == GPU_STEP_CONV || s->kind == GPU_STEP_CONV_FUSED || s->kind == GPU_STEP_CONV_PLAIN;
     const double bytes = 2.0 * (double)gpu_bytes(&s->to) / 1e6;
     printf("%3zu %-11s %4d -> %4d %5dx%-5d k%d %c %8.4f ms", i, kinds[s->kind],
            s->from.channels, s->to.channels, s->to.height, s->to.width, s->kernel,
@@ -72,13 +73,13 @@ static void print_step(profile *p, size_t i, double *sums)
 static luna_err clock_steps(profile *p)
 {
     cudaEvent_t at[2];
-    double sums[12] = {0}, all = 0.0;
+    double sums[KINDS] = {0}, all = 0.0;
     for (int i = 0; i < 2; i++) LUNA_TRY(gpu_check(cudaEventCreate(&at[i]), "a clock"));
     for (int run = 0; run < RUNS; run++)
         for (size_t i = 0; i < p->program->step_count; i++)
             LUNA_TRY(clock_step(p, i, at, run));
     for (size_t i = 0; i < p->program->step_count; i++) print_step(p, i, sums);
-    for (size_t k = 0; k < 12; k++) {
+    for (size_t k = 0; k < KINDS; k++) {
         if (sums[k] > 0.0) printf("sum %-11s %8.3f ms\n", kinds[k], sums[k]);
         all += sums[k];
     }

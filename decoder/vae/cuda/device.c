@@ -1,5 +1,6 @@
 #include "decoder/vae/cuda/gpu.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { OLDEST = 75 };  //  compute capability, times 10
@@ -79,11 +80,21 @@ static luna_err start(gpu_device *device)
     return gpu_workspace_grow(device, WORKSPACE_BYTES);
 }
 
+//  The fused kernel's instructions are those of 9.0, and of no card before or after.
+static gpu_fusing fusing_of(const struct cudaDeviceProp *properties)
+{
+    const char *wish = getenv("LUNA_CUDA_FUSED");
+    if (properties->major != 9 || properties->minor != 0) return GPU_FUSES_NOTHING;
+    if (wish && strcmp(wish, "never") == 0) return GPU_FUSES_NOTHING;
+    return wish && strcmp(wish, "always") == 0 ? GPU_FUSES_ALL : GPU_FUSES_LARGE;
+}
+
 luna_err gpu_device_open(int index, gpu_device *device)
 {
     *device = (gpu_device){.index = index};
     LUNA_TRY(gpu_device_probe(index));
     LUNA_TRY(gpu_check(cudaGetDeviceProperties(&device->properties, index), "a look"));
+    device->fusing = fusing_of(&device->properties);
     const luna_err err = start(device);
     if (err != LUNA_OK) gpu_device_close(device);
     return err;

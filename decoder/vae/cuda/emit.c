@@ -38,7 +38,7 @@ static luna_err no_memory(void)
 }
 
 //  A new buffer, alive from the next step on.
-static luna_err new_buffer(gpu_program *program, size_t bytes, int *out)
+luna_err gpu_plan_buffer(gpu_program *program, size_t bytes, int *out)
 {
     if (program->buffer_count == program->buffer_room) {
         const size_t room = 2 * program->buffer_room + 32;
@@ -59,7 +59,7 @@ static void touch(gpu_program *program, int buffer)
     if (buffer != LUNA_NONE) program->spans[buffer].last = program->step_count;
 }
 
-static gpu_step blank(const gpu_planner *p, gpu_kind kind, size_t node)
+gpu_step gpu_plan_step(const gpu_planner *p, gpu_kind kind, size_t node)
 {
     return (gpu_step){.kind = kind,
                       .node = node,
@@ -70,16 +70,17 @@ static gpu_step blank(const gpu_planner *p, gpu_kind kind, size_t node)
                       .v = LUNA_NONE,
                       .scratch = LUNA_NONE,
                       .pairs = LUNA_NONE,
+                      .parts = LUNA_NONE,
                       .bias = LUNA_NONE,
                       .offset = LUNA_NONE,
                       .norm_weight = LUNA_NONE};
 }
 
-static luna_err append(gpu_planner *p, const gpu_step *step)
+luna_err gpu_plan_append(gpu_planner *p, const gpu_step *step)
 {
     gpu_program *program = p->program;
-    const int buffers[] = {step->x, step->y,       step->z,
-                           step->v, step->scratch, step->pairs};
+    const int buffers[] = {step->x,       step->y,     step->z,    step->v,
+                           step->scratch, step->pairs, step->parts};
     if (program->step_count == program->step_room) {
         const size_t room = 2 * program->step_room + 32;
         gpu_step *larger = realloc(program->steps, room * sizeof *larger);
@@ -94,10 +95,10 @@ static luna_err append(gpu_planner *p, const gpu_step *step)
 }
 
 //  A buffer for the value of `node`.
-static luna_err new_value(gpu_planner *p, size_t node, gpu_value *out)
+luna_err gpu_plan_value(gpu_planner *p, size_t node, gpu_value *out)
 {
-    *out = (gpu_value){.extent = extent_of(p, node)};
-    return new_buffer(p->program, gpu_bytes(&out->extent), &out->buffer);
+    *out = (gpu_value){.extent = extent_of(p, node), .pairs = LUNA_NONE, .parts = LUNA_NONE};
+    return gpu_plan_buffer(p->program, gpu_bytes(&out->extent), &out->buffer);
 }
 
 //  Whether a step may write over its input: nothing reads that value after node `reader`,
@@ -128,7 +129,7 @@ static luna_err new_constants(gpu_planner *p, size_t count, long *at, float **ou
 }
 
 //  A vector of the model, times 2^exponent, plus `more` when there is one.
-static luna_err new_vector(gpu_planner *p, int number, size_t channels, int exponent,
+luna_err gpu_plan_vector(gpu_planner *p, int number, size_t channels, int exponent,
                            const float *more, long *at)
 {
     float *values = NULL, *out = NULL;
@@ -142,19 +143,31 @@ static luna_err new_vector(gpu_planner *p, int number, size_t channels, int expo
     return LUNA_OK;
 }
 
+luna_err gpu_plan_add_vector(gpu_planner *p, int number, size_t channels, int exponent,
+                             long at)
+{
+    float *values = NULL;
+    if (number == LUNA_NONE) return LUNA_OK;
+    LUNA_TRY(luna_backend_floats(&lane_of(p)->weights->item[number], &values));
+    for (size_t i = 0; i < channels; i++)
+        p->constants[(size_t)at + i] += ldexpf(values[i], exponent);
+    free(values);
+    return LUNA_OK;
+}
+
 //  ---- layout -----------------------------------------------------------------------
 
 luna_err gpu_emit_input(gpu_planner *p)
 {
     int input = LUNA_NONE, output = LUNA_NONE;
     const luna_shape *last = &p->shapes[p->graph->count - 1];
-    gpu_step step = blank(p, GPU_STEP_FROM_PLANES, 0);
-    LUNA_TRY(new_buffer(p->program, p->shapes[0].count * sizeof(float), &input));
-    LUNA_TRY(new_buffer(p->program, last->count * sizeof(float), &output));
-    LUNA_TRY(new_value(p, 0, &p->value[0]));
+    gpu_step step = gpu_plan_step(p, GPU_STEP_FROM_PLANES, 0);
+    LUNA_TRY(gpu_plan_buffer(p->program, p->shapes[0].count * sizeof(float), &input));
+    LUNA_TRY(gpu_plan_buffer(p->program, last->count * sizeof(float), &output));
+    LUNA_TRY(gpu_plan_value(p, 0, &p->value[0]));
     step.x = GPU_INPUT;
     step.y = p->value[0].buffer;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 //  The picture must outlast the steps: it is fetched after them.
@@ -162,10 +175,10 @@ luna_err gpu_emit_output(gpu_planner *p, size_t node)
 {
     gpu_program *program = p->program;
     if (p->value[node].buffer != GPU_OUTPUT) {
-        gpu_step step = blank(p, GPU_STEP_TO_PLANES, node);
+        gpu_step step = gpu_plan_step(p, GPU_STEP_TO_PLANES, node);
         step.x = p->value[node].buffer;
         step.y = GPU_OUTPUT;
-        LUNA_TRY(append(p, &step));
+        LUNA_TRY(gpu_plan_append(p, &step));
     }
     program->spans[GPU_OUTPUT].first = program->step_count - 1;
     program->spans[GPU_OUTPUT].last = program->step_count;
@@ -175,15 +188,15 @@ luna_err gpu_emit_output(gpu_planner *p, size_t node)
 static luna_err emit_move(gpu_planner *p, gpu_kind kind, size_t node)
 {
     const gpu_value *from = input_of(p, node);
-    gpu_step step = blank(p, kind, node);
+    gpu_step step = gpu_plan_step(p, kind, node);
     gpu_value to;
-    LUNA_TRY(new_value(p, node, &to));
+    LUNA_TRY(gpu_plan_value(p, node, &to));
     to.pending = from->pending;
     step.from = from->extent;
     step.x = from->buffer;
     step.y = to.buffer;
     p->value[node] = to;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 //  A pending bias stays one: every pixel of a channel has the same.
@@ -195,14 +208,19 @@ luna_err gpu_emit_upsample(gpu_planner *p, size_t node)
 //  Adds what is pending to a value.
 static luna_err settle(gpu_planner *p, gpu_value *value)
 {
-    gpu_step step = blank(p, GPU_STEP_ADD, 0);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_ADD, 0);
     if (!value->pending) return LUNA_OK;
-    LUNA_TRY(new_vector(p, LUNA_NONE, (size_t)value->extent.channels, 0, value->pending,
+    LUNA_TRY(gpu_plan_vector(p, LUNA_NONE, (size_t)value->extent.channels, 0, value->pending,
                         &step.bias));
     step.to = value->extent;
     step.x = step.y = value->buffer;
     value->pending = NULL;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
+}
+
+luna_err gpu_plan_settle(gpu_planner *p, size_t node)
+{
+    return settle(p, &p->value[node]);
 }
 
 static luna_err settle_input(gpu_planner *p, size_t node)
@@ -251,18 +269,18 @@ static luna_err through_weights(const gpu_planner *p, const luna_node *node,
 }
 
 //  The bias of a convolution with all that is pending on its input and its residual.
-static luna_err conv_bias(gpu_planner *p, size_t i, const gpu_fusion *fusion, int from,
+luna_err gpu_plan_conv_bias(gpu_planner *p, size_t i, const gpu_fusion *fusion, int from,
                           int to, long *at)
 {
     const luna_node *node = node_at(p, i);
     const gpu_value *input = input_of(p, i), *residual = fusion->residual;
     const float *more = residual ? residual->pending : NULL;
-    if (!input->pending) return new_vector(p, node->bias, node->channels, to, more, at);
+    if (!input->pending) return gpu_plan_vector(p, node->bias, node->channels, to, more, at);
     float *sum = calloc(node->channels, sizeof *sum);
     if (!sum) return no_memory();
     for (size_t c = 0; more && c < node->channels; c++) sum[c] = more[c];
     luna_err err = through_weights(p, node, input, to - from, sum);
-    if (err == LUNA_OK) err = new_vector(p, node->bias, node->channels, to, sum, at);
+    if (err == LUNA_OK) err = gpu_plan_vector(p, node->bias, node->channels, to, sum, at);
     free(sum);
     return err;
 }
@@ -293,21 +311,21 @@ luna_err gpu_emit_conv(gpu_planner *p, size_t i, const gpu_fusion *fusion)
     const gpu_value *from = input_of(p, i);
     const int e_from = gpu_exponent(p, (size_t)node->input[0]);
     const int e_to = gpu_exponent(p, fusion->result);
-    gpu_step step = blank(p, GPU_STEP_CONV, fusion->result);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_CONV, fusion->result);
     gpu_value to;
-    LUNA_TRY(new_value(p, fusion->result, &to));
+    LUNA_TRY(gpu_plan_value(p, fusion->result, &to));
     step.from = from->extent;
     step.x = from->buffer;
     step.y = to.buffer;
     step.z = fusion->residual ? fusion->residual->buffer : LUNA_NONE;
     step.act = fusion->relu ? GPU_RELU : GPU_LINEAR;
     step.kernel = (int)node->kernel;
-    LUNA_TRY(conv_bias(p, i, fusion, e_from, e_to, &step.bias));
+    LUNA_TRY(gpu_plan_conv_bias(p, i, fusion, e_from, e_to, &step.bias));
     LUNA_TRY(gpu_lane_weight(lane_of(p), node, (size_t)from->extent.channels,
                              GPU_FORM_CONV, e_to - e_from, &step.weight));
     LUNA_TRY(choose_conv(p, &step));
     p->value[fusion->result] = to;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 //  The bias of a folded convolution is left pending: the library adds none to it.
@@ -330,77 +348,100 @@ luna_err gpu_emit_folded(gpu_planner *p, size_t upsample, size_t conv)
     LUNA_TRY(settle(p, &p->value[input]));
     const gpu_value *from = &p->value[input];
     const int exponent = gpu_exponent(p, conv) - gpu_exponent(p, input);
-    gpu_step step = blank(p, GPU_STEP_CONV, conv);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_CONV, conv);
     gpu_value to;
     step.from = from->extent;
     step.kernel = 4;
     gpu_conv_problem problem = problem_of(&step);
     problem.folded = true;
     LUNA_TRY(gpu_conv_find(lane_of(p)->device, &problem, &step.conv));
-    LUNA_TRY(new_value(p, conv, &to));
+    LUNA_TRY(gpu_plan_value(p, conv, &to));
     step.x = from->buffer;
     step.y = to.buffer;
     LUNA_TRY(gpu_lane_weight(lane_of(p), node, (size_t)from->extent.channels,
                              GPU_FORM_FOLDED, exponent, &step.weight));
     LUNA_TRY(leave_pending(p, conv, &to));
     p->value[conv] = to;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 luna_err gpu_emit_last(gpu_planner *p, size_t conv, const gpu_normed *normed)
 {
     const luna_node *node = node_at(p, conv);
     const size_t input = (size_t)node->input[0];
-    gpu_step step = blank(p, GPU_STEP_CONV_LAST, conv);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_CONV_LAST, conv);
     step.from = normed->from->extent;
     step.x = normed->from->buffer;
     step.y = GPU_OUTPUT;
     step.pairs = normed->pairs;
     step.act = normed->act;
-    LUNA_TRY(new_vector(p, node->bias, node->channels, 0, NULL, &step.bias));
+    LUNA_TRY(gpu_plan_vector(p, node->bias, node->channels, 0, NULL, &step.bias));
     LUNA_TRY(gpu_lane_weight(lane_of(p), node, (size_t)step.from.channels, GPU_FORM_LAST,
                              -gpu_exponent(p, input), &step.weight));
-    p->value[conv] = (gpu_value){.buffer = GPU_OUTPUT, .extent = extent_of(p, conv)};
-    return append(p, &step);
+    p->value[conv] = (gpu_value){.buffer = GPU_OUTPUT,
+                                 .extent = extent_of(p, conv),
+                                 .pairs = LUNA_NONE,
+                                 .parts = LUNA_NONE};
+    return gpu_plan_append(p, &step);
 }
 
 //  ---- norms ------------------------------------------------------------------------
+
+//  Where the value's own maker has left what the norm needs.
+static bool has_parts(const gpu_value *from, const luna_node *node)
+{
+    return from->parts != LUNA_NONE && node->channels / node->groups % GPU_PART_CHANNELS == 0;
+}
+
+//  The norm reads the value, or the parts that are there already.
+static luna_err norm_source(gpu_planner *p, const gpu_value *from, gpu_step *step)
+{
+    const gpu_norm norm = {.from = step->from, .groups = step->groups};
+    if (has_parts(from, node_at(p, step->node))) {
+        step->parts = from->parts;
+        step->parts_of = from->parts_of;
+        return LUNA_OK;
+    }
+    step->x = from->buffer;
+    return gpu_plan_buffer(p->program, gpu_norm_scratch(&norm), &step->scratch);
+}
 
 luna_err gpu_emit_norm(gpu_planner *p, size_t i, gpu_normed *out)
 {
     const luna_node *node = node_at(p, i);
     const gpu_value *from = input_of(p, i);
     const int exponent = gpu_exponent(p, (size_t)node->input[0]);
-    gpu_step step = blank(p, GPU_STEP_NORM, i);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_NORM, i);
     step.from = from->extent;
-    step.x = from->buffer;
     step.groups = (int)node->groups;
     //  The statistics of a value times 2^e are those of the value times 2^e, 4^e.
     step.epsilon = ldexpf(node->epsilon, 2 * exponent);
-    LUNA_TRY(new_vector(p, node->weight, node->channels, 0, NULL, &step.norm_weight));
-    LUNA_TRY(new_vector(p, node->bias, node->channels, 0, NULL, &step.bias));
-    LUNA_TRY(new_vector(p, LUNA_NONE, node->channels, 0, from->pending, &step.offset));
-    const gpu_norm norm = {.from = step.from, .groups = step.groups};
-    LUNA_TRY(new_buffer(p->program, gpu_norm_scratch(&norm), &step.scratch));
-    LUNA_TRY(
-        new_buffer(p->program, gpu_room(node->channels) * sizeof(gpu_pair), &step.pairs));
+    LUNA_TRY(gpu_plan_vector(p, node->weight, node->channels, 0, NULL, &step.norm_weight));
+    LUNA_TRY(gpu_plan_vector(p, node->bias, node->channels, 0, NULL, &step.bias));
+    LUNA_TRY(gpu_plan_vector(p, LUNA_NONE, node->channels, 0, from->pending, &step.offset));
+    LUNA_TRY(norm_source(p, from, &step));
+    LUNA_TRY(gpu_plan_buffer(p->program, gpu_room(node->channels) * sizeof(gpu_pair),
+                             &step.pairs));
     *out = (gpu_normed){.node = i, .from = from, .pairs = step.pairs};
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 //  An elementwise step: over its input where that may be, else to a new buffer.
 static luna_err place_result(gpu_planner *p, size_t value, size_t reader, size_t result,
                              gpu_value *to)
 {
-    if (!may_overwrite(p, value, reader)) return new_value(p, result, to);
-    *to = (gpu_value){.buffer = p->value[value].buffer, .extent = extent_of(p, result)};
+    if (!may_overwrite(p, value, reader)) return gpu_plan_value(p, result, to);
+    *to = (gpu_value){.buffer = p->value[value].buffer,
+                      .extent = extent_of(p, result),
+                      .pairs = LUNA_NONE,
+                      .parts = LUNA_NONE};
     return LUNA_OK;
 }
 
 luna_err gpu_emit_normed(gpu_planner *p, const gpu_normed *normed, size_t result)
 {
     const size_t value = (size_t)(normed->from - p->value);
-    gpu_step step = blank(p, GPU_STEP_APPLY, result);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_APPLY, result);
     gpu_value to;
     LUNA_TRY(place_result(p, value, normed->node, result, &to));
     step.x = normed->from->buffer;
@@ -408,7 +449,7 @@ luna_err gpu_emit_normed(gpu_planner *p, const gpu_normed *normed, size_t result
     step.pairs = normed->pairs;
     step.act = normed->act;
     p->value[result] = to;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 luna_err gpu_emit_rms_norm(gpu_planner *p, size_t i, gpu_act act, size_t result)
@@ -416,16 +457,16 @@ luna_err gpu_emit_rms_norm(gpu_planner *p, size_t i, gpu_act act, size_t result)
     const luna_node *node = node_at(p, i);
     LUNA_TRY(settle_input(p, i));
     const gpu_value *from = input_of(p, i);
-    gpu_step step = blank(p, GPU_STEP_RMS_NORM, result);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_RMS_NORM, result);
     gpu_value to;
     LUNA_TRY(place_result(p, (size_t)node->input[0], i, result, &to));
     step.x = from->buffer;
     step.y = to.buffer;
     step.act = act;
     step.epsilon = ldexpf(node->epsilon, gpu_exponent(p, (size_t)node->input[0]));
-    LUNA_TRY(new_vector(p, node->weight, node->channels, 0, NULL, &step.norm_weight));
+    LUNA_TRY(gpu_plan_vector(p, node->weight, node->channels, 0, NULL, &step.norm_weight));
     p->value[result] = to;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 //  ---- maps -------------------------------------------------------------------------
@@ -446,8 +487,8 @@ static luna_err new_pairs(gpu_planner *p, const luna_node *node, long *at)
 {
     long weight_at = LUNA_NONE, bias_at = LUNA_NONE;
     float *out = NULL;
-    LUNA_TRY(new_vector(p, node->weight, node->channels, 0, NULL, &weight_at));
-    LUNA_TRY(new_vector(p, node->bias, node->channels, 0, NULL, &bias_at));
+    LUNA_TRY(gpu_plan_vector(p, node->weight, node->channels, 0, NULL, &weight_at));
+    LUNA_TRY(gpu_plan_vector(p, node->bias, node->channels, 0, NULL, &bias_at));
     LUNA_TRY(new_constants(p, 2 * gpu_room(node->channels), at, &out));
     for (size_t c = 0; c < node->channels; c++) {
         const float weight =
@@ -471,7 +512,7 @@ luna_err gpu_emit_map(gpu_planner *p, size_t i)
 {
     const luna_node *node = node_at(p, i);
     LUNA_TRY(settle_input(p, i));
-    gpu_step step = blank(p, GPU_STEP_APPLY, i);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_APPLY, i);
     gpu_value to;
     LUNA_TRY(place_result(p, (size_t)node->input[0], i, i, &to));
     step.x = input_of(p, i)->buffer;
@@ -480,7 +521,7 @@ luna_err gpu_emit_map(gpu_planner *p, size_t i)
     if (node->op != LUNA_OP_RELU && node->op != LUNA_OP_SILU)
         LUNA_TRY(new_pairs(p, node, &step.offset));
     p->value[i] = to;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 luna_err gpu_emit_add(gpu_planner *p, size_t i, gpu_act act, size_t result)
@@ -488,7 +529,7 @@ luna_err gpu_emit_add(gpu_planner *p, size_t i, gpu_act act, size_t result)
     const luna_node *node = node_at(p, i);
     LUNA_TRY(settle(p, &p->value[node->input[0]]));
     LUNA_TRY(settle(p, &p->value[node->input[1]]));
-    gpu_step step = blank(p, GPU_STEP_ADD, result);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_ADD, result);
     gpu_value to;
     LUNA_TRY(place_result(p, (size_t)node->input[0], i, result, &to));
     step.x = p->value[node->input[0]].buffer;
@@ -496,7 +537,7 @@ luna_err gpu_emit_add(gpu_planner *p, size_t i, gpu_act act, size_t result)
     step.y = to.buffer;
     step.act = act;
     p->value[result] = to;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }
 
 //  ---- attention --------------------------------------------------------------------
@@ -540,7 +581,7 @@ static luna_err find_products(gpu_planner *p, gpu_step *step, size_t rows, int w
 luna_err gpu_emit_attention(gpu_planner *p, size_t i)
 {
     const luna_node *node = node_at(p, i);
-    gpu_step step = blank(p, GPU_STEP_ATTENTION, i);
+    gpu_step step = gpu_plan_step(p, GPU_STEP_ATTENTION, i);
     gpu_value to;
     for (int k = 0; k < 3; k++) LUNA_TRY(settle(p, &p->value[node->input[k]]));
     const size_t tokens = gpu_pixels(&step.to), pitch = gpu_room(tokens);
@@ -548,8 +589,8 @@ luna_err gpu_emit_attention(gpu_planner *p, size_t i)
     //  Where scores and weights differ in size they cannot share memory.
     const size_t value_bytes = gpu_size(score) + (type == score ? 0 : gpu_size(type));
     step.rows = chunk_rows(p, tokens, pitch * value_bytes);
-    LUNA_TRY(new_buffer(p->program, step.rows * pitch * value_bytes, &step.scratch));
-    LUNA_TRY(new_value(p, i, &to));
+    LUNA_TRY(gpu_plan_buffer(p->program, step.rows * pitch * value_bytes, &step.scratch));
+    LUNA_TRY(gpu_plan_value(p, i, &to));
     step.x = p->value[node->input[0]].buffer;
     step.z = p->value[node->input[1]].buffer;
     step.v = p->value[node->input[2]].buffer;
@@ -557,5 +598,5 @@ luna_err gpu_emit_attention(gpu_planner *p, size_t i)
     LUNA_TRY(find_products(p, &step, step.rows, 0));
     if (tokens % step.rows) LUNA_TRY(find_products(p, &step, tokens % step.rows, 1));
     p->value[i] = to;
-    return append(p, &step);
+    return gpu_plan_append(p, &step);
 }

@@ -17,10 +17,19 @@
 
 //  ---- device.c --------------------------------------------------------------------
 
+//  Which convolutions the fused kernel does: none where the card cannot; those of enough
+//  tiles for the card; or every one it can, for tests: LUNA_CUDA_FUSED=never or always.
+typedef enum gpu_fusing {
+    GPU_FUSES_NOTHING,
+    GPU_FUSES_LARGE,
+    GPU_FUSES_ALL
+} gpu_fusing;
+
 //  One card as one engine uses it.
 typedef struct gpu_device {
     int index;
     struct cudaDeviceProp properties;
+    gpu_fusing fusing;
     cudaStream_t stream;  //  of the kernels
     cudaStream_t copies;  //  of what goes back to the host
     cudnnHandle_t dnn;
@@ -130,13 +139,28 @@ typedef struct gpu_lane {
 typedef enum gpu_form {
     GPU_FORM_CONV,    //  [out][kernel][kernel][in]
     GPU_FORM_FOLDED,  //  [in][4][4][out]: with the nearest 2 x 2 before it
-    GPU_FORM_LAST     //  gpu_conv_last_pack
+    GPU_FORM_LAST,    //  gpu_conv_last_pack
+    GPU_FORM_FUSED,   //  gpu_fused_pack
+    GPU_FORM_FUSED_FOLDED
 } gpu_form;
+
+//  A fused convolution's weights.
+typedef struct gpu_fused_request {
+    const luna_node *node;
+    size_t from_channels;
+    int exponent;
+    bool folded;
+    const luna_node *beside;  //  NULL: nothing beside it
+    size_t beside_channels;
+    int beside_exponent;
+} gpu_fused_request;
 
 //  The weight of a convolution times 2^exponent; kept.
 LUNA_MUST_USE luna_err gpu_lane_weight(gpu_lane *lane, const luna_node *node,
                                        size_t from_channels, gpu_form form, int exponent,
                                        const void **out);
+LUNA_MUST_USE luna_err gpu_lane_fused(gpu_lane *lane, const gpu_fused_request *request,
+                                      const void **out);
 void gpu_lane_free(gpu_lane *lane);
 
 //  ---- plan.c ----------------------------------------------------------------------
@@ -147,6 +171,7 @@ typedef enum gpu_kind {
     GPU_STEP_CONV,        //  by cuDNN
     GPU_STEP_CONV_PLAIN,  //  ours
     GPU_STEP_CONV_LAST,   //  ours, to planes
+    GPU_STEP_CONV_FUSED,  //  ours, with norms
     GPU_STEP_NORM,        //  makes pairs
     GPU_STEP_APPLY,
     GPU_STEP_RMS_NORM,
@@ -163,9 +188,12 @@ typedef struct gpu_step {
     gpu_extent to;
     int x, y;     //  buffers, LUNA_NONE: absent
     int z;        //  residual; k of an attention
-    int v;        //  of an attention
+    int v;        //  of an attention; what a fused convolution has beside it
     int scratch;  //  partial sums, scores
     int pairs;    //  made by a norm
+    int parts;    //  statistics, made by a fused convolution
+    gpu_parts parts_of;
+    int beside;  //  channels of v
     long bias;    //  floats in the constants, LUNA_NONE: absent
     long offset;  //  pairs among the constants
     long norm_weight;

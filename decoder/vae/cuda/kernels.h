@@ -91,6 +91,29 @@ cudaError_t gpu_fill(gpu_type type, void *x, size_t count, cudaStream_t stream);
 
 //  ---- norm.cu ---------------------------------------------------------------------
 
+//  Mean and sum of squared distances from it.
+typedef struct gpu_moments {
+    float mean;
+    float squares;
+} gpu_moments;
+
+//  Statistics by squares of GPU_PART_SIDE pixels a side and GPU_PART_CHANNELS channels, of
+//  a value of this size or, folded, of each of the four values that make one twice as
+//  large: [square][fourth][channels / GPU_PART_CHANNELS].
+enum { GPU_PART_SIDE = 16, GPU_PART_CHANNELS = 4 };
+typedef struct gpu_parts {
+    int height;
+    int width;
+    bool folded;
+} gpu_parts;
+
+static inline size_t gpu_part_count(const gpu_parts *parts)
+{
+    const size_t rows = ((size_t)parts->height + GPU_PART_SIDE - 1) / GPU_PART_SIDE;
+    const size_t columns = ((size_t)parts->width + GPU_PART_SIDE - 1) / GPU_PART_SIDE;
+    return rows * columns * (parts->folded ? 4 : 1);
+}
+
 typedef struct gpu_norm {
     gpu_extent from;
     int groups;
@@ -105,6 +128,10 @@ size_t gpu_norm_scratch(const gpu_norm *norm);
 //  Group norm's statistics, as the pairs that gpu_apply takes: pairs[room].
 cudaError_t gpu_norm_pairs(const gpu_norm *norm, const void *x, void *scratch,
                            gpu_pair *pairs, cudaStream_t stream);
+//  The same from statistics that are there: moments[gpu_part_count][channels / 4].
+cudaError_t gpu_norm_pairs_of_parts(const gpu_norm *norm, const gpu_parts *parts,
+                                    const gpu_moments *moments, gpu_pair *pairs,
+                                    cudaStream_t stream);
 //  y = act(x / max(|x|, epsilon) * sqrt(channels) * weight), |x| over a pixel's channels;
 //  LINEAR, RELU or SILU.
 cudaError_t gpu_rms_norm(const gpu_extent *e, float epsilon, const float *weight,
@@ -154,6 +181,40 @@ void gpu_conv_last_pack(gpu_type type, const float *weight, int channels,
                         int from_channels, void *fragments);
 cudaError_t gpu_conv_last(const gpu_last_args *last, const void *x, float *planes,
                           cudaStream_t stream);
+
+//  ---- conv_wgmma.cu, conv_fused.c ---------------------------------------------------
+
+//  A 3 x 3 convolution together with the group norm and SiLU before it, another value's
+//  1 x 1 convolution added to it, and the statistics that the norm after it needs. FP16
+//  and BF16; channels come in 64s, the result's in 128s.
+enum { GPU_FUSED_FROM = 64, GPU_FUSED_TO = 128 };
+typedef struct gpu_fused_args {
+    gpu_extent from;
+    int channels;           //  of the result
+    bool folded;            //  x is enlarged to nearest 2 x 2 first
+    const gpu_pair *pairs;  //  x becomes silu(scale * x + offset) first; NULL: it does not
+    const void *weight;     //  gpu_fused_pack
+    const float *bias;      //  [channels]
+    const void *residual;   //  added; NULL: nothing
+    const void *beside;     //  its 1 x 1 convolution is added; NULL: nothing. Not folded.
+    int beside_channels;
+    gpu_moments *parts;     //  [gpu_part_count][channels / 4]; NULL: no statistics
+} gpu_fused_args;
+
+//  Weights of a fused convolution, [out][taps][in] and [out][beside].
+typedef struct gpu_fused_weights {
+    int from, beside, to;  //  channels
+    bool folded;
+    const float *weight;    //  [to][from][3][3]
+    const float *shortcut;  //  [to][beside]
+} gpu_fused_weights;
+
+size_t gpu_fused_weight_bytes(const gpu_fused_weights *weights);
+//  In host memory, to the blocks that a tile reads one after the other.
+void gpu_fused_pack(gpu_type type, const gpu_fused_weights *weights, void *packed);
+//  On cards of compute capability 9.0.
+cudaError_t gpu_conv_wgmma(const gpu_fused_args *args, const void *x, void *y,
+                           int multiprocessors, cudaStream_t stream);
 
 //  Floats to 16-bit values, in place and in host memory.
 void gpu_narrow(gpu_type type, float *values, size_t count);

@@ -10,10 +10,7 @@
 
 enum { BLOCKS_MAX = 264, PIXELS_A_ROW = 16, MERGERS = 128, PARTS_MAX = 3 };
 
-struct moments {
-    float mean;
-    float squares;  //  sum of squared distances from the mean
-};
+typedef gpu_moments moments;
 
 static int block_count(const gpu_norm *norm)
 {
@@ -175,6 +172,45 @@ __global__ void __launch_bounds__(MERGERS)
         pairs[c] = gpu_pair{0.0F, 0.0F};
 }
 
+//  Pixels of one square of those that a kernel before has left.
+__device__ int part_pixels(const gpu_parts &parts, int part)
+{
+    const int columns = (parts.width + GPU_PART_SIDE - 1) / GPU_PART_SIDE;
+    const int square = parts.folded ? part / 4 : part, row = square / columns;
+    const int down = parts.height - row * GPU_PART_SIDE;
+    const int across = parts.width - (square - row * columns) * GPU_PART_SIDE;
+    return min(down, (int)GPU_PART_SIDE) * min(across, (int)GPU_PART_SIDE);
+}
+
+//  One block a group. Sums are about 0, but in double: nothing is lost.
+__global__ void __launch_bounds__(MERGERS)
+    pairs_of_parts(gpu_parts parts, int count, const moments *left, int channels,
+                   int groups, float epsilon, const float *weight, const float *bias,
+                   gpu_pair *pairs)
+{
+    const int g = blockIdx.x, width = channels / groups;
+    const int runs = width / GPU_PART_CHANNELS, pitch = channels / GPU_PART_CHANNELS;
+    double sum = 0.0, squares = 0.0, all = 0.0;
+#pragma unroll 8
+    for (int i = threadIdx.x; i < count * runs; i += MERGERS) {
+        const int part = i / runs;
+        const moments m = left[(size_t)part * pitch + g * runs + i - part * runs];
+        const double n = (double)(part_pixels(parts, part) * GPU_PART_CHANNELS);
+        all += n;
+        sum += n * m.mean;
+        squares += m.squares + n * m.mean * m.mean;
+    }
+    all = sum_all(all);
+    const double mean = sum_all(sum) / all;
+    const double variance = fmax(sum_all(squares) / all - mean * mean, 0.0);
+    const double scale = 1.0 / sqrt(variance + epsilon);
+    for (int i = threadIdx.x; i < width; i += MERGERS) {
+        const int c = g * width + i;
+        const double to = isfinite(mean) ? scale * weight[c] : NAN;
+        pairs[c] = gpu_pair{(float)to, (float)(bias[c] - mean * to)};
+    }
+}
+
 //  `lanes` threads a pixel, a power of two.
 template <typename T, gpu_act ACT>
 __global__ void rms_norm(const T *x, T *y, int channels, int slots, int lanes,
@@ -230,6 +266,17 @@ extern "C" cudaError_t gpu_norm_pairs(const gpu_norm *norm, const void *x, void 
     group_pairs<<<norm->groups, MERGERS, 0, stream>>>(
         partial, blocks, pixels, a_block, norm->from.channels, norm->groups, room,
         norm->epsilon, norm->weight, norm->bias, norm->pending, pairs);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t gpu_norm_pairs_of_parts(const gpu_norm *norm,
+                                               const gpu_parts *parts,
+                                               const gpu_moments *left, gpu_pair *pairs,
+                                               cudaStream_t stream)
+{
+    pairs_of_parts<<<norm->groups, MERGERS, 0, stream>>>(
+        *parts, (int)gpu_part_count(parts), left, norm->from.channels, norm->groups,
+        norm->epsilon, norm->weight, norm->bias, pairs);
     return cudaGetLastError();
 }
 

@@ -2,7 +2,8 @@
 //
 //  A convolution takes the addition and the ReLU after it along; a norm the activation;
 //  the last convolution the norm and activation before it; a nearest 2 x 2 goes into the
-//  weights of the convolution after it.
+//  weights of the convolution after it. Where there is a fused convolution (emit_fused.c)
+//  it takes all of these, and leaves the statistics for the norm that follows.
 
 #include "decoder/vae/cuda/plan.h"
 
@@ -40,6 +41,7 @@ static const gpu_value *other_value(const gpu_planner *p, size_t i, size_t addit
 
 static luna_err place_conv(gpu_planner *p, size_t i)
 {
+    if (gpu_fuses(p, i, false)) return gpu_emit_fused(p, i);
     gpu_fusion fusion = {.result = i};
     const size_t addition = only_reader(p, i, LUNA_OP_ADD);
     if (addition) fusion.residual = other_value(p, i, addition);
@@ -73,6 +75,11 @@ static luna_err place_group_norm(gpu_planner *p, size_t i)
     LUNA_TRY(gpu_emit_norm(p, i, &normed));
     normed.act = act;
     p->done[result] = true;
+    const size_t fused = only_reader(p, result, LUNA_OP_CONV2D);
+    if (fused && act == GPU_SILU && gpu_fuses(p, fused, false)) {
+        gpu_leave_normed(p, &normed, result, fused);
+        return LUNA_OK;
+    }
     if (!conv) return gpu_emit_normed(p, &normed, result);
     p->done[conv] = true;
     return gpu_emit_last(p, conv, &normed);
@@ -89,6 +96,10 @@ static luna_err place_rms_norm(gpu_planner *p, size_t i)
 static luna_err place_upsample(gpu_planner *p, size_t i)
 {
     const size_t conv = only_reader(p, i, LUNA_OP_CONV2D);
+    if (conv && gpu_fuses(p, conv, true)) {
+        p->done[conv] = true;
+        return gpu_emit_fused_folded(p, i, conv);
+    }
     if (conv && node_at(p, conv)->kernel == 3 && p->program->lane->type != GPU_FP32) {
         const luna_err err = gpu_emit_folded(p, i, conv);
         if (err == LUNA_OK) p->done[conv] = true;

@@ -1,5 +1,5 @@
-//  plan.h - shared by plan.c, which decides what becomes one step, and emit.c, which
-//  appends the steps
+//  plan.h - shared by plan.c, which decides what becomes one step, and emit.c and
+//  emit_fused.c, which append the steps
 
 #ifndef LUNA_DECODER_VAE_CUDA_PLAN_H
 #define LUNA_DECODER_VAE_CUDA_PLAN_H
@@ -12,6 +12,10 @@ typedef struct gpu_value {
     gpu_extent extent;
     const float
         *pending;  //  [channels], still to be added by whoever reads; NULL: nothing
+    int pairs;  //  a buffer of pairs: the value is silu(scale * what is stored + offset),
+                //  which the fused convolution that alone reads it makes; else LUNA_NONE
+    int parts;  //  a buffer of statistics that its maker has left; else LUNA_NONE
+    gpu_parts parts_of;
 } gpu_value;
 
 typedef struct gpu_planner {
@@ -49,6 +53,31 @@ typedef struct gpu_normed {
     gpu_act act;
 } gpu_normed;
 
+//  ---- emit.c: what a step is made of ----------------------------------------------
+
+//  A new buffer, alive from the next step on.
+LUNA_MUST_USE luna_err gpu_plan_buffer(gpu_program *program, size_t bytes, int *out);
+//  A buffer for the value of `node`.
+LUNA_MUST_USE luna_err gpu_plan_value(gpu_planner *p, size_t node, gpu_value *out);
+//  A vector of the model among the constants, times 2^exponent, plus `more` when there is
+//  one.
+LUNA_MUST_USE luna_err gpu_plan_vector(gpu_planner *p, int number, size_t channels,
+                                       int exponent, const float *more, long *at);
+//  Adds one to a vector that is there.
+LUNA_MUST_USE luna_err gpu_plan_add_vector(gpu_planner *p, int number, size_t channels,
+                                           int exponent, long at);
+//  Adds to a node's value what is pending.
+LUNA_MUST_USE luna_err gpu_plan_settle(gpu_planner *p, size_t node);
+//  The bias of a convolution with all that is pending on its input and its residual.
+LUNA_MUST_USE luna_err gpu_plan_conv_bias(gpu_planner *p, size_t node,
+                                          const gpu_fusion *fusion, int from, int to,
+                                          long *at);
+//  A step that makes the value of `node`, with nothing chosen yet.
+gpu_step gpu_plan_step(const gpu_planner *p, gpu_kind kind, size_t node);
+LUNA_MUST_USE luna_err gpu_plan_append(gpu_planner *p, const gpu_step *step);
+
+//  ---- emit.c: steps ----------------------------------------------------------------
+
 LUNA_MUST_USE luna_err gpu_emit_input(gpu_planner *p);
 LUNA_MUST_USE luna_err gpu_emit_output(gpu_planner *p, size_t node);
 LUNA_MUST_USE luna_err gpu_emit_conv(gpu_planner *p, size_t node,
@@ -71,5 +100,18 @@ LUNA_MUST_USE luna_err gpu_emit_map(gpu_planner *p, size_t node);
 LUNA_MUST_USE luna_err gpu_emit_add(gpu_planner *p, size_t node, gpu_act act,
                                     size_t result);
 LUNA_MUST_USE luna_err gpu_emit_attention(gpu_planner *p, size_t node);
+
+//  ---- emit_fused.c -----------------------------------------------------------------
+
+//  Whether a convolution is done by the fused kernel. `folded`: with the nearest 2 x 2
+//  before it.
+bool gpu_fuses(const gpu_planner *p, size_t conv, bool folded);
+//  Leaves the norm's second half to the fused convolution that alone reads `result`.
+void gpu_leave_normed(gpu_planner *p, const gpu_normed *normed, size_t result,
+                      size_t conv);
+//  The convolution with what is added to it: a value that is there, or the 1 x 1
+//  convolution of one.
+LUNA_MUST_USE luna_err gpu_emit_fused(gpu_planner *p, size_t conv);
+LUNA_MUST_USE luna_err gpu_emit_fused_folded(gpu_planner *p, size_t upsample, size_t conv);
 
 #endif

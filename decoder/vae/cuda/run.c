@@ -64,6 +64,24 @@ static cudaError_t start_conv_last(const gpu_program *program, const gpu_step *s
                          gpu_buffer(program, step->y), stream);
 }
 
+static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *step,
+                                    cudaStream_t stream)
+{
+    const gpu_fused_args args = {.from = step->from,
+                                 .channels = step->to.channels,
+                                 .folded = step->parts_of.folded,
+                                 .pairs = gpu_buffer(program, step->pairs),
+                                 .weight = step->weight,
+                                 .bias = constant(program, step->bias),
+                                 .residual = gpu_buffer(program, step->z),
+                                 .beside = gpu_buffer(program, step->v),
+                                 .beside_channels = step->beside,
+                                 .parts = gpu_buffer(program, step->parts)};
+    return gpu_conv_wgmma(&args, gpu_buffer(program, step->x),
+                          gpu_buffer(program, step->y),
+                          program->lane->device->properties.multiProcessorCount, stream);
+}
+
 static cudaError_t start_norm(const gpu_program *program, const gpu_step *step,
                               cudaStream_t stream)
 {
@@ -73,6 +91,10 @@ static cudaError_t start_norm(const gpu_program *program, const gpu_step *step,
                            .weight = constant(program, step->norm_weight),
                            .bias = constant(program, step->bias),
                            .pending = constant(program, step->offset)};
+    if (step->parts != LUNA_NONE)
+        return gpu_norm_pairs_of_parts(&norm, &step->parts_of,
+                                       gpu_buffer(program, step->parts),
+                                       gpu_buffer(program, step->pairs), stream);
     return gpu_norm_pairs(&norm, gpu_buffer(program, step->x),
                           gpu_buffer(program, step->scratch),
                           gpu_buffer(program, step->pairs), stream);
@@ -127,6 +149,8 @@ static cudaError_t start_own(const gpu_program *program, const gpu_step *step,
             return start_conv_plain(program, step, stream);
         case GPU_STEP_CONV_LAST:
             return start_conv_last(program, step, stream);
+        case GPU_STEP_CONV_FUSED:
+            return start_conv_fused(program, step, stream);
         case GPU_STEP_NORM:
             return start_norm(program, step, stream);
         case GPU_STEP_APPLY:

@@ -10,6 +10,7 @@ typedef struct gpu_weight {
     int number;  //  in luna_weights
     gpu_form form;
     int exponent;
+    int beside_exponent;  //  of a fused convolution
     void *data;
 } gpu_weight;
 
@@ -131,22 +132,94 @@ static luna_err keep(gpu_lane *lane, const gpu_weight *weight)
     return LUNA_OK;
 }
 
+//  One made before, or NULL.
+static const gpu_weight *find(const gpu_lane *lane, const gpu_weight *wanted)
+{
+    for (size_t i = 0; i < lane->kept_count; i++) {
+        const gpu_weight *is = &lane->kept[i];
+        if (is->number == wanted->number && is->form == wanted->form &&
+            is->exponent == wanted->exponent &&
+            is->beside_exponent == wanted->beside_exponent)
+            return is;
+    }
+    return NULL;
+}
+
+static luna_err keep_made(gpu_lane *lane, const gpu_weight *weight, const void **out)
+{
+    const luna_err err = keep(lane, weight);
+    if (err != LUNA_OK) (void)cudaFree(weight->data);
+    if (err == LUNA_OK) *out = weight->data;
+    return err;
+}
+
 luna_err gpu_lane_weight(gpu_lane *lane, const luna_node *node, size_t from_channels,
                          gpu_form form, int exponent, const void **out)
 {
     gpu_weight weight = {.number = node->weight, .form = form, .exponent = exponent};
-    for (size_t i = 0; i < lane->kept_count; i++) {
-        const gpu_weight *is = &lane->kept[i];
-        if (is->number != weight.number || is->form != form || is->exponent != exponent)
-            continue;
+    const gpu_weight *is = find(lane, &weight);
+    if (is) {
         *out = is->data;
         return LUNA_OK;
     }
     LUNA_TRY(make(lane, node, from_channels, &weight));
-    const luna_err err = keep(lane, &weight);
-    if (err != LUNA_OK) (void)cudaFree(weight.data);
-    if (err == LUNA_OK) *out = weight.data;
+    return keep_made(lane, &weight, out);
+}
+
+//  ---- fused ------------------------------------------------------------------------
+
+//  A weight's values times 2^exponent.
+static luna_err scaled(const gpu_lane *lane, int number, int exponent, float **out)
+{
+    const luna_weight *item = &lane->weights->item[number];
+    LUNA_TRY(luna_backend_floats(item, out));
+    for (size_t i = 0; exponent != 0 && i < item->count; i++)
+        (*out)[i] = ldexpf((*out)[i], exponent);
+    return LUNA_OK;
+}
+
+static luna_err bring_fused(gpu_lane *lane, const gpu_fused_weights *weights, void **out)
+{
+    const size_t bytes = gpu_fused_weight_bytes(weights);
+    void *packed = malloc(bytes);
+    if (!packed) return luna_error(LUNA_NO_MEMORY, "no memory for a weight");
+    gpu_fused_pack(lane->type, weights, packed);
+    const luna_err err = to_device(lane, packed, bytes, out);
+    free(packed);
     return err;
+}
+
+static luna_err make_fused(gpu_lane *lane, const gpu_fused_request *r, void **out)
+{
+    float *weight = NULL, *shortcut = NULL;
+    luna_err err = scaled(lane, r->node->weight, r->exponent, &weight);
+    if (err == LUNA_OK && r->beside)
+        err = scaled(lane, r->beside->weight, r->beside_exponent, &shortcut);
+    const gpu_fused_weights weights = {.from = (int)r->from_channels,
+                                       .beside = r->beside ? (int)r->beside_channels : 0,
+                                       .to = (int)r->node->channels,
+                                       .folded = r->folded,
+                                       .weight = weight,
+                                       .shortcut = shortcut};
+    if (err == LUNA_OK) err = bring_fused(lane, &weights, out);
+    free(weight);
+    free(shortcut);
+    return err;
+}
+
+luna_err gpu_lane_fused(gpu_lane *lane, const gpu_fused_request *r, const void **out)
+{
+    gpu_weight weight = {.number = r->node->weight,
+                         .form = r->folded ? GPU_FORM_FUSED_FOLDED : GPU_FORM_FUSED,
+                         .exponent = r->exponent,
+                         .beside_exponent = r->beside ? r->beside_exponent : 0};
+    const gpu_weight *is = find(lane, &weight);
+    if (is) {
+        *out = is->data;
+        return LUNA_OK;
+    }
+    LUNA_TRY(make_fused(lane, r, &weight.data));
+    return keep_made(lane, &weight, out);
 }
 
 void gpu_lane_free(gpu_lane *lane)

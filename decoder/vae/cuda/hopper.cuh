@@ -1,0 +1,175 @@
+//  hopper.cuh - what sm_90 has beyond C++: barriers in shared memory, the copy engine's
+//  bulk copies, matrix products of a warpgroup. Names as in the PTX manual.
+
+#ifndef LUNA_DECODER_VAE_CUDA_HOPPER_CUH
+#define LUNA_DECODER_VAE_CUDA_HOPPER_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+__device__ __forceinline__ uint32_t shared_address(const void *p)
+{
+    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+//  ---- mbarrier ----------------------------------------------------------------------
+
+__device__ __forceinline__ void barrier_init(uint32_t barrier, uint32_t arrivals)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
+}
+
+//  Makes barriers seen by the copy engine too.
+__device__ __forceinline__ void barrier_init_done()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(uint32_t barrier)
+{
+    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier)
+                 : "memory");
+}
+
+//  Arrives, and has the barrier wait for `bytes` of the copy engine as well.
+__device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
+                     barrier),
+                 "r"(bytes)
+                 : "memory");
+}
+
+//  Until the phase of this parity is over.
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
+{
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra over;\n"
+        "bra again;\n"
+        "over:\n"
+        "}\n" ::"r"(barrier),
+        "r"(parity)
+        : "memory");
+}
+
+//  ---- copies ------------------------------------------------------------------------
+
+__device__ __forceinline__ void bulk_copy(uint32_t to, const void *from, uint32_t bytes,
+                                          uint32_t barrier)
+{
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];" ::"r"(to),
+        "l"(from), "r"(bytes), "r"(barrier)
+        : "memory");
+}
+
+//  16 bytes, or as many zeros when they are not there; of each thread by itself.
+__device__ __forceinline__ void copy_16(uint32_t to, const void *from, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                 "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+//  Until all copies of this thread are there, for itself to see.
+__device__ __forceinline__ void copies_wait()
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+//  Arrives when all copies of this thread are there.
+__device__ __forceinline__ void copies_arrive(uint32_t barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier)
+                 : "memory");
+}
+
+//  Ordinary stores to shared memory before it are seen by the tensor cores.
+__device__ __forceinline__ void proxy_fence()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+//  ---- wgmma -------------------------------------------------------------------------
+
+__device__ __forceinline__ void products_fence()
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void products_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+//  Until no more than LEFT groups are under way.
+template <int LEFT>
+__device__ __forceinline__ void products_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+
+//  A matrix in shared memory: rows of 128 bytes in groups of eight, the 16-byte columns
+//  of a row exchanged by the row's number (swizzle of 128 bytes). The exchange goes by
+//  address bits, so that a matrix may start at any row.
+__device__ __forceinline__ uint64_t matrix_at(uint32_t address, uint32_t group_bytes)
+{
+    return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)1 << 16 |
+           (uint64_t)(group_bytes >> 4) << 32 | (uint64_t)1 << 62;
+}
+
+#define LUNA_8(a, i)                                                                  \
+    "+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]),       \
+        "+f"(a[i + 5]), "+f"(a[i + 6]), "+f"(a[i + 7])
+#define LUNA_PRODUCT(TYPES)                                                               \
+    asm volatile(                                                                         \
+        "{\n"                                                                             \
+        ".reg .pred add;\n"                                                               \
+        "setp.ne.b32 add, %66, 0;\n"                                                      \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPES " "                          \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "         \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "     \
+        "%31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "     \
+        "%46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, "     \
+        "%61, %62, %63}, %64, %65, add, 1, 1, 0, 0;\n"                                    \
+        "}\n"                                                                             \
+        : LUNA_8(sum, 0), LUNA_8(sum, 8), LUNA_8(sum, 16), LUNA_8(sum, 24),               \
+          LUNA_8(sum, 32), LUNA_8(sum, 40), LUNA_8(sum, 48), LUNA_8(sum, 56)              \
+        : "l"(a), "l"(b), "r"(add))
+
+//  sum[64 rows, 128] (= or +=) a[64, 16] * b[128, 16]^T.
+__device__ __forceinline__ void product(float (&sum)[64], uint64_t a, uint64_t b, int add,
+                                        __half)
+{
+    LUNA_PRODUCT("f16.f16");
+}
+
+__device__ __forceinline__ void product(float (&sum)[64], uint64_t a, uint64_t b, int add,
+                                        __nv_bfloat16)
+{
+    LUNA_PRODUCT("bf16.bf16");
+}
+
+#undef LUNA_PRODUCT
+#undef LUNA_8
+
+//  Registers of each of the warpgroup's threads from here on.
+template <int COUNT>
+__device__ __forceinline__ void take_registers()
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+template <int COUNT>
+__device__ __forceinline__ void give_registers()
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+#endif
