@@ -49,7 +49,7 @@ VIPS_INC  = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I vips))
 # ---- CUDA: a plugin, so that the programs need nothing of it -----------------------
 CUDA_PLUGIN := $(BUILD)/lib/luna-cuda.so
 CUDA_SRC    := $(sort $(wildcard decoder/vae/cuda/*.c)) common/file.c common/dtype.c \
-    decoder/vae/backend.c decoder/vae/graph.c decoder/vae/memory_plan.c
+    decoder/vae/backend.c decoder/vae/graph.c decoder/vae/memory_budget.c decoder/vae/memory_plan.c
 CUDA_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(CUDA_SRC)) \
     $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(sort $(wildcard decoder/vae/cuda/*.cu)))
 CUDA_LIBS   := $(addprefix -L$(CUDA_HOME)/,lib64 lib) -lcudnn -lcublasLt -lcudart
@@ -117,6 +117,8 @@ help:
 	@echo "                sanitizers; needs clang  (FUZZ_RUNS=100000 FUZZ_S=60 each at most; T=pattern)"
 	@echo "make test-gpu   the GPU backend on this machine's card: kernels, decodes, the time of each step"
 	@echo "make bench-gpu  the GPU decode beside PyTorch's, on one card in one run  (BENCH_FLAGS='--help')"
+	@echo "make gpu-chain  packs a whole Luna for a GPU machine that has CUDA and cuDNN only; where the archive is,"
+	@echo "                bench-gpu has a second half: broker, decoder, encode and files  (CHAIN_FLAGS='--help')"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 
 # `make V=1` shows whole commands.
@@ -209,6 +211,15 @@ $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call archives,$(ROOMS_$(1))) $(FLAGS
 endef
 $(foreach room,common proto store broker http vae image sink worker producer,$(eval $(call unit_rule,$(room))))
 
+# A GPU backend for machines without a GPU, that fails as told, and an empty driver for it.
+FAULTY := $(BUILD)/test/luna-faulty.so
+$(FAULTY): tests/plugin/faulty.c $(BUILD)/obj/decoder/vae/cuda/plugin.o $(call archives,$(VAE_ROOMS) common) $(FLAGS)
+	@mkdir -p $(@D)/driver
+	$(call say,test,$@)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -shared -o $@ $(filter %.c %.o,$^) \
+	    -Wl,--start-group $(call archives,$(VAE_ROOMS) common) -Wl,--end-group -lm
+	@echo | $(CC) -shared -x c - -o $(@D)/driver/libcuda.so.1
+faulty: $(FAULTY)
+.PHONY: faulty
 unit: $(UNIT)
 	@LUNA_TEST_DATA=tests/data tests/unit/run $(filter $(BUILD)/unit/%,$(if $(T),$(foreach u,$(UNIT),$(if $(findstring $(T),$u),$u)),$(UNIT)))
 # Stands in for a file that is slow to open, in a program under test.
@@ -216,11 +227,11 @@ GATE := $(BUILD)/test/gate.so
 $(GATE): tests/system/preload/gate.c $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,link,$@)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -o $@ $<
-system: programs $(GATE)
+system: programs $(FAULTY) $(GATE)
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) --no-print-directory programs $(UNIT) $(if $(filter 1,$(CUDA)),gpu-programs)
+	@$(MAKE) --no-print-directory programs $(UNIT) faulty $(if $(filter 1,$(CUDA)),gpu-programs)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory fault-tests
@@ -232,7 +243,7 @@ sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 CUDA=0 \
 asan tsan:
 	@$(call sanitized,$@) unit
 asan-system tsan-system: programs
-	@$(call sanitized,$(@:-system=)) programs
+	@$(call sanitized,$(@:-system=)) programs faulty
 	@rm -rf $(BUILD)/reports; mkdir -p $(BUILD)/reports
 	@reports=log_path=$(abspath $(BUILD)/reports)/report:abort_on_error=1; \
 	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
@@ -279,7 +290,7 @@ $(foreach room,common proto store broker http vae image sink worker producer,$(e
 # ---- GPU: tests and a profile that need a card; CI only compiles them -----------------
 GPU_SRC := $(sort $(wildcard tests/gpu/*.c))
 GPU     := $(patsubst tests/gpu/%.c,$(BUILD)/gpu/%,$(GPU_SRC))
-GPU_OBJ := $(filter-out %/cuda/plugin.o,$(CUDA_OBJ)) $(patsubst %,$(BUILD)/obj/decoder/vae/tool/%.o,random_model)
+GPU_OBJ := $(filter-out %/cuda/plugin.o,$(CUDA_OBJ))
 $(BUILD)/gpu/%: tests/gpu/%.c $(GPU_OBJ) $(call archives,$(VAE_ROOMS) common) $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,test,$@)$(CC) $(CPPFLAGS) -isystem $(CUDA_HOME)/include -Itests/gpu $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(GPU_OBJ) \
@@ -289,7 +300,11 @@ test-gpu: gpu-programs
 	@BENCH=no tests/gpu/run $(BUILD)
 bench-gpu: gpu-programs
 	@cd tests/gpu && LUNA_BIN=$(abspath $(BUILD)/bin) LUNA_GPU_BIN=$(abspath $(BUILD)/gpu) python3 bench.py $(BENCH_FLAGS)
-.PHONY: gpu-programs test-gpu bench-gpu
+	@[ ! -e $(BUILD)/gpu-chain/luna.tar.gz ] || python3 tests/gpu/chain --bundle $(BUILD)/gpu-chain/luna.tar.gz $(CHAIN_FLAGS)
+# A whole Luna in one archive, for a GPU machine that has none of its libraries.
+gpu-chain: programs
+	@tests/gpu/collect $(BUILD) $(BUILD)/gpu-chain/luna.tar.gz
+.PHONY: gpu-programs test-gpu bench-gpu gpu-chain
 
 # ---- faults: a disk that fails as planned, and everything killed at random ----------
 FAULTFS_SRC := $(call sources,tests/fault/preload)

@@ -57,10 +57,10 @@ static int64_t backoff(luna_scheduler *s, uint32_t times)
 
 //  One loss may be any decoder's misfortune. After another one the job itself may be
 //  what kills them.
-void luna_attempt_lose(luna_scheduler *s, luna_job *job, const char *detail,
-                       int64_t now_ms)
+static void lose(luna_scheduler *s, luna_job *job, const luna_verdict *why,
+                 int64_t now_ms)
 {
-    luna_verdict verdict = {LUNA_JOB_PENDING, "lost", detail};
+    luna_verdict verdict = *why;
     job->lost++;
     job->lost_in_row++;
     if (job->lost >= s->rules.lost_limit) {
@@ -71,6 +71,12 @@ void luna_attempt_lose(luna_scheduler *s, luna_job *job, const char *detail,
     } else {
         defer(s, job, now_ms + backoff(s, job->lost_in_row - 1), &verdict);
     }
+}
+
+void luna_attempt_lose(luna_scheduler *s, luna_job *job, const char *detail,
+                       int64_t now_ms)
+{
+    lose(s, job, &(luna_verdict){LUNA_JOB_PENDING, "lost", detail}, now_ms);
 }
 
 static void refuse(luna_scheduler *s, luna_job *job, const luna_verdict *why, bool retry,
@@ -233,8 +239,13 @@ void luna_scheduler_failed(luna_scheduler *s, uint32_t session,
     luna_text_copy(failed->detail, detail, sizeof detail);
     decoder->jobs_failed++;
     job->avoid = decoder->instance;
+    const luna_verdict why = {LUNA_JOB_PENDING, error, detail};
     const bool retry = failed->retry || another_may_serve(s, decoder, job, failed->error);
-    refuse(s, job, &(luna_verdict){LUNA_JOB_PENDING, error, detail}, retry, now_ms);
+    //  A device that failed under its decoder: that is a death, well told.
+    if (retry && luna_text_is(failed->error, luna_err_name(LUNA_DEVICE)))
+        lose(s, job, &why, now_ms);
+    else
+        refuse(s, job, &why, retry, now_ms);
 }
 
 //  ---- the broker's own steps ----------------------------------------------------

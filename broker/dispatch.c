@@ -168,7 +168,8 @@ static void give_back(void *context, const luna_job *job, const luna_verdict *ve
 {
     luna_broker *b = context;
     b->tally.requeued++;
-    if (strcmp(verdict->error, "lost") == 0)
+    if (strcmp(verdict->error, "lost") == 0 ||
+        strcmp(verdict->error, luna_err_name(LUNA_DEVICE)) == 0)
         b->tally.lost++;
     else if (verdict->error[0])
         b->tally.declined++;

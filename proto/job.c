@@ -1,6 +1,7 @@
 #include "proto/job.h"
 
 #include "proto/codec.h"
+#include "proto/heatmaps.h"
 
 #include <string.h>
 
@@ -99,7 +100,7 @@ luna_err luna_job_check(const luna_msg_job *job)
             "quality_gate must be disabled, variance, edge_density or both");
     for (size_t i = 0; i < job->inputs.count; i++)
         LUNA_TRY(check_input(&job->inputs.items[i], i));
-    return LUNA_OK;
+    return luna_heatmaps_check(job);
 }
 
 uint64_t luna_job_content(const luna_msg_job *job)

@@ -10,8 +10,9 @@
 
 //  1 to 5 inputs; each with a known dtype and format, 4-D [N,C,H,W] or 5-D
 //  [N,C,1,H,W], 1 to LUNA_MAX_BATCH images, and exactly the bytes that dtype and
-//  shape need; a usable output folder and save mode. LUNA_BAD_REQUEST, LUNA_BAD_LATENT
-//  or LUNA_UNSUPPORTED (more than one frame) with a sentence naming the input.
+//  shape need; a usable output folder and save mode; heatmaps as heatmaps.h says.
+//  LUNA_BAD_REQUEST, LUNA_BAD_LATENT or LUNA_UNSUPPORTED (more than one frame) with a
+//  sentence naming the input.
 LUNA_MUST_USE luna_err luna_job_check(const luna_msg_job *job);
 
 //  Tells whether two jobs of one id are the same job: luna_msg_sum of all but who sends

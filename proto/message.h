@@ -27,6 +27,11 @@
 #define LUNA_PRIORITY_MAX        9         //  most urgent
 #define LUNA_PRIORITY_DEFAULT    5
 #define LUNA_MIN_QUALITY_DEFAULT 0.3  //  of producers; the wire's own is 0
+#define LUNA_MAX_HEATMAP_SETS    4    //  positive and negative, original and modified
+#define LUNA_MAX_TOKENS          1024
+#define LUNA_MAX_TOKEN_INDEX     65535
+#define LUNA_MAX_HEATMAP_SIDE    1024
+#define LUNA_MAX_HEATMAP_BYTES   33554432  //  32 MiB: of one image, in all sets
 
 typedef struct luna_text {
     const char *data;  //  UTF-8, no NUL; NULL when absent
@@ -69,6 +74,21 @@ typedef struct luna_msg_input {
     luna_blob latent;   //  little-endian, C order
 } luna_msg_input;
 
+//  One word of a prompt, as the text encoder has it.
+typedef struct luna_msg_token {
+    luna_text text;  //  "" where it is not known
+    uint64_t index;  //  its place in the prompt
+} luna_msg_token;
+
+//  Where the model looked for each token (DAAM): a map a token, for every image.
+typedef struct luna_msg_heatmaps {
+    luna_text prompt;                     //  "positive" or "negative": whose tokens
+    luna_text variant;                    //  "original" or "modified"
+    LUNA_LIST_OF(luna_msg_token) tokens;  //  T of them
+    luna_dims shape;                      //  [N, T, H, W]; N is 1 for maps of every image
+    luna_blob maps;                       //  float32, little-endian, C order
+} luna_msg_heatmaps;
+
 typedef struct luna_msg_job {
     luna_id id;
     luna_id client;          //  routing id of the DEALER that gets the receipt
@@ -95,6 +115,7 @@ typedef struct luna_msg_job {
     luna_blob workflow;
     luna_blob metadata;             //  generation metadata, a JSON object
     LUNA_LIST_OF(luna_pair) extra;  //  further extra_pnginfo keys
+    LUNA_LIST_OF(luna_msg_heatmaps) heatmaps;
     LUNA_LIST_OF(luna_msg_input) inputs;
 } luna_msg_job;
 

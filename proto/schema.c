@@ -50,6 +50,26 @@ static const luna_field input_fields[] = {
 #undef ROW
 static const luna_schema input_schema = SCHEMA("input", luna_msg_input, input_fields);
 
+#define ROW luna_msg_token
+static const luna_field token_fields[] = {
+    OPT(text, TEXT, NAME),
+    REQ(index, UINT, LUNA_MAX_TOKEN_INDEX),
+};
+#undef ROW
+static const luna_schema token_schema = SCHEMA("token", luna_msg_token, token_fields);
+
+#define ROW luna_msg_heatmaps
+static const luna_field heatmaps_fields[] = {
+    REQ(prompt, TEXT, 16),
+    REQ(variant, TEXT, 16),
+    REQ_LIST(tokens, LUNA_MAX_TOKENS, token_schema),
+    REQ(shape, DIMS, 1 << 20),
+    REQ(maps, BYTES, ANY),
+};
+#undef ROW
+static const luna_schema heatmaps_schema =
+    SCHEMA("heatmap_set", luna_msg_heatmaps, heatmaps_fields);
+
 #define ROW luna_msg_job
 static const luna_field job_fields[] = {
     REQ(id, ID, 16),
@@ -77,6 +97,7 @@ static const luna_field job_fields[] = {
     OPT(workflow, BYTES, JSON),
     OPT(metadata, BYTES, JSON),
     OPT(extra, PAIRS, 64),
+    OPT_LIST(heatmaps, LUNA_MAX_HEATMAP_SETS, heatmaps_schema),
     REQ_LIST(inputs, LUNA_MAX_INPUTS, input_schema),
 };
 #undef ROW

@@ -138,16 +138,28 @@ static void make_copy(plan *p)
 
 //  ---- XMP ------------------------------------------------------------------------
 
+//  Which texts go before others, whatever their length.
+static int dispensable(const luna_image_text *text)
+{
+    if (is(text, LUNA_TEXT_HEATMAPS)) return 2;
+    return is(text, "generation_metadata") ? 1 : 0;
+}
+
+static bool goes_before(const luna_image_text *a, const luna_image_text *b)
+{
+    const int first = dispensable(a), second = dispensable(b);
+    return first != second ? first > second : a->len > b->len;
+}
+
 //  The next one to leave out; `count` when there is none.
 static size_t next_victim(const plan *p)
 {
-    size_t longest = p->count;
+    size_t next = p->count;
     for (size_t i = 0; i < p->count; i++) {
         if (!p->xmp[i]) continue;
-        if (is(&p->texts[i], "generation_metadata")) return i;
-        if (longest == p->count || p->texts[i].len > p->texts[longest].len) longest = i;
+        if (next == p->count || goes_before(&p->texts[i], &p->texts[next])) next = i;
     }
-    return longest;
+    return next;
 }
 
 static void fit_packet(plan *p, size_t most, bool *left_out)

@@ -12,7 +12,8 @@
 //  JPEG's segments end at 64 KiB, so texts are left out until the others fit:
 //    EXIF   the copy of the prompt; prompt; workflow (but then the prompt, if it fits);
 //           both; everything but the parameters; everything
-//    XMP    generation_metadata, whose members stand beside it; then always the longest
+//    XMP    daam_heatmaps; generation_metadata, whose members stand beside it; then
+//    always the longest
 //  The picture is never refused for its texts: what a format cannot hold is left out and
 //  told.
 

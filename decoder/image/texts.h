@@ -7,6 +7,9 @@
 
 #include <stddef.h>
 
+//  Keyword of the largest text, the first that is left out where room is short.
+#define LUNA_TEXT_HEATMAPS "daam_heatmaps"
+
 typedef enum luna_text_kind {
     LUNA_TEXT_NOTE,       //  for people and indexers
     LUNA_TEXT_GRAPH,      //  JSON that ComfyUI's page restores: prompt, workflow, others

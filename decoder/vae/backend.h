@@ -9,6 +9,7 @@
 #ifndef LUNA_DECODER_VAE_BACKEND_H
 #define LUNA_DECODER_VAE_BACKEND_H
 
+#include "decoder/vae/cards.h"
 #include "decoder/vae/graph.h"
 #include "decoder/vae/pixels.h"
 #include "decoder/vae/vae.h"
@@ -43,14 +44,29 @@ typedef struct luna_backend_batch {
     luna_pixels_format format;
     luna_pixels_rule rule;
     bool must_be_finite;  //  LUNA_OVERFLOW for an image that is not
-    void *to;             //  the pixels of all images, by the steps of pixels.h
+    //  Room for the pixels of image `image` of the caller's batch, in the order of the
+    //  images, and word that they are there. Both are called while the next image is
+    //  decoded. An error of `place` ends the run.
+    luna_err (*place)(void *context, size_t image, void **room);
+    void (*done)(void *context, size_t image);
+    void *outlet;  //  their context
 } luna_backend_batch;
+
+typedef struct luna_backend_memory {
+    size_t free_bytes;
+    size_t total_bytes;
+} luna_backend_memory;
 
 typedef struct luna_backend {
     const char *device;  //  "cpu", "cuda", "reference"
-    //  LUNA_OK when there is a card of this number that can be used, else
-    //  LUNA_UNAVAILABLE with the reason. NULL where devices have no numbers.
+    //  The cards there are, by number; LUNA_UNAVAILABLE with the reason when there is no
+    //  driver to ask. NULL where devices have no numbers, and so are the next two.
+    luna_err (*cards)(luna_card *out, size_t room, size_t *count);
+    //  LUNA_OK when the card of this number can be used, else LUNA_UNAVAILABLE with the
+    //  reason.
     luna_err (*probe)(int index);
+    //  The card's memory as it is now. LUNA_UNAVAILABLE, LUNA_DEVICE.
+    luna_err (*memory)(int index, luna_backend_memory *out);
     //  Name and version for people.
     const char *(*describe)(void);
     //  The precision that AUTO means here; LUNA_UNSUPPORTED for one it has not.
@@ -82,9 +98,10 @@ extern const luna_backend luna_backend_cpu;
 //  CUDA, fp16, bf16 or fp32. In the plugin; see plugin.h.
 extern const luna_backend luna_backend_cuda;
 
-//  The backend for "auto", "cpu", "cuda:N" or "reference", and N (else 0). "auto" is the
-//  first GPU where there is one, else the CPU. LUNA_UNAVAILABLE when this build or
-//  machine has none for it, LUNA_USAGE for another word.
+//  The backend for a device's name (cards.h), and the card's number (else 0). "auto" is
+//  the first GPU where there is one, else the CPU. LUNA_UNAVAILABLE when this build or
+//  machine has none for it, LUNA_USAGE for another word. A LUNA_DEVICE_INSTANCE sets
+//  CUDA_VISIBLE_DEVICES: call it before there are threads.
 LUNA_MUST_USE luna_err luna_backend_find(const char *device, const luna_backend **out,
                                          int *index);
 

@@ -2,7 +2,9 @@
 #include "decoder/vae/plugin.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 //  This file is the only place that knows which backends there are; the first of a device
 //  is taken.
@@ -19,47 +21,87 @@ static const luna_backend *cpu_backend(void)
     return backends[0];
 }
 
-static luna_err parse_cuda(const char *device, int *index)
+//  The cards are listed when their UUIDs are asked for, or told: it takes a while.
+static luna_err choose_card(const luna_backend *cuda, const luna_device_word *word,
+                            int *index)
 {
-    char rest = '\0';
-    if (sscanf(device, "cuda:%3d%c", index, &rest) == 1 && *index >= 0) return LUNA_OK;
-    return luna_error(LUNA_USAGE, "the device '%.40s' is not one: auto, cpu or cuda:N",
-                      device);
+    luna_card cards[LUNA_CARDS_MAX];
+    size_t count = 0;
+    *index = word->number;
+    if (word->kind == LUNA_DEVICE_NUMBER && cuda->probe(*index) == LUNA_OK)
+        return LUNA_OK;
+    LUNA_TRY(cuda->cards(cards, LUNA_CARDS_MAX, &count));
+    LUNA_TRY(luna_card_choose(cards, count, word, index));
+    return cuda->probe(*index);
 }
 
-//  The plugin's backend, when it has a card of that number.
-static luna_err find_cuda(int index, const luna_backend **out)
+//  CUDA shows a process one instance of a divided card: the one that this variable names
+//  when the driver starts. It is then the only card there is.
+static luna_err show_instance(const char *uuid)
 {
+    static const char variable[] = "CUDA_VISIBLE_DEVICES";
+    if (setenv(variable, uuid, 0) != 0)
+        return luna_error(LUNA_NO_MEMORY, "no memory to choose a MIG instance");
+    if (strcasecmp(getenv(variable), uuid) == 0) return LUNA_OK;
+    return luna_error(LUNA_UNAVAILABLE, "%s is set to '%.200s'; unset it", variable,
+                      getenv(variable));
+}
+
+//  The plugin's backend, when it has such a card.
+static luna_err find_cuda(const luna_device_word *word, const luna_backend **out,
+                          int *index)
+{
+    static const luna_device_word first = {.kind = LUNA_DEVICE_NUMBER};
     const luna_backend *cuda = NULL;
+    const bool instance = word->kind == LUNA_DEVICE_INSTANCE;
+    if (instance) LUNA_TRY(show_instance(word->uuid));
     LUNA_TRY(luna_plugin_cuda(&cuda));
-    LUNA_TRY(cuda->probe(index));
+    LUNA_TRY(choose_card(cuda, instance ? &first : word, index));
     *out = cuda;
     return LUNA_OK;
 }
 
-luna_err luna_backend_find(const char *device, const luna_backend **out, int *index)
+//  luna_error_text says why it is the CPU.
+static void find_auto(const luna_backend **out, int *index)
 {
+    static const luna_device_word first = {.kind = LUNA_DEVICE_NUMBER};
+    if (find_cuda(&first, out, index) == LUNA_OK) return;
+    *out = cpu_backend();
     *index = 0;
-    if (strcmp(device, "cpu") == 0 ||
-        (strcmp(device, "auto") == 0 && find_cuda(0, out) != LUNA_OK)) {
-        *out = cpu_backend();
-        return LUNA_OK;
-    }
-    if (strcmp(device, "auto") == 0) return LUNA_OK;
-    if (strcmp(device, luna_backend_reference.device) == 0) {
-        *out = &luna_backend_reference;
-        return LUNA_OK;
-    }
-    LUNA_TRY(parse_cuda(device, index));
-    const luna_err err = find_cuda(*index, out);
+}
+
+static luna_err find_named(const char *device, const luna_device_word *word,
+                           const luna_backend **out, int *index)
+{
+    const luna_err err = find_cuda(word, out, index);
     if (err == LUNA_OK) return LUNA_OK;
     return luna_error(err, "the device '%s' is not there: %s", device, luna_error_text());
+}
+
+luna_err luna_backend_find(const char *device, const luna_backend **out, int *index)
+{
+    luna_device_word word;
+    LUNA_TRY(luna_device_parse(device, &word));
+    *index = 0;
+    switch (word.kind) {
+        case LUNA_DEVICE_AUTO:
+            find_auto(out, index);
+            return LUNA_OK;
+        case LUNA_DEVICE_CPU:
+            *out = cpu_backend();
+            return LUNA_OK;
+        case LUNA_DEVICE_REFERENCE:
+            *out = &luna_backend_reference;
+            return LUNA_OK;
+        default:
+            return find_named(device, &word, out, index);
+    }
 }
 
 void luna_backend_name(const luna_backend *backend, int index,
                        char out[LUNA_DEVICE_BYTES])
 {
-    if (backend->probe)
+    if (backend->cards)
         snprintf(out, LUNA_DEVICE_BYTES, "%s:%d", backend->device, index);
     else
         snprintf(out, LUNA_DEVICE_BYTES, "%s", backend->device);

@@ -3,10 +3,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-static bool same_time(const luna_span *a, const luna_span *b)
-{
-    return a->first <= b->last && b->first <= a->last;
-}
+//  A span while its size stays the same.
+typedef struct phase {
+    size_t first;
+    size_t last;
+    size_t bytes;
+} phase;
 
 static int larger_first(const void *a, const void *b)
 {
@@ -20,8 +22,34 @@ static size_t round_up(size_t bytes)
     return (bytes + LUNA_MEMORY_ALIGN - 1) / LUNA_MEMORY_ALIGN * LUNA_MEMORY_ALIGN;
 }
 
+static size_t phases_of(const luna_span *span, phase out[2])
+{
+    const bool shrinks = span->shrinks > span->first && span->shrinks <= span->last;
+    out[0] = (phase){span->first, span->last, round_up(span->bytes)};
+    if (!shrinks) return 1;
+    out[0].last = span->shrinks - 1;
+    out[1] = (phase){span->shrinks, span->last, round_up(span->later_bytes)};
+    return 2;
+}
+
+//  Where `span` at `offset` no longer meets `other`: `offset` itself, or behind it.
+static size_t beyond(const luna_span *span, size_t offset, const luna_span *other)
+{
+    phase mine[2], its[2];
+    const size_t mine_count = phases_of(span, mine), its_count = phases_of(other, its);
+    for (size_t i = 0; i < mine_count; i++)
+        for (size_t k = 0; k < its_count; k++) {
+            const size_t end = other->offset + its[k].bytes;
+            const bool at_once =
+                mine[i].first <= its[k].last && its[k].first <= mine[i].last;
+            if (at_once && offset < end && offset + mine[i].bytes > other->offset)
+                offset = end;
+        }
+    return offset;
+}
+
 //  The lowest offset where `span` meets none of the `placed` ones: whenever it does meet
-//  one it moves up behind it, so the search ends after at most `placed` moves.
+//  one it moves up behind it, so the search ends.
 static size_t lowest_free(const luna_span *span, luna_span *const *order, size_t placed)
 {
     size_t offset = 0;
@@ -29,12 +57,9 @@ static size_t lowest_free(const luna_span *span, luna_span *const *order, size_t
     while (moved) {
         moved = false;
         for (size_t i = 0; i < placed; i++) {
-            const luna_span *other = order[i];
-            const size_t end = other->offset + round_up(other->bytes);
-            if (!same_time(span, other) || offset >= end) continue;
-            if (offset + round_up(span->bytes) <= other->offset) continue;
-            offset = end;
-            moved = true;
+            const size_t next = beyond(span, offset, order[i]);
+            moved = moved || next != offset;
+            offset = next;
         }
     }
     return offset;

@@ -14,6 +14,8 @@ typedef struct luna_span {
     size_t bytes;
     size_t first;
     size_t last;
+    size_t shrinks;      //  the first step at which only later_bytes of it, from its start,
+    size_t later_bytes;  //  are still used; 0: it does not shrink
     size_t offset;  //  out: a multiple of LUNA_MEMORY_ALIGN
 } luna_span;
 

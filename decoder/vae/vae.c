@@ -3,12 +3,15 @@
 #include "decoder/vae/backend.h"
 #include "decoder/vae/family.h"
 #include "decoder/vae/latents.h"
+#include "decoder/vae/memory_budget.h"
 #include "decoder/vae/output_check.h"
 #include "decoder/vae/pixels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "common/log.h"
 
 enum { PLANS = 4 };  //  sizes kept: users mix a few aspect ratios
 
@@ -29,6 +32,8 @@ struct luna_vae {
     char device[LUNA_DEVICE_BYTES];
     luna_vae_precision precision;
     size_t memory_limit_bytes;
+    bool limit_is_own;  //  nobody set it: it is what the device had to give
+    int device_index;
     const luna_backend *backend;
     void *state;
     cached_plan plans[PLANS];
@@ -66,6 +71,18 @@ static void fill_info(luna_vae *vae, luna_vae_precision precision)
     vae->info.precision = luna_vae_precision_name(precision);
 }
 
+//  Without a limit, what the device has to give: other programs may be on it. It grows
+//  when they leave.
+static luna_err limit_memory(luna_vae *vae)
+{
+    luna_backend_memory memory;
+    if (!vae->limit_is_own) return LUNA_OK;
+    LUNA_TRY(vae->backend->memory(vae->device_index, &memory));
+    const size_t now = luna_memory_budget(memory.free_bytes, memory.total_bytes);
+    if (now > vae->memory_limit_bytes) vae->memory_limit_bytes = now;
+    return LUNA_OK;
+}
+
 static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
 {
     luna_backend_options settings = {.weights = &vae->model.weights,
@@ -76,6 +93,9 @@ static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
     LUNA_TRY(vae->backend->precision(options->precision, &settings.precision));
     luna_backend_name(vae->backend, settings.device, vae->device);
     vae->precision = settings.precision;
+    vae->device_index = settings.device;
+    vae->limit_is_own = !vae->memory_limit_bytes && vae->backend->memory;
+    LUNA_TRY(limit_memory(vae));
     fill_info(vae, settings.precision);
     return vae->backend->open(&settings, &vae->state);
 }
@@ -165,6 +185,11 @@ void luna_vae_trim(luna_vae *vae)
 {
     for (size_t i = 0; i < PLANS; i++) drop(vae, &vae->plans[i]);
     vae->backend->trim(vae->state);
+}
+
+size_t luna_vae_memory_limit(const luna_vae *vae)
+{
+    return vae->memory_limit_bytes;
 }
 
 const luna_vae_info *luna_vae_describe(const luna_vae *vae)
@@ -277,6 +302,7 @@ static luna_err add_plan(luna_vae *vae, const luna_graph *graph, const luna_shap
     luna_err err = make_plan(vae, graph, shapes, entry);
     if (err == LUNA_OK ? within_limit(vae) : err != LUNA_NO_MEMORY) return err;
     luna_vae_trim(vae);
+    LUNA_TRY(limit_memory(vae));
     err = make_plan(vae, graph, shapes, entry);
     if (err != LUNA_OK) luna_vae_trim(vae);
     return err;
@@ -314,19 +340,65 @@ static luna_err check_output(const luna_vae *vae, const float *values,
     return luna_output_check(&output, &vae->model.weights, vae->precision);
 }
 
-static luna_err check_target(const luna_vae_shape *shape, size_t first, size_t count,
-                             const luna_vae_target *target)
+//  ---- decoding ---------------------------------------------------------------------
+
+//  A decode: what is asked for, and how far it has come.
+typedef struct decoding {
+    luna_vae *vae;
+    luna_vae_latents latents;
+    luna_vae_shape shape;
+    const luna_vae_outlet *outlet;
+    size_t next;  //  the first image that is not complete
+    size_t end;
+} decoding;
+
+static luna_err check_range(const decoding *d, size_t first, size_t count)
 {
-    if (count > shape->count || first > shape->count - count)
+    if (count > d->shape.count || first > d->shape.count - count)
         return luna_error(LUNA_USAGE, "images %zu to %zu asked for; the batch has %zu",
-                          first, first + count - 1, shape->count);
-    if (target->format == LUNA_PIXELS_U8 && target->rule == LUNA_PIXELS_RAW)
+                          first, first + count - 1, d->shape.count);
+    if (d->outlet->format == LUNA_PIXELS_U8 && d->outlet->rule == LUNA_PIXELS_RAW)
         return luna_error(LUNA_USAGE, "bytes cannot hold a decoder's raw output");
-    const size_t bytes = luna_pixels_bytes(shape, count, target->format);
-    if (bytes > target->bytes)
-        return luna_error(LUNA_USAGE, "%zu bytes of pixels do not fit in %zu", bytes,
-                          target->bytes);
     return LUNA_OK;
+}
+
+static luna_err read_latents(void *context, size_t image, float *to)
+{
+    const decoding *d = context;
+    return luna_latents_read(&d->latents, image, to);
+}
+
+static luna_err place_image(void *context, size_t image, void **room)
+{
+    const decoding *d = context;
+    return d->outlet->place(d->outlet->context, image, room);
+}
+
+static void image_done(void *context, size_t image)
+{
+    decoding *d = context;
+    d->next = image + 1;
+    d->outlet->done(d->outlet->context, image);
+}
+
+//  By a backend that makes the pixels itself.
+static luna_err decode_batch(decoding *d, size_t count, const cached_plan *entry)
+{
+    const luna_vae *vae = d->vae;
+    const luna_backend_batch batch = {.first = d->next,
+                                      .count = count,
+                                      .read = read_latents,
+                                      .context = d,
+                                      .range = vae->model.range,
+                                      .format = d->outlet->format,
+                                      .rule = d->outlet->rule,
+                                      .must_be_finite = true,
+                                      .place = place_image,
+                                      .done = image_done,
+                                      .outlet = d};
+    const luna_err err = vae->backend->run_batch(vae->state, entry->plan, &batch);
+    if (err != LUNA_OVERFLOW) return err;
+    return luna_output_explain(&vae->model.weights, vae->precision);
 }
 
 typedef struct staging {
@@ -334,87 +406,132 @@ typedef struct staging {
     float *output;
 } staging;
 
-static luna_err decode_one(luna_vae *vae, const luna_vae_latents *latents, size_t image,
-                           const cached_plan *entry, const staging *stage)
+static luna_err run_one(decoding *d, const cached_plan *entry, const staging *stage)
 {
-    LUNA_TRY(luna_latents_read(latents, image, stage->input));
-    return vae->backend->run(vae->state, entry->plan, stage->input, stage->output);
+    luna_vae *vae = d->vae;
+    LUNA_TRY(luna_latents_read(&d->latents, d->next, stage->input));
+    LUNA_TRY(vae->backend->run(vae->state, entry->plan, stage->input, stage->output));
+    return check_output(vae, stage->output, &d->shape, d->next);
 }
 
-static luna_err allocate_staging(const luna_vae_latents *latents,
-                                 const luna_vae_shape *shape, staging *out)
+static luna_err decode_one(decoding *d, const cached_plan *entry, const staging *stage)
 {
-    out->input =
-        malloc(latents->channels * latents->height * latents->width * sizeof(float));
-    out->output = malloc(luna_pixels_bytes(shape, 1, LUNA_PIXELS_F32_PLANAR));
+    const luna_vae_target form = {.format = d->outlet->format, .rule = d->outlet->rule};
+    void *room = NULL;
+    LUNA_TRY(place_image(d, d->next, &room));
+    LUNA_TRY(run_one(d, entry, stage));
+    luna_pixels_convert(stage->output, &d->shape, d->vae->model.range, &form, room);
+    image_done(d, d->next);
+    return LUNA_OK;
+}
+
+static luna_err allocate_staging(const decoding *d, staging *out)
+{
+    const luna_vae_latents *l = &d->latents;
+    out->input = malloc(l->channels * l->height * l->width * sizeof(float));
+    out->output = malloc(luna_pixels_bytes(&d->shape, 1, LUNA_PIXELS_F32_PLANAR));
     if (out->input && out->output) return LUNA_OK;
     return luna_error(LUNA_NO_MEMORY, "no memory for a picture of %zu x %zu",
-                      shape->width, shape->height);
-}
-
-static luna_err read_latents(void *context, size_t image, float *to)
-{
-    return luna_latents_read(context, image, to);
-}
-
-//  By a backend that makes the pixels itself.
-static luna_err decode_batch(luna_vae *vae, const luna_vae_latents *latents, size_t first,
-                             size_t count, const cached_plan *entry,
-                             const luna_vae_target *target)
-{
-    luna_vae_latents from = *latents;
-    const luna_backend_batch batch = {.first = first,
-                                      .count = count,
-                                      .read = read_latents,
-                                      .context = &from,
-                                      .range = vae->model.range,
-                                      .format = target->format,
-                                      .rule = target->rule,
-                                      .must_be_finite = true,
-                                      .to = target->data};
-    const luna_err err = vae->backend->run_batch(vae->state, entry->plan, &batch);
-    if (err != LUNA_OVERFLOW) return err;
-    return luna_output_explain(&vae->model.weights, vae->precision);
+                      d->shape.width, d->shape.height);
 }
 
 //  Image by image, with the pixels made here.
-static luna_err decode_each(luna_vae *vae, const luna_vae_latents *latents, size_t first,
-                            size_t count, const cached_plan *entry,
-                            const luna_vae_target *target)
+static luna_err decode_each(decoding *d, size_t count, const cached_plan *entry)
 {
-    luna_vae_shape shape = {0};
     staging stage = {0};
-    LUNA_TRY(luna_vae_output_shape(vae, latents, &shape));
-    const size_t step = luna_pixels_bytes(&shape, 1, target->format);
-    luna_err err = allocate_staging(latents, &shape, &stage);
-    for (size_t i = 0; err == LUNA_OK && i < count; i++) {
-        err = decode_one(vae, latents, first + i, entry, &stage);
-        if (err == LUNA_OK) err = check_output(vae, stage.output, &shape, first + i);
-        if (err == LUNA_OK)
-            luna_pixels_convert(stage.output, &shape, vae->model.range, target,
-                                (uint8_t *)target->data + i * step);
-    }
+    luna_err err = allocate_staging(d, &stage);
+    for (size_t i = 0; err == LUNA_OK && i < count; i++)
+        err = decode_one(d, entry, &stage);
     free(stage.input);
     free(stage.output);
     return err;
 }
 
-static luna_err decode_all(luna_vae *vae, const luna_vae_latents *latents, size_t first,
-                           size_t count, const luna_vae_target *target)
+//  The next `count` images.
+static luna_err decode_some(decoding *d, size_t count)
 {
-    luna_vae_shape shape = {0};
     cached_plan *entry = NULL;
+    LUNA_TRY(get_plan(d->vae, &d->latents, &entry));
+    return d->vae->backend->run_batch ? decode_batch(d, count, entry)
+                                      : decode_each(d, count, entry);
+}
+
+//  Somebody else may have taken the device's memory since the plan was made: all of ours
+//  goes back, then one image at a time takes the least.
+static luna_err decode_sparingly(decoding *d)
+{
+    luna_log(LUNA_LOG_WARNING, "memory_short",
+             "detail=\"%s\" next=\"one image at a time, with fresh memory\"",
+             luna_error_text());
+    luna_vae_trim(d->vae);
+    while (d->next < d->end) LUNA_TRY(decode_some(d, 1));
+    return LUNA_OK;
+}
+
+static luna_err decode_all(decoding *d, size_t first, size_t count)
+{
+    cached_plan *entry = NULL;
+    LUNA_TRY(luna_vae_output_shape(d->vae, &d->latents, &d->shape));
+    LUNA_TRY(check_range(d, first, count));
+    LUNA_TRY(luna_latents_check(&d->latents, first, count));
+    //  A plan that does not fit was tried with fresh memory already.
+    LUNA_TRY(get_plan(d->vae, &d->latents, &entry));
+    d->next = first;
+    d->end = first + count;
+    const luna_err err = decode_some(d, count);
+    const bool again = err == LUNA_NO_MEMORY && d->vae->backend->run_batch;
+    return again ? decode_sparingly(d) : err;
+}
+
+luna_err luna_vae_decode_to(luna_vae *vae, const luna_vae_latents *latents, size_t first,
+                            size_t count, const luna_vae_outlet *outlet)
+{
+    decoding d = {.vae = vae, .latents = *latents, .outlet = outlet};
+    return count == 0 ? LUNA_OK : decode_all(&d, first, count);
+}
+
+//  One picture after the other in the caller's memory.
+typedef struct row {
+    uint8_t *data;
+    size_t first;
+    size_t step;
+} row;
+
+static luna_err place_in_row(void *context, size_t image, void **room)
+{
+    const row *r = context;
+    *room = r->data + (image - r->first) * r->step;
+    return LUNA_OK;
+}
+
+static void leave_in_row(void *context, size_t image)
+{
+    (void)context;
+    (void)image;
+}
+
+static luna_err check_room(const luna_vae *vae, const luna_vae_latents *latents,
+                           size_t count, const luna_vae_target *target, size_t *step)
+{
+    luna_vae_shape shape;
     LUNA_TRY(luna_vae_output_shape(vae, latents, &shape));
-    LUNA_TRY(check_target(&shape, first, count, target));
-    LUNA_TRY(luna_latents_check(latents, first, count));
-    LUNA_TRY(get_plan(vae, latents, &entry));
-    if (vae->backend->run_batch)
-        return decode_batch(vae, latents, first, count, entry, target);
-    return decode_each(vae, latents, first, count, entry, target);
+    *step = luna_pixels_bytes(&shape, 1, target->format);
+    const size_t bytes = luna_pixels_bytes(&shape, count, target->format);
+    if (count > shape.count || bytes <= target->bytes) return LUNA_OK;
+    return luna_error(LUNA_USAGE, "%zu bytes of pixels do not fit in %zu", bytes,
+                      target->bytes);
 }
 
 luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *latents, size_t first,
                          size_t count, const luna_vae_target *target)
 {
-    return count == 0 ? LUNA_OK : decode_all(vae, latents, first, count, target);
+    row pictures = {.data = target->data, .first = first};
+    const luna_vae_outlet outlet = {.format = target->format,
+                                    .rule = target->rule,
+                                    .place = place_in_row,
+                                    .done = leave_in_row,
+                                    .context = &pictures};
+    if (count == 0) return LUNA_OK;
+    LUNA_TRY(check_room(vae, latents, count, target, &pictures.step));
+    return luna_vae_decode_to(vae, latents, first, count, &outlet);
 }

@@ -44,14 +44,16 @@ LUNA_MUST_USE luna_err luna_vae_precision_parse(const char *word,
                                                 luna_vae_precision *out);
 
 typedef struct luna_vae_options {
-    //  "auto" (the first GPU where there is one, else the CPU), "cpu", "cuda:N", or
-    //  "reference" (plain C).
+    //  "auto" (the first GPU where there is one, else the CPU), "cpu", "cuda:N",
+    //  "cuda:GPU-..." (a UUID or its beginning), or "reference" (plain C).
     const char *device;
     luna_vae_precision precision;
     int threads;  //  CPU threads; 0: one for each processor
-    //  For one decode, weights included; 0: none. On a CPU, values that do not fit are
-    //  kept in a temporary file (in TMPDIR, else /var/tmp), with the same pixels; without
-    //  a limit, those that are over 1.5 GiB.
+    //  For one decode, weights included; 0: the device's own. On a CPU, values that do
+    //  not fit are kept in a temporary file (in TMPDIR, else /var/tmp), with the same
+    //  pixels; without a limit, those that are over 1.5 GiB. A GPU's own limit is what is
+    //  free when the engine is opened, less a reserve (memory_budget.h); it is looked at
+    //  again when a picture does not fit.
     size_t memory_limit_bytes;
     //  The model sees (latent - shift) * scale. A scale of 0 means what ComfyUI's
     //  latents need: 1 and 0, but for the TAESD family, where it is taken from the
@@ -122,6 +124,9 @@ LUNA_MUST_USE luna_err luna_vae_inspect(const char *path, const luna_vae_options
 
 //  Frees all and sets *vae to NULL; NULL is fine.
 void luna_vae_close(luna_vae **vae);
+
+//  The limit of a decode in force; 0: none.
+size_t luna_vae_memory_limit(const luna_vae *vae);
 
 const luna_vae_info *luna_vae_describe(const luna_vae *vae);
 
@@ -200,7 +205,8 @@ size_t luna_pixels_bytes(const luna_vae_shape *shape, size_t count,
 //  LUNA_BAD_LATENT: channels, or values that are NaN or infinite (how many and where).
 //  LUNA_OVERFLOW: the output is not finite although the latents are; the sentence says
 //  which weight is damaged, or what to try.
-//  LUNA_NO_MEMORY: over memory_limit_bytes, or none to be had; the engine stays usable.
+//  LUNA_NO_MEMORY: over memory_limit_bytes, or none to be had, also when everything kept
+//  was given back and the images were tried one at a time; the engine stays usable.
 //  LUNA_DEVICE: the device failed; close the engine.
 //  LUNA_USAGE: the range is outside the batch, the room too small, U8 with RAW.
 //  After an error the images before the one that failed are complete in the target,
@@ -208,6 +214,25 @@ size_t luna_pixels_bytes(const luna_vae_shape *shape, size_t count,
 LUNA_MUST_USE luna_err luna_vae_decode(luna_vae *vae, const luna_vae_latents *latents,
                                        size_t first, size_t count,
                                        const luna_vae_target *target);
+
+//  Where the images of a decode go, one after the other and each to a place of its own.
+//  A GPU computes the next one meanwhile: these two may take their time, or wait.
+typedef struct luna_vae_outlet {
+    luna_pixels_format format;
+    luna_pixels_rule rule;
+    //  Room for one picture, luna_pixels_bytes(shape, 1, format). An error ends the
+    //  decode and is its result.
+    luna_err (*place)(void *context, size_t image, void **room);
+    //  Its pixels are there.
+    void (*done)(void *context, size_t image);
+    void *context;
+} luna_vae_outlet;
+
+//  As luna_vae_decode, and what `place` returns. After an error every image that `done`
+//  was called for is complete; one that had a place and no `done` is not.
+LUNA_MUST_USE luna_err luna_vae_decode_to(luna_vae *vae, const luna_vae_latents *latents,
+                                          size_t first, size_t count,
+                                          const luna_vae_outlet *outlet);
 
 //  Gives plans and working memory back; the next decode makes them again.
 void luna_vae_trim(luna_vae *vae);

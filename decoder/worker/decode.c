@@ -132,49 +132,107 @@ typedef struct batch {
     luna_pixels_format format;
 } batch;
 
-static luna_err decode_into(const batch *from, size_t index, luna_picture *picture)
+//  A picture on its way from the engine to the pool.
+typedef struct outlet {
+    const luna_decode *decode;
+    const batch *from;
+    luna_picture *picture;  //  has its place, not yet its pixels
+    int64_t start_ns;       //  of its decode, less what it waited for its place
+    size_t next;            //  the first image that is not handed on
+} outlet;
+
+static size_t picture_bytes(const batch *from)
 {
-    const int64_t start_ns = luna_now_ns();
-    const luna_vae_target target = {
-        .data = picture->pixels,
-        .bytes = picture->task.bytes,
-        .format = picture->format,
-        .rule = from->job->round_pixels ? LUNA_PIXELS_ROUND : LUNA_PIXELS_TRUNCATE};
-    LUNA_TRY(luna_vae_decode(from->vae, &from->latents, index, 1, &target));
-    picture->decode_ms = (double)(luna_now_ns() - start_ns) / 1e6;
+    return luna_pixels_bytes(&from->shape, 1, from->format);
+}
+
+static luna_err new_picture(outlet *to, size_t index)
+{
+    const luna_decode *decode = to->decode;
+    if (luna_attempt_is_over(decode->attempt)) return LUNA_CANCELLED;
+    to->picture = luna_picture_new(decode->attempt, &to->from->shape, to->from->format);
+    if (!to->picture) return LUNA_NO_MEMORY;
+    to->picture->sink = decode->tools->sink;
+    to->picture->job = to->from->job;
+    to->picture->key = (luna_image_key){to->from->job->id, to->from->input, index};
     return LUNA_OK;
 }
 
-static luna_err decode_image(const luna_decode *decode, const batch *from, size_t index)
+//  Waits until there is room for its pixels.
+static luna_err place(void *context, size_t index, void **room)
 {
-    luna_picture *picture = luna_picture_new(decode->attempt, &from->shape, from->format);
-    if (!picture) return LUNA_NO_MEMORY;
-    picture->sink = decode->tools->sink;
-    picture->job = from->job;
-    picture->key = (luna_image_key){from->job->id, from->input, index};
-    const luna_err err = decode_into(from, index, picture);
-    if (err != LUNA_OK) {
-        luna_picture_free(picture);
-        return err;
-    }
-    luna_attempts_tick(decode->tools->attempts);
-    luna_pool_submit(decode->tools->pool, &picture->task);
-    return LUNA_OK;
+    outlet *to = context;
+    const int64_t waiting_ns = luna_now_ns();
+    luna_pool_reserve(to->decode->tools->pool, picture_bytes(to->from));
+    to->start_ns += luna_now_ns() - waiting_ns;
+    const luna_err err = new_picture(to, index);
+    if (err != LUNA_OK)
+        luna_pool_unreserve(to->decode->tools->pool, picture_bytes(to->from));
+    else
+        *room = to->picture->pixels;
+    return err;
 }
 
+static void hand_on(void *context, size_t index)
+{
+    outlet *to = context;
+    const int64_t now_ns = luna_now_ns();
+    to->next = index + 1;
+    to->picture->decode_ms = (double)(now_ns - to->start_ns) / 1e6;
+    to->start_ns = now_ns;
+    luna_attempts_tick(to->decode->tools->attempts);
+    luna_pool_submit(to->decode->tools->pool, &to->picture->task);
+    to->picture = NULL;
+}
+
+static void drop_picture(outlet *to)
+{
+    if (!to->picture) return;
+    luna_picture_free(to->picture);
+    to->picture = NULL;
+    luna_pool_unreserve(to->decode->tools->pool, picture_bytes(to->from));
+}
+
+static luna_err decode_until(outlet *to, size_t end)
+{
+    const batch *from = to->from;
+    const luna_vae_outlet pictures = {
+        .format = from->format,
+        .rule = from->job->round_pixels ? LUNA_PIXELS_ROUND : LUNA_PIXELS_TRUNCATE,
+        .place = place,
+        .done = hand_on,
+        .context = to};
+    const luna_err err = luna_vae_decode_to(from->vae, &from->latents, to->next,
+                                            end - to->next, &pictures);
+    drop_picture(to);
+    return err;
+}
+
+//  Images that follow one another. When the device's memory is short, the other VAEs that
+//  are kept there go first.
+static luna_err decode_run(const luna_decode *decode, const batch *from, size_t first,
+                           size_t end)
+{
+    outlet to = {
+        .decode = decode, .from = from, .start_ns = luna_now_ns(), .next = first};
+    const luna_err err = decode_until(&to, end);
+    const bool again = err == LUNA_NO_MEMORY && luna_models_spare(decode->tools->models);
+    return again ? decode_until(&to, end) : err;
+}
+
+//  The missing images, in as few runs as there are gaps between them. An attempt that is
+//  over needs no error.
 static luna_err decode_batch(const luna_decode *decode, const batch *from,
                              const uint8_t *missing)
 {
-    const size_t bytes = luna_pixels_bytes(&from->shape, 1, from->format);
-    for (size_t n = 0; n < from->latents.count; n++) {
-        if (!missing[n]) continue;
-        luna_pool_reserve(decode->tools->pool, bytes);
-        const bool over = luna_attempt_is_over(decode->attempt);
-        const luna_err err = over ? LUNA_OK : decode_image(decode, from, n);
-        if (over || err != LUNA_OK) {
-            luna_pool_unreserve(decode->tools->pool, bytes);
-            return err;
-        }
+    const size_t count = from->latents.count;
+    for (size_t first = 0; first < count; first++) {
+        size_t end = first;
+        while (end < count && missing[end]) end++;
+        if (end == first) continue;
+        const luna_err err = decode_run(decode, from, first, end);
+        if (err != LUNA_OK) return err == LUNA_CANCELLED ? LUNA_OK : err;
+        first = end;  //  which is not missing
     }
     return LUNA_OK;
 }
@@ -216,12 +274,8 @@ static luna_err decode_missing(const luna_decode *decode)
     luna_vae *vae = luna_engine_vae(decode->engine);
     LUNA_TRY(open_batches(decode->tools->sink, list->job, vae, batches));
     luna_attempt_stage(decode->attempt, "decoding");
-    for (size_t i = 0; i < list->job->inputs.count; i++) {
-        const luna_err err =
-            decode_batch(decode, &batches[i], list->missing + list->start[i]);
-        if (err == LUNA_DEVICE) luna_engine_spoil(decode->engine);
-        LUNA_TRY(err);
-    }
+    for (size_t i = 0; i < list->job->inputs.count; i++)
+        LUNA_TRY(decode_batch(decode, &batches[i], list->missing + list->start[i]));
     return LUNA_OK;
 }
 

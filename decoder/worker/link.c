@@ -43,19 +43,45 @@ static void drain_wakes(const luna_link *link)
     if (read(luna_attempts_fd(link->options->attempts), &count, sizeof count) < 0) return;
 }
 
+//  The broker hears that nothing more is taken before it hears of the job that failed:
+//  or it would send the same job here again.
+static void watch_device(luna_link *link)
+{
+    if (link->stopping || !luna_pipeline_is_broken(link->options->pipeline)) return;
+    luna_link_stop(link, "the device failed");
+    luna_link_credit(link);
+}
+
+//  A kernel that never ends tells nobody: only that there are no more steps.
+static void watch_steps(luna_link *link)
+{
+    const luna_attempts_load load = luna_attempts_count(link->options->attempts);
+    const bool decodes = load.running > load.encoding;
+    const int64_t now_ms = luna_now_ms();
+    if (!decodes || load.ticks != link->ticks) link->ticks_ms = now_ms;
+    link->ticks = load.ticks;
+    const int64_t still_ms = now_ms - link->ticks_ms;
+    link->hung = link->options->hang_ms && still_ms >= link->options->hang_ms;
+    if (link->hung)
+        luna_log(LUNA_LOG_ERROR, "decode_hangs", "device=%s still_ms=%lld",
+                 link->options->device, (long long)still_ms);
+}
+
 static bool is_over(luna_link *link)
 {
-    if (luna_pipeline_is_broken(link->options->pipeline))
-        luna_link_stop(link, "the device failed");
+    if (link->hung) return true;
     if (!link->stopping) return false;
     if (luna_now_ms() >= link->stop_at_ms) link->hurried = true;
     return link->hurried || luna_pipeline_is_idle(link->options->pipeline);
 }
 
+//  One whose decode hangs goes without a word: its job counts as lost to a death, as it
+//  is when the lease ends first.
 static luna_link_end say_bye(luna_link *link)
 {
     const luna_msg_bye bye = {.reason = luna_text_of("stopping")};
     luna_link_reports(link);
+    if (link->hung) return LUNA_LINK_BROKEN;
     luna_link_send(link, LUNA_MSG_BYE, &bye);
     if (luna_pipeline_is_broken(link->options->pipeline)) return LUNA_LINK_BROKEN;
     return luna_pipeline_is_idle(link->options->pipeline) ? LUNA_LINK_STOPPED
@@ -68,6 +94,8 @@ static int64_t next_ms(const luna_link *link)
 {
     int64_t at = link->up ? link->pinged_ms + link->ping_ms : link->heard_ms + HELLO_MS;
     if (link->stopping && link->stop_at_ms < at) at = link->stop_at_ms;
+    if (link->options->hang_ms && link->ticks_ms + link->options->hang_ms < at)
+        at = link->ticks_ms + link->options->hang_ms;
     const int64_t wait = at - luna_now_ms();
     return wait > 0 ? wait : 0;
 }
@@ -104,8 +132,10 @@ static luna_err serve(luna_link *link)
         read_signals(link);
         drain_wakes(link);
         luna_link_receive(link);
+        watch_device(link);
         luna_link_reports(link);
         luna_link_credit(link);
+        watch_steps(link);
         keep_time(link);
     }
     return LUNA_OK;

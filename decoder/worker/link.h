@@ -24,6 +24,7 @@ typedef struct luna_link_options {
     uint64_t credit_jobs;   //  jobs in hand at a time
     uint64_t credit_bytes;  //  of their payloads
     int64_t stop_ms;        //  time to finish the image in hand after a stop
+    int64_t hang_ms;        //  a decode without a step for so long has hung; 0: never
     int signal_fd;          //  a signalfd: any signal stops, a second one at once
     luna_attempts *attempts;
     luna_pipeline *pipeline;
@@ -32,7 +33,7 @@ typedef struct luna_link_options {
 typedef enum luna_link_end {
     LUNA_LINK_STOPPED,  //  the pipeline has ended, everything is told
     LUNA_LINK_HURRIED,  //  time is up or a second signal came: threads still run
-    LUNA_LINK_BROKEN    //  the device failed; the pipeline has ended
+    LUNA_LINK_BROKEN    //  the device failed, and the pipeline has ended, or it hangs
 } luna_link_end;
 
 //  Serves until it is told to stop, by a signal or by the broker, and has said bye.

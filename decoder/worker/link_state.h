@@ -24,7 +24,10 @@ typedef struct luna_link {
     bool draining;
     bool stopping;
     bool hurried;
+    bool hung;  //  a decode makes no steps
     int64_t stop_at_ms;
+    uint64_t ticks;    //  of the attempts, when they last grew or nothing was decoded
+    int64_t ticks_ms;  //  and that time
 } luna_link;
 
 //  ---- link_send.c ----

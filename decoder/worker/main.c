@@ -14,7 +14,7 @@ static const char usage[] =
     "usage: luna-decoder [options]\n"
     "  --config FILE     read this file instead of the usual luna.conf\n"
     "  --name NAME       unique name of this decoder (HOST-DEVICE)\n"
-    "  --device DEVICE   auto, cpu or cuda:N\n"
+    "  --device DEVICE   auto, cpu, cuda:N or cuda:GPU-UUID (or its beginning)\n"
     "  --check-config    say whether the settings are right, and end\n"
     "  --print-config    print every setting with its value, and end\n"
     "  --version, --help\n";
@@ -65,16 +65,20 @@ static luna_err parse(int argc, char **argv, command *out)
 }
 
 //  Everything that can be known to be wrong before a broker is there.
-static luna_err check(const luna_decoder_settings *settings, luna_registry *registry)
+static luna_err check(luna_decoder_settings *settings, luna_registry *registry)
 {
     const luna_backend *backend = NULL;
     int index = 0;
+    char device[LUNA_DEVICE_BYTES];
     LUNA_TRY(luna_registry_roots(registry, settings->vae_roots));
-    return luna_backend_find(settings->device, &backend, &index);
+    LUNA_TRY(luna_backend_find(settings->device, &backend, &index));
+    luna_backend_name(backend, index, device);
+    luna_decoder_settings_name(settings, device);
+    return LUNA_OK;
 }
 
 static luna_err run(const command *what, luna_registry *registry,
-                    luna_decoder_settings *settings, int *exit_code)
+                    luna_decoder_settings *settings)
 {
     LUNA_TRY(luna_decoder_settings_load(&what->flags, registry, settings));
     luna_log_start("luna-decoder", settings->least);
@@ -83,12 +87,12 @@ static luna_err run(const command *what, luna_registry *registry,
         return LUNA_OK;
     }
     LUNA_TRY(check(settings, registry));
-    if (what->action == SERVE) return luna_worker_serve(settings, registry, exit_code);
+    if (what->action == SERVE) return luna_worker_serve(settings, registry);
     puts("luna-decoder: the settings are right");
     return LUNA_OK;
 }
 
-static luna_err act(const command *what, int *exit_code)
+static luna_err act(const command *what)
 {
     if (what->action == TELL_HELP) fputs(usage, stdout);
     if (what->action == TELL_VERSION) puts("luna-decoder " LUNA_VERSION);
@@ -96,7 +100,7 @@ static luna_err act(const command *what, int *exit_code)
     luna_registry *registry = luna_registry_new();
     luna_decoder_settings *settings = calloc(1, sizeof *settings);
     const luna_err err = registry && settings
-                             ? run(what, registry, settings, exit_code)
+                             ? run(what, registry, settings)
                              : luna_error(LUNA_NO_MEMORY, "no memory to start");
     free(settings);
     luna_registry_free(&registry);
@@ -106,9 +110,7 @@ static luna_err act(const command *what, int *exit_code)
 int main(int argc, char **argv)
 {
     command what = {.action = SERVE};
-    int exit_code = 0;
     luna_err err = parse(argc, argv, &what);
-    if (err == LUNA_OK) err = act(&what, &exit_code);
-    const int ended = luna_program_end("luna-decoder", err);
-    return ended ? ended : exit_code;
+    if (err == LUNA_OK) err = act(&what);
+    return luna_program_end("luna-decoder", err);
 }

@@ -10,6 +10,7 @@
 #include "common/utf8.h"
 #include "decoder/image/png_chunks.h"
 #include "decoder/sink/name.h"
+#include "decoder/worker/heatmaps.h"
 #include "decoder/worker/json_members.h"
 #include "decoder/worker/parameters.h"
 
@@ -174,6 +175,16 @@ static luna_err add_index(luna_metadata *metadata, size_t index)
     return add_printed(metadata, "batch_index", text);
 }
 
+//  They cost most of all texts, so only where they are kept.
+static luna_err add_heatmaps(luna_metadata *metadata, const luna_metadata_of *of)
+{
+    luna_text text;
+    if (!of->job->embed_workflow && !of->job->sidecar) return LUNA_OK;
+    LUNA_TRY(luna_heatmaps_text(of->job, of->index, &metadata->memory, &text));
+    add(metadata, LUNA_TEXT_HEATMAPS, text);
+    return LUNA_OK;
+}
+
 luna_err luna_metadata_collect(const luna_metadata_of *of, luna_metadata *out)
 {
     const luna_msg_job *job = of->job;
@@ -188,7 +199,8 @@ luna_err luna_metadata_collect(const luna_metadata_of *of, luna_metadata *out)
     LUNA_TRY(add_model(out, job));
     add(out, "custom_metadata", job->custom_metadata);
     LUNA_TRY(add_time(out, job));
-    return add_index(out, of->index);
+    LUNA_TRY(add_index(out, of->index));
+    return add_heatmaps(out, of);
 }
 
 //  ---- as JSON ------------------------------------------------------------------------

@@ -11,6 +11,8 @@
 //      custom_metadata
 //      save_timestamp        the time the job was made, ISO 8601, so every attempt's
 //      batch_index           from 0
+//      daam_heatmaps         where the model looked for the prompts' words (heatmaps.h),
+//                            for a picture or a sidecar that keeps texts
 //
 //  What is absent or empty is left out. A text that a PNG cannot hold (a NUL, bytes that
 //  are not UTF-8, an odd or repeated keyword) is left out and logged: it must not cost

@@ -149,6 +149,22 @@ static void end_engine(luna_engine *gone)
     pthread_cond_broadcast(&models->news);
 }
 
+static bool spare(luna_models *models)
+{
+    luna_engine *gone;
+    bool any = false;
+    for (; (gone = evictable(models)); any = true) end_engine(gone);
+    return any;
+}
+
+bool luna_models_spare(luna_models *models)
+{
+    pthread_mutex_lock(&models->lock);
+    const bool any = spare(models);
+    pthread_mutex_unlock(&models->lock);
+    return any;
+}
+
 //  Whether somebody still waits for the load.
 static bool is_wanted(const luna_engine *engine)
 {
@@ -220,13 +236,24 @@ static luna_err check_unchanged(const luna_engine *engine)
                       engine->file.path);
 }
 
+//  The device was there at start.
+static luna_err as_device(luna_err err)
+{
+    return err == LUNA_UNAVAILABLE ? luna_error(LUNA_DEVICE, "%s", luna_error_text())
+                                   : err;
+}
+
 static luna_err open_engine(luna_engine *engine)
 {
     luna_vae_options options = options_of(engine);
     options.loading = loading;
     options.loading_context = engine;
     const int64_t start_ms = luna_now_ms();
-    LUNA_TRY(luna_vae_open(engine->file.path, &options, &engine->vae));
+    luna_err err = luna_vae_open(engine->file.path, &options, &engine->vae);
+    //  When there is no memory for it beside those that nobody holds, they go.
+    if (err == LUNA_NO_MEMORY && luna_models_spare(engine->models))
+        err = luna_vae_open(engine->file.path, &options, &engine->vae);
+    LUNA_TRY(as_device(err));
     LUNA_TRY(check_unchanged(engine));
     log_load(engine, start_ms);
     return LUNA_OK;

@@ -54,7 +54,8 @@ LUNA_MUST_USE luna_err luna_models_ask(luna_models *models, const luna_vae_entry
 bool luna_engine_is_loading(const luna_engine *engine);
 
 //  LUNA_OK when it is ready, LUNA_BUSY while it is loading, else why it never will be:
-//  what luna_vae_open said, or LUNA_IO when the file was changed meanwhile. Never waits.
+//  what luna_vae_open said, or LUNA_IO when the file was changed meanwhile; but a device
+//  that was there and is no more has failed: LUNA_DEVICE. Never waits.
 LUNA_MUST_USE luna_err luna_engine_result(const luna_engine *engine);
 
 //  The engine, when it is ready; valid until the release.
@@ -63,8 +64,10 @@ luna_vae *luna_engine_vae(const luna_engine *engine);
 //  Which file it was loaded from; valid until the release.
 const luna_file_key *luna_engine_file(const luna_engine *engine);
 
-//  Nobody finds this engine any more, as after LUNA_DEVICE: it is closed when the last
-//  holder has released it.
+//  Closes every engine that nobody holds, to give memory back; false when there was none.
+bool luna_models_spare(luna_models *models);
+
+//  Nobody finds this engine any more: it is closed when the last holder has released it.
 void luna_engine_spoil(luna_engine *engine);
 
 //  Ends a hold and nulls the pointer; NULL is fine.

@@ -20,10 +20,17 @@ struct luna_pipeline {
     atomic_bool broken;
 };
 
+//  The jobs that wait must not be tried on a device that failed.
+static void give_up(luna_pipeline *pipeline)
+{
+    atomic_store(&pipeline->broken, true);
+    luna_attempts_stop(pipeline->options.attempts);
+}
+
 static void end_attempt(luna_pipeline *pipeline, luna_attempt *attempt, luna_err err)
 {
     if (err != LUNA_OK) luna_attempt_fail(attempt, err);
-    if (err == LUNA_DEVICE) atomic_store(&pipeline->broken, true);
+    if (err == LUNA_DEVICE) give_up(pipeline);
     luna_attempt_decoded(attempt);
     luna_attempt_release(&attempt);
 }

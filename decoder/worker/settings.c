@@ -8,6 +8,7 @@
 
 #include "common/home.h"
 #include "common/utf8.h"
+#include "decoder/vae/cards.h"
 
 #define ENCODE_THREADS_MAX 256
 #define CREDIT_JOBS_MAX    64  //  what a broker gives one decoder at most
@@ -20,7 +21,8 @@
 
 static const luna_setting table[] = {
     SETTING("decoder", "name", TEXT, name, "", "unique name; empty: HOST-DEVICE"),
-    SETTING("decoder", "device", TEXT, device, "auto", "auto, cpu or cuda:N"),
+    SETTING("decoder", "device", TEXT, device, "auto",
+            "auto, cpu, cuda:N or cuda:GPU-UUID"),
     SETTING("decoder", "broker", TEXT, broker, "",
             "control endpoint of the broker; empty: the one of this Luna"),
     SETTING("decoder", "encode_threads", COUNT, encode_threads, "0",
@@ -32,11 +34,14 @@ static const luna_setting table[] = {
     SETTING("decoder", "credit_bytes", SIZE, credit_bytes, "512MiB",
             "latents of the jobs held at a time"),
     SETTING("decoder", "memory_limit", SIZE, memory_limit_bytes, "0",
-            "memory of one decode, weights included; 0: no limit"),
+            "memory of one decode, weights included; 0: on a GPU what is free, less a "
+            "reserve"),
     SETTING("decoder", "pixels_max", SIZE, pixels_max_bytes, "512MiB",
             "decoded pictures that wait to be encoded"),
     SETTING("decoder", "stop_timeout", DURATION_MS, stop_timeout_ms, "60s",
             "time to finish the image in hand when told to stop"),
+    SETTING("decoder", "hang_timeout", DURATION_MS, hang_timeout_ms, "10min",
+            "a GPU's decode without a step for so long has hung; 0: never"),
     SETTING("decoder", "keep_records", DURATION_MS, keep_records_ms, "720h",
             "how long saved images are remembered, against a second saving"),
     SETTING("vae", "roots", PATHS, vae_roots, "",
@@ -82,14 +87,6 @@ static uint64_t spare_cores(void)
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (cores > ENCODE_THREADS_MAX) return ENCODE_THREADS_MAX;
     return cores > 1 ? (uint64_t)cores - 1 : 1;
-}
-
-static void name_after_host(luna_decoder_settings *settings)
-{
-    char host[256] = "luna";
-    (void)gethostname(host, sizeof host - 1);
-    const char *device = strcmp(settings->device, "auto") == 0 ? "cpu" : settings->device;
-    snprintf(settings->name, sizeof settings->name, "%s-%.100s", host, device);
 }
 
 static luna_err read_mode(const char *key, const char *text, mode_t *out)
@@ -141,11 +138,9 @@ static luna_err read_access(luna_decoder_settings *s)
 
 static luna_err check_device(const char *device)
 {
-    if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0 ||
-        strcmp(device, "reference") == 0 || strncmp(device, "cuda:", 5) == 0)
-        return LUNA_OK;
-    return luna_error(LUNA_CONFIG, "device %s is unknown; use auto, cpu or cuda:N",
-                      device);
+    luna_device_word word;
+    if (luna_device_parse(device, &word) == LUNA_OK) return LUNA_OK;
+    return luna_error(LUNA_CONFIG, "%s", luna_error_text());
 }
 
 static luna_err check_broker(const char *endpoint)
@@ -183,7 +178,6 @@ static luna_err complete(luna_decoder_settings *settings)
 {
     if (!settings->broker[0])
         LUNA_TRY(luna_home_control(settings->broker, sizeof settings->broker));
-    if (!settings->name[0]) name_after_host(settings);
     if (settings->encode_threads == 0) settings->encode_threads = spare_cores();
     LUNA_TRY(luna_log_level_parse(settings->log_level, &settings->least));
     LUNA_TRY(read_access(settings));
@@ -200,6 +194,16 @@ luna_err luna_decoder_settings_load(const luna_decoder_flags *flags,
     if (flags->device)
         LUNA_TRY(luna_config_set(&config, "decoder", "device", flags->device, out));
     return complete(out);
+}
+
+void luna_decoder_settings_name(luna_decoder_settings *settings, const char *device)
+{
+    char host[256] = "luna";
+    if (settings->name[0]) return;
+    (void)gethostname(host, sizeof host - 1);
+    const bool found = strcmp(settings->device, "auto") == 0;
+    snprintf(settings->name, sizeof settings->name, "%s-%.100s", host,
+             found ? device : settings->device);
 }
 
 void luna_decoder_settings_print(const luna_decoder_settings *settings, FILE *to)

@@ -9,18 +9,19 @@
 #include "decoder/worker/registry.h"
 
 typedef struct luna_decoder_settings {
-    char name[LUNA_SETTING_BYTES];    //  "": HOST-DEVICE
-    char device[LUNA_SETTING_BYTES];  //  "auto", "cpu", "cuda:N"
+    char name[LUNA_SETTING_BYTES];    //  "": see luna_decoder_settings_name
+    char device[LUNA_SETTING_BYTES];  //  "auto", "cpu", "cuda:..."
     char broker[LUNA_SETTING_BYTES];  //  control endpoint; "": luna_home_control
     uint64_t encode_threads;          //  0: one less than there are cores
     uint64_t cpu_threads;             //  of a decode on the CPU; 0: the library's choice
     uint64_t credit_jobs;
     uint64_t credit_bytes;
-    uint64_t memory_limit_bytes;  //  of one decode; 0: none
+    uint64_t memory_limit_bytes;  //  of one decode; 0: the device's own
     uint64_t pixels_max_bytes;    //  of decoded pictures that wait to be saved
     uint64_t models_max;          //  VAEs kept in memory
     uint64_t models_max_bytes;
     uint64_t stop_timeout_ms;
+    uint64_t hang_timeout_ms;  //  of a GPU; 0: never
     uint64_t keep_records_ms;  //  of saved images, against a second saving
     char vae_roots[LUNA_SETTING_BYTES];
     char output_roots[LUNA_SETTING_BYTES];
@@ -46,6 +47,10 @@ typedef struct luna_decoder_flags {
 LUNA_MUST_USE luna_err luna_decoder_settings_load(const luna_decoder_flags *flags,
                                                   luna_registry *registry,
                                                   luna_decoder_settings *out);
+
+//  The name of a decoder that was given none: its host's and its device's, where `device`
+//  is what `auto` has found.
+void luna_decoder_settings_name(luna_decoder_settings *settings, const char *device);
 
 //  Every setting with its value and help, as a file.
 void luna_decoder_settings_print(const luna_decoder_settings *settings, FILE *to);

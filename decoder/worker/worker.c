@@ -1,6 +1,7 @@
 #include "decoder/worker/worker.h"
 
 #include <czmq.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,16 +13,21 @@
 #include "decoder/image/encode.h"
 #include "decoder/sink/files.h"
 #include "decoder/vae/backend.h"
+#include "decoder/vae/memory_budget.h"
+#include "decoder/vae/selftest.h"
 #include "decoder/worker/link.h"
 #include "decoder/worker/models.h"
 #include "decoder/worker/pipeline.h"
 
-#define ROOTS_MAX 64
-#define VAES_MAX  1000  //  names a hello can hold
+#define ROOTS_MAX    64
+#define VAES_MAX     1000   //  names a hello can hold
+#define FULL_WAIT_MS 10000  //  between two looks at a card that is full
 
 typedef struct worker {
     const luna_decoder_settings *settings;
     luna_registry *registry;
+    const luna_backend *backend;
+    int device_index;
     char device[LUNA_DEVICE_BYTES];
     int signal_fd;
     bool image_started;
@@ -52,14 +58,83 @@ static luna_err take_signals(worker *self)
     return LUNA_OK;
 }
 
+//  ---- the device -----------------------------------------------------------------
+
+//  From now on by its own name: `auto` must not become the CPU when the GPU fails.
 static luna_err find_device(worker *self)
 {
-    const luna_backend *backend = NULL;
+    luna_card cards[LUNA_CARDS_MAX];
+    size_t count = 0;
     int index = 0;
-    LUNA_TRY(luna_backend_find(self->settings->device, &backend, &index));
-    luna_backend_name(backend, index, self->device);
+    LUNA_TRY(luna_backend_find(self->settings->device, &self->backend, &index));
+    luna_backend_name(self->backend, index, self->device);
+    self->device_index = index;
+    if (!self->backend->cards) {
+        if (strcmp(self->settings->device, "auto") == 0)
+            luna_log(LUNA_LOG_INFO, "no_gpu", "detail=\"%s\" next=\"the CPU decodes\"",
+                     luna_error_text());
+        return LUNA_OK;
+    }
+    LUNA_TRY(self->backend->cards(cards, LUNA_CARDS_MAX, &count));
+    if ((size_t)index < count)
+        luna_log(LUNA_LOG_INFO, "device", "device=%s card=\"%s\" uuid=%s with=\"%s\"",
+                 self->device, cards[index].name, cards[index].uuid,
+                 self->backend->describe());
     return LUNA_OK;
 }
+
+//  Before anything of ours is on the card. The engines take what is free by themselves.
+static luna_err tell_memory(const worker *self)
+{
+    luna_backend_memory memory;
+    const size_t told = self->settings->memory_limit_bytes;
+    if (!self->backend->memory) return LUNA_OK;
+    LUNA_TRY(self->backend->memory(self->device_index, &memory));
+    luna_log(LUNA_LOG_INFO, "memory", "device=%s limit=%zu by=\"%s\" free=%zu total=%zu",
+             self->device,
+             told ? told : luna_memory_budget(memory.free_bytes, memory.total_bytes),
+             told ? "memory_limit" : "what is free, less a reserve", memory.free_bytes,
+             memory.total_bytes);
+    return LUNA_OK;
+}
+
+//  True when a signal came meanwhile.
+static bool wait_for_signal(const worker *self, int ms)
+{
+    struct pollfd poll_fd = {.fd = self->signal_fd, .events = POLLIN};
+    return poll(&poll_fd, 1, ms) > 0;
+}
+
+//  A card that others fill is waited for; one that decodes wrongly gets no work.
+static luna_err test_device(const worker *self)
+{
+    luna_selftest_result result;
+    luna_err err;
+    while ((err = luna_selftest(self->device, LUNA_VAE_PRECISION_AUTO, &result)) ==
+           LUNA_NO_MEMORY) {
+        luna_log(LUNA_LOG_WARNING, "device_full",
+                 "detail=\"%s\" next=\"tried again every %d s\"", luna_error_text(),
+                 FULL_WAIT_MS / 1000);
+        if (wait_for_signal(self, FULL_WAIT_MS))
+            return luna_error(LUNA_CANCELLED, "stopped before there was memory");
+    }
+    LUNA_TRY(err);
+    luna_log(LUNA_LOG_INFO, "device_tested",
+             "device=%s distance_db=%.1f needed_db=%.0f open_ms=%.0f first_ms=%.0f "
+             "second_ms=%.1f",
+             self->device, result.distance_db, result.needed_db, result.open_ms,
+             result.decode_ms, result.again_ms);
+    return LUNA_OK;
+}
+
+static luna_err start_device(worker *self)
+{
+    LUNA_TRY(find_device(self));
+    LUNA_TRY(tell_memory(self));
+    return test_device(self);
+}
+
+//  ---- everything else --------------------------------------------------------------
 
 static luna_err open_sink(worker *self)
 {
@@ -128,7 +203,7 @@ static luna_err start_pipeline(worker *self)
     const luna_decoder_settings *settings = self->settings;
     LUNA_TRY(luna_attempts_new(&self->attempts));
     const luna_models_options models = {
-        .device = settings->device,
+        .device = self->device,
         .threads = (int)settings->cpu_threads,
         .memory_limit_bytes = settings->memory_limit_bytes,
         .count_max = settings->models_max,
@@ -154,7 +229,7 @@ static luna_err start_pipeline(worker *self)
 static luna_err start(worker *self)
 {
     LUNA_TRY(take_signals(self));
-    LUNA_TRY(find_device(self));
+    LUNA_TRY(start_device(self));
     LUNA_TRY(open_sink(self));
     LUNA_TRY(list_vaes(self));
     LUNA_TRY(start_pipeline(self));
@@ -168,28 +243,36 @@ static luna_err start(worker *self)
 static luna_err run(worker *self, luna_link_end *end)
 {
     const luna_decoder_settings *settings = self->settings;
-    const luna_link_options options = {.control = settings->broker,
-                                       .name = settings->name,
-                                       .device = self->device,
-                                       .vaes = self->announced,
-                                       .vae_count = self->vae_count,
-                                       .credit_jobs = settings->credit_jobs,
-                                       .credit_bytes = settings->credit_bytes,
-                                       .stop_ms = (int64_t)settings->stop_timeout_ms,
-                                       .signal_fd = self->signal_fd,
-                                       .attempts = self->attempts,
-                                       .pipeline = self->pipeline};
+    const luna_link_options options = {
+        .control = settings->broker,
+        .name = settings->name,
+        .device = self->device,
+        .vaes = self->announced,
+        .vae_count = self->vae_count,
+        .credit_jobs = settings->credit_jobs,
+        .credit_bytes = settings->credit_bytes,
+        .stop_ms = (int64_t)settings->stop_timeout_ms,
+        //  (One step may take a CPU very long.)
+        .hang_ms = self->backend->cards ? (int64_t)settings->hang_timeout_ms : 0,
+        .signal_fd = self->signal_fd,
+        .attempts = self->attempts,
+        .pipeline = self->pipeline};
     return luna_link_run(&options, end);
 }
 
-//  The decode cannot be interrupted, and its memory cannot be freed under it.
-static void end_at_once(void)
+//  Without cleaning up: a decode cannot be interrupted and its memory cannot be freed
+//  under it, and a device that failed may never answer again.
+static void end_at_once(luna_link_end end)
 {
-    luna_log(LUNA_LOG_WARNING, "stopped",
-             "reason=\"the image in hand took too long\" next=\"the broker gives the job "
-             "to another decoder\"");
+    const bool broken = end == LUNA_LINK_BROKEN;
+    const int code = broken ? luna_err_exit(LUNA_DEVICE) : 0;
+    luna_log(broken ? LUNA_LOG_ERROR : LUNA_LOG_WARNING, "stopped",
+             "exit=%d reason=\"%s\" next=\"%s\"", code,
+             broken ? "the device failed" : "the image in hand took too long",
+             broken ? "the jobs are given back; start this decoder again"
+                    : "the broker gives the job to another decoder");
     zsys_shutdown();  //  waits for the last messages to leave
-    _exit(0);
+    _exit(code);
 }
 
 static void clean_up(worker *self)
@@ -206,18 +289,16 @@ static void clean_up(worker *self)
     if (self->signal_fd >= 0) close(self->signal_fd);
 }
 
-luna_err luna_worker_serve(const luna_decoder_settings *settings, luna_registry *registry,
-                           int *exit_code)
+luna_err luna_worker_serve(const luna_decoder_settings *settings, luna_registry *registry)
 {
     worker self = {.settings = settings, .registry = registry, .signal_fd = -1};
     luna_link_end end = LUNA_LINK_STOPPED;
     luna_err err = start(&self);
+    const bool stopped = err == LUNA_CANCELLED;  //  by a signal
     if (err == LUNA_OK) err = run(&self, &end);
-    if (err == LUNA_OK && end == LUNA_LINK_HURRIED) end_at_once();
+    if (err == LUNA_OK && end != LUNA_LINK_STOPPED) end_at_once(end);
     clean_up(&self);
-    if (err == LUNA_OK) {
-        *exit_code = end == LUNA_LINK_BROKEN ? luna_err_exit(LUNA_DEVICE) : 0;
-        luna_log(LUNA_LOG_INFO, "stopped", "exit=%d", *exit_code);
-    }
+    if (stopped) err = LUNA_OK;
+    if (err == LUNA_OK) luna_log(LUNA_LOG_INFO, "stopped", "exit=0");
     return err;
 }

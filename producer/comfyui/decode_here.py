@@ -12,7 +12,7 @@ import os
 import time
 
 from . import picture_texts
-from .names import TRIES, Name
+from .names import SIDECAR_END, TRIES, Name
 
 _log = logging.getLogger("luna")
 
@@ -53,11 +53,14 @@ def _save(job, one, index, pixels, output_dir, now):
     discarded = rejects(job.settings, pixels)
     settings = {**job.settings, "seed": _seed(job.settings)}
     name = Name(settings, one, index, width, height, now, discarded)
-    embed = job.settings.get("embed_workflow", 1)
-    texts = picture_texts.texts_of(job, one, index, now) if embed else {}
+    embed, beside = job.settings.get("embed_workflow", 1), job.settings.get("sidecar")
+    texts = picture_texts.texts_of(job, one, index, now) if embed or beside else {}
     folder = os.path.join(output_dir, name.folder)
     os.makedirs(folder, exist_ok=True)
-    return _publish(folder, name, _encode(pixels, one.settings, texts))
+    path = _publish(folder, name, _encode(pixels, one.settings, texts if embed else {}), beside)
+    if beside:
+        _write(path + SIDECAR_END, picture_texts.sidecar(texts))
+    return path
 
 
 # ---- the quality gate -------------------------------------------------------------------
@@ -97,23 +100,30 @@ def _encode(pixels, settings, texts):
     return out.getvalue()
 
 
-def _publish(folder, name, data):
-    """Writes the file under the first name that is free; never over another."""
+def _write(path, data):
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _publish(folder, name, data, beside):
+    """Writes the file under the first name that is free, with a file beside it if that is to
+    come; never over another."""
     part = os.path.join(folder, f".luna-{os.getpid()}-{time.monotonic_ns()}.part")
     try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return _link(part, folder, name)
+        _write(part, data)
+        return _link(part, folder, name, beside)
     finally:
         if os.path.exists(part):
             os.unlink(part)
 
 
-def _link(part, folder, name):
+def _link(part, folder, name, beside):
     for k in range(TRIES):
         path = os.path.join(folder, name.candidate(k))
+        if beside and os.path.lexists(path + SIDECAR_END):
+            continue
         try:
             if os.name == "nt":
                 os.rename(part, path)  # which fails on Windows when the name is taken

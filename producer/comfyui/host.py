@@ -53,6 +53,23 @@ def model_files():
     return names
 
 
+_clip_words = None  # id: word, of ComfyUI's own tokenizer
+
+
+def clip_word(token):
+    """The text of an id of CLIP's vocabulary, "" where it is not known (embeddings too)."""
+    global _clip_words
+    if _clip_words is None:
+        try:
+            from comfy.sd1_clip import SDTokenizer
+
+            _clip_words = SDTokenizer().inv_vocab
+        except Exception as error:  # noqa: BLE001 - it is decoration
+            _log.debug("Luna: no words for tokens: %s", error)
+            _clip_words = {}
+    return _clip_words.get(token, "").removesuffix("</w>") if isinstance(token, int) else ""
+
+
 def server():
     """ComfyUI's PromptServer, None outside of it (tests, scripts)."""
     try:

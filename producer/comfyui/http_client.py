@@ -10,29 +10,28 @@ import ctypes
 import http.client
 import json
 import os
-import re
 import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 
+from .http_outbox import Outbox, remove
 from .luna_client import (RC_BUSY, RC_CANCELLED, RC_NOT_FOUND, RC_TIMEOUT, RC_UNAVAILABLE,
                           LunaError)
 from .msgpack import pack
 
 DEFAULT_URL = "http://127.0.0.1:19284"
 QUEUE_BYTES = 256 << 20  # of jobs without a receipt in memory, as in libluna
-OUTBOX_BYTES = 4 << 30  # of all files in the outbox, as in libluna
 LOOK_EVERY_S = 1.0
 ANSWER_S = 30  # longest wait for the answer to a job
 AGAIN_S = (0.2, 0.5, 1, 2, 5)  # waits before a job is sent again
 REMEMBERED = 4096  # receipts
+CLOSE_S = 0.5  # for a thread that waits for the daemon
 
 _CODES = {"not_found": RC_NOT_FOUND, "busy": RC_BUSY, "timeout": RC_TIMEOUT,
           "cancelled": RC_CANCELLED, "unavailable": RC_UNAVAILABLE}
 _OTHER = 24  # internal: the word says what it is
-_JOB_FILE = re.compile(r"\d{20}-([0-9a-f-]{36})\.job\Z")
 _BINARY = ("prompt", "workflow", "metadata")
 _FLAGS = ("embed_workflow", "round_pixels", "sidecar", "parameters", "lossless_webp", "subdir")
 
@@ -55,14 +54,15 @@ class Waiting:
 
 
 class Client:
-    """One daemon by its URL; `outbox` is a folder for what it has not accepted, "" for none."""
+    """One daemon by its URL; `outbox` is a folder for what it has not accepted, "" for none.
+    LunaError "busy" when another process has the folder, OSError when it cannot be used."""
 
     binding = "http"
 
     def __init__(self, url=None, token=None, outbox=None):
         self.endpoint = (url or DEFAULT_URL).rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._outbox = outbox or None
+        self._outbox = Outbox(outbox) if outbox else None
         self._outbox_failed = False
         self._client_id = uuid.uuid4().bytes
         self._changed = threading.Condition()
@@ -73,7 +73,8 @@ class Client:
         self._taken_back = set()
         self._up = self._stopping = False
         self._told = self._news = lambda *_: None
-        self._load()
+        for job_id, path in self._outbox.jobs() if self._outbox else ():
+            self._queue.append(Waiting(job_id, path=path))
         self._threads = [threading.Thread(target=run, name="luna-http", daemon=True)
                          for run in (self._send, self._look)]
         for thread in self._threads:
@@ -155,6 +156,7 @@ class Client:
                 "utc_offset_min": time.localtime(now).tm_gmtoff // 60,
                 **_wire_settings(job.settings),
                 "extra": {key: value.encode() for key, value in job.extras.items()},
+                "heatmaps": [self._wire_heatmaps(one) for one in job.heatmaps],
                 "inputs": [self._wire_input(one) for one in job.inputs]}
 
     @staticmethod
@@ -162,6 +164,12 @@ class Client:
         memory = (ctypes.c_char * one.bytes).from_address(one.tensor.data_ptr())
         return {**_wire_settings(one.settings), "dtype": one.dtype, "shape": list(one.shape),
                 "latent": memoryview(memory).cast("B")}
+
+    @staticmethod
+    def _wire_heatmaps(one):
+        tokens = [{"text": text, "index": index} for text, index in one.tokens]
+        return {"prompt": one.prompt, "variant": one.variant, "tokens": tokens,
+                "shape": list(one.maps.shape), "maps": memoryview(one.maps).cast("B")}
 
     def _send(self):
         tries = 0
@@ -184,16 +192,28 @@ class Client:
         """Whether the job needs no more sending."""
         kind = {"Content-Type": "application/msgpack", "Idempotency-Key": job.job_id}
         try:
-            self._request("POST", "/decode_and_save", job.read(), kind, ANSWER_S)
-            refused = None
+            message = job.read()
         except OSError as failed:
-            refused = error("io", f"the file {job.path} of the outbox cannot be read: {failed}")
+            self._lost(job, error("io", f"the file {job.path} of the outbox cannot be read: "
+                                  f"{failed}; the job is not sent"))
+            return True
+        try:
+            self._request("POST", "/decode_and_save", message, kind, ANSWER_S)
+            refused = None
         except LunaError as failed:
             if failed.word in ("unavailable", "busy", "timeout", "no_memory"):
                 return False
             refused = failed
         self._settle(job, refused)
         return True
+
+    def _lost(self, job, why):
+        with self._changed:
+            self._forget(job)
+            self._receipts[job.job_id] = why
+            self._changed.notify_all()
+        self._told("lost", why.sentence, job.job_id)
+        self._news()
 
     def _settle(self, job, refused):
         with self._changed:
@@ -208,7 +228,7 @@ class Client:
             self._told("refused", f"{refused.sentence}; its latents are kept in "
                        f"{job.path}.refused", job.job_id)
         elif job.path:
-            _remove(job.path)
+            remove(job.path)
         if cancel and not refused:
             self._order(job.job_id, "cancel", 2000)
         self._news()
@@ -233,17 +253,6 @@ class Client:
 
     # ---- the outbox -------------------------------------------------------------------
 
-    def _load(self):
-        """What a former process left goes first, in its order."""
-        if not self._outbox:
-            return
-        os.makedirs(self._outbox, exist_ok=True)
-        for name in sorted(os.listdir(self._outbox)):
-            found = _JOB_FILE.match(name)
-            if found:
-                path = os.path.join(self._outbox, name)
-                self._queue.append(Waiting(found.group(1), path=path))
-
     def _keep(self):
         """Writes every job that waits in memory; how many could not be written."""
         with self._writing:
@@ -252,19 +261,11 @@ class Client:
             return sum(not (self._outbox and self._written(job)) for job in waiting)
 
     def _written(self, job):
-        path = os.path.join(self._outbox, f"{time.time_ns():020}-{job.job_id}.job")
         try:
-            used = sum(entry.stat().st_size for entry in os.scandir(self._outbox))
-            if used + len(job.message) > OUTBOX_BYTES:
-                raise OSError(f"the outbox is full, {used >> 20} MiB")
-            with open(path + ".part", "xb") as file:
-                file.write(job.message)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(path + ".part", path)
+            path = self._outbox.write(job.job_id, job.message)
         except OSError as problem:
             if not self._outbox_failed:  # told once
-                self._told("outbox_failed", f"cannot write {path}: {problem}", "")
+                self._told("outbox_failed", str(problem), "")
             self._outbox_failed = True
             return False
         self._outbox_failed = False
@@ -305,7 +306,7 @@ class Client:
         self._forget(job)
         self._receipts[job.job_id] = error("cancelled", f"job {job.job_id} was cancelled")
         if job.path:
-            _remove(job.path)
+            remove(job.path)
         self._changed.notify_all()
 
     def retry(self, job_id, timeout_ms):
@@ -331,14 +332,12 @@ class Client:
                 self._changed.wait_for(lambda: not self._queue, linger_ms / 1000)
             self._stopping = True
             self._changed.notify_all()
-        return self._keep()
-
-
-def _remove(path):
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass  # another ComfyUI with the same folder was first
+        lost = self._keep()
+        for thread in self._threads:
+            thread.join(CLOSE_S)
+        if self._outbox and not any(thread.is_alive() for thread in self._threads):
+            self._outbox.close()  # else its jobs may be just being sent; the end frees it
+        return lost
 
 
 def _wire_settings(settings):

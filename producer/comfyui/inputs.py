@@ -1,6 +1,6 @@
 """The inputs of the node "Luna Multi Saver (Daemon Async)": names, types, defaults, hints."""
 
-from . import host
+from . import heatmaps, host
 from .luna_client import INPUTS_MAX
 
 AFFIXES = ("ORIG", "UPSCALED", "DETAILED", "FINAL", "IMAGE5")
@@ -73,6 +73,17 @@ COMMON = {
 }
 
 
+HEATMAPS = {
+    **{heatmaps.name_of(prompt, variant): ("HEATMAP,DAAM_HEATMAPS", {
+        "tooltip": f"DAAM: where the model looked for the words of the {prompt} prompt. Kept in "
+                   "the picture as daam_heatmaps."})
+       for prompt, variant in heatmaps.SETS},
+    **{f"{short}_tokens": ("TOKENS", {
+        "tooltip": "The tokens of these heatmaps: they get their words, and the padding is left "
+                   "out."}) for short in ("pos", "neg")},
+}
+
+
 def of_latent(number):
     """latent_N, affix_N, format_N, subdir_N: one row of the node. Newer pages fold the rows
     behind the first away."""
@@ -99,7 +110,7 @@ def input_types(daemon_vaes):
         optional.update(of_latent(number))
     names = list(dict.fromkeys(["auto", *daemon_vaes, *host.model_files()]))
     required = {**REQUIRED, "vae_name": (names, REQUIRED["vae_name"][1])}
-    return {"required": {**latent_1, **required}, "optional": {**optional, **COMMON},
+    return {"required": {**latent_1, **required}, "optional": {**optional, **COMMON, **HEATMAPS},
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO",
                        "unique_id": "UNIQUE_ID"}}
 

@@ -18,12 +18,15 @@ class Input:
 
 
 class Job:
-    """Settings of luna_submission, the further keys of extra_pnginfo, 1 to 5 inputs."""
+    """Settings of luna_submission, the further keys of extra_pnginfo, 1 to 5 inputs, sets of
+    heatmaps (heatmaps.py)."""
 
-    def __init__(self, settings, extras, inputs):
+    def __init__(self, settings, extras, inputs, heatmaps=()):
         self.settings = settings
         self.extras = extras
         self.inputs = inputs
+        self.heatmaps = list(heatmaps)
+        self.left_out = []  # sentences, for the user
 
     @property
     def images(self):

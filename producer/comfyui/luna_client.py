@@ -11,10 +11,11 @@ import os
 from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_int,
                     c_int32, c_size_t, c_uint32, c_uint64, c_void_p)
 
-API_VERSION = 3
+API_VERSION = 4
 JOB_ID_BYTES = 37
 INPUTS_MAX = 5
 DIMS_MAX = 5
+TOKENS_MAX = 1024
 OUTBOX_AFTER_MS = 200  # then a job without a receipt is written; ComfyUI may be killed any time
 
 RC_OK = 0
@@ -87,6 +88,23 @@ class Extra(Structure):
     _fields_ = [("key", c_char_p), ("value", c_char_p)]
 
 
+class Token(Structure):
+    _fields_ = [("text", c_char_p), ("index", c_uint32)]
+
+
+class Heatmaps(Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("prompt", c_char_p),
+        ("variant", c_char_p),
+        ("tokens", POINTER(Token)),
+        ("token_count", c_uint32),
+        ("images", c_uint32),
+        ("height", c_uint32),
+        ("width", c_uint32),
+    ]
+
+
 class Submission(Structure):
     _fields_ = [
         ("job_id", c_char_p),
@@ -114,6 +132,8 @@ class Submission(Structure):
         ("inputs", Latent * INPUTS_MAX),
         ("sidecar", c_int32),
         ("parameters", c_int32),
+        ("heatmaps", POINTER(Heatmaps)),
+        ("heatmap_count", c_uint32),
     ]
 
 
@@ -370,6 +390,15 @@ def _assign(struct, values):
         setattr(struct, name, text(value) if plain else value)
 
 
+def _heatmaps(one):
+    """The struct of a set (heatmaps.py), whose memory it borrows."""
+    tokens = (Token * len(one.tokens))(*[Token(text(word) or None, index)
+                                         for word, index in one.tokens])
+    images, count, height, width = one.maps.shape
+    return Heatmaps(one.maps.ctypes.data, text(one.prompt), text(one.variant), tokens, count,
+                    images, height, width)
+
+
 class Client:
     """One connection to the broker, with its queue and threads in the background.
 
@@ -440,6 +469,8 @@ class Client:
             latent.dtype, latent.dims = text(one.dtype), len(one.shape)
             latent.shape[:len(one.shape)] = one.shape
         submission.input_count = len(job.inputs)
+        sets = (Heatmaps * len(job.heatmaps))(*map(_heatmaps, job.heatmaps))
+        submission.heatmaps, submission.heatmap_count = sets, len(sets)
         return self.submit(submission)
 
     def wait_receipt(self, job_id, timeout_ms):

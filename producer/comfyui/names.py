@@ -13,6 +13,7 @@ TRIES = 99999
 DISCARDED = "_discarded"
 DEFAULT_FILENAME = "luna_%time:YYYY-mm-dd_HHMMSS%"
 PART_BYTES = 254
+SIDECAR_END = ".json"
 
 _COUNTER = "\x01"  # stands for %counter% until a number is tried
 _MODEL_ENDS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
@@ -42,7 +43,8 @@ class Name:
             raise ValueError('Luna: a template gives ".."; images stay below the output folder')
         self.stem = _part(stem)
         self.extension = EXTENSIONS[one.settings["format"]]
-        if len(self.stem.encode()) + 7 + len(self.extension) > PART_BYTES:
+        behind = 7 + len(self.extension) + (len(SIDECAR_END) if settings.get("sidecar") else 0)
+        if len(self.stem.encode()) + behind > PART_BYTES:
             raise ValueError(f"Luna: the file name {self.stem[:60]}... is too long")
 
     def candidate(self, k):

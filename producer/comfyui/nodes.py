@@ -7,7 +7,7 @@ import json
 import logging
 import os
 
-from . import host
+from . import heatmaps, host
 from .decode_here import save_here
 from .follower import output_of
 from .inputs import (DECODE_HERE, DEFAULTS, FAIL, NO_SAVE, WAIT,
@@ -47,7 +47,17 @@ def make_job(settings, prompt, extra_pnginfo, sends_here=True):
         fields.update(_texts(settings, prompt, workflow))
         extras = {key: json.dumps(value) for key, value in extra_pnginfo.items()
                   if key != "workflow"}
-    return Job(fields, extras, inputs)
+    job = Job(fields, extras, inputs)
+    if embed or settings["save_mode"] != DEFAULTS["save_mode"]:
+        _add_heatmaps(job, settings)
+    return job
+
+
+def _add_heatmaps(job, settings):
+    """A JPEG's own room is too small for them: they go into a file beside it then."""
+    job.heatmaps, job.left_out = heatmaps.collect(settings)
+    if job.heatmaps and any(one.settings["format"] == "jpeg" for one in job.inputs):
+        job.settings["sidecar"] = 1
 
 
 def _input(settings, number):
@@ -128,7 +138,7 @@ class LunaMultiSaver:
                             f"no broker answers at {luna.client.endpoint}; start luna-broker, or "
                             "choose another on_daemon_down")
         if not up and when_down == DECODE_HERE and vae is not None:
-            return {"ui": _decoded_here(job, vae), "result": (latent_1, "")}
+            return {"ui": _told(job, _decoded_here(job, vae)), "result": (latent_1, "")}
         job_id = luna.submit(job, host.check_interrupt)
         watched = luna.follower.watch(job_id, job.images, unique_id, *host.current_prompt())
         ui = {"text": [f"Luna job {job_id}"]}
@@ -136,7 +146,12 @@ class LunaMultiSaver:
             ui = {"text": [_waits_for_the_daemon(luna, job_id, when_down)]}
         elif settings["mode"] == WAIT:
             ui = _waited(luna, watched)
-        return {"ui": ui, "result": (latent_1, job_id)}
+        return {"ui": _told(job, ui), "result": (latent_1, job_id)}
+
+
+def _told(job, ui):
+    """The node's output, with what could not be kept of the job."""
+    return {**ui, "text": [*ui.get("text", []), *job.left_out]} if job.left_out else ui
 
 
 def _decoded_here(job, vae):

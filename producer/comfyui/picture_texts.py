@@ -8,6 +8,8 @@ Which: decoder/worker/metadata.h. Where: as the daemon's files have them.
            does not fit into 64 KiB is left out
 """
 
+import base64
+import gzip
 import json
 import logging
 import re
@@ -30,6 +32,9 @@ _XMP_END = '<?xpacket end="r"?>'
 _XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 
 _log = logging.getLogger("luna")
+
+
+HEATMAPS = "daam_heatmaps"  # the largest text, left out first where room is short
 
 
 class Texts(dict):
@@ -56,7 +61,7 @@ def texts_of(job, one, index, now):
     more = {"image_type": one.settings.get("affix"), "model_name": path.rpartition("/")[2],
             "model_path": path, "custom_metadata": settings.get("custom_metadata"),
             "save_timestamp": time.strftime("%Y-%m-%dT%H:%M:%S", now) + _offset(now),
-            "batch_index": str(index)}
+            "batch_index": str(index), HEATMAPS: heatmaps_text(job.heatmaps, index)}
     for key, value in more.items():
         texts.setdefault(key, value)
     for key in [key for key, value in texts.items() if not value or not _is_fit(key, value)]:
@@ -74,6 +79,58 @@ def _is_fit(key, value):
 def _offset(now):
     minutes = now.tm_gmtoff // 60
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+
+
+# ---- heatmaps ---------------------------------------------------------------------------
+
+
+def heatmaps_text(sets, index):
+    """The image's heatmaps as decoder/worker/heatmaps.h writes them; None for none."""
+    lists = {one.prompt + ("_modified" if one.variant == "modified" else ""):
+             _list_of(one, one.maps[0 if len(one.maps) == 1 else index])
+             for one in sets if len(one.maps) == 1 or index < len(one.maps)}
+    encoding = "base64 of gzip of float32, little-endian, rows from the top"
+    return json.dumps({"encoding": encoding, **lists}, ensure_ascii=False) if lists else None
+
+
+def _list_of(one, maps):
+    import numpy
+
+    finite = [bool(numpy.isfinite(values).all()) for values in maps]
+    if not all(finite):
+        _log.warning("Luna: heatmaps that hold a NaN or an infinity are left out: %s",
+                     [token for token, fit in zip(one.tokens, finite) if not fit])
+    return [_map_of(token, values) for token, values, fit in zip(one.tokens, maps, finite) if fit]
+
+
+def _map_of(token, values):
+    import numpy
+
+    height, width = values.shape
+    covered = numpy.argwhere((values >= values.max() / 2) & (values.max() > 0))
+    (top, left), (bottom, right) = ((covered.min(0), covered.max(0) + 1) if len(covered)
+                                    else ((0, 0), (0, 0)))
+    return {"token": token[0], "token_index": token[1], "width": width, "height": height,
+            "max_attention": _nine(values.max()), "mean_attention": _nine(values.mean(dtype=float)),
+            "total_attention": _nine(values.sum(dtype=float)),
+            "coverage_area": _nine(len(covered) / values.size),
+            "bbox": [int(left), int(top), int(right - left), int(bottom - top)],
+            "heatmap": base64.b64encode(gzip.compress(values.tobytes(), 6, mtime=0)).decode()}
+
+
+def _nine(value):
+    """A number of nine digits, as the daemon writes it."""
+    return float(f"{value:.9g}")
+
+
+# ---- the file beside a picture ------------------------------------------------------------
+
+
+def sidecar(texts):
+    """What luna_metadata_json makes of them."""
+    members = [f"  {json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+               for key, value in texts.items()]
+    return ("{\n" + ",\n".join(members) + "\n}\n" if members else "{ }\n").encode()
 
 
 # ---- PNG --------------------------------------------------------------------------------
@@ -115,7 +172,8 @@ def for_jpeg(texts):
         if left_out:
             _log.warning("Luna: a JPEG holds 64 KiB of metadata; left out: %s", left_out)
     while len(_xmp(notes)) > _SEGMENT_BYTES:
-        longest = max(notes, key=lambda key: (key == "generation_metadata", len(notes[key])))
+        longest = max(notes, key=lambda key: (key == HEATMAPS, key == "generation_metadata",
+                                              len(notes[key])))
         _log.warning("Luna: a JPEG holds 64 KiB of metadata; left out: %s", longest)
         del notes[longest]
     packet = _XMP_IN_JPEG + _xmp(notes)

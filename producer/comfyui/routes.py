@@ -12,6 +12,7 @@ import asyncio
 import logging
 import re
 
+from .ids import renamed
 from .luna_client import RC_BAD_REQUEST, RC_NOT_FOUND, LibraryMissing, LunaError
 from .session import session
 
@@ -23,7 +24,7 @@ _log = logging.getLogger("luna")
 
 
 def add(server):
-    """Adds the routes to a PromptServer."""
+    """Adds the routes to a PromptServer, and the look at what is queued."""
     from aiohttp import web
 
     def route(method, path, work):
@@ -43,6 +44,8 @@ def add(server):
     route("GET", "/luna/jobs", jobs)
     route("POST", "/luna/jobs/{job_id}/{order}", order_job)
     route("POST", "/luna/prompts/{prompt_id}/cancel", cancel_prompt)
+    if hasattr(server, "add_on_prompt_handler"):
+        server.add_on_prompt_handler(renamed)
 
 
 def status():

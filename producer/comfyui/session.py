@@ -106,27 +106,33 @@ class Session:
 
 def _connect(outbox):
     """The client, and the outbox that it has, "" for none."""
+    make, ending = _way()
+    if outbox:
+        try:
+            return make(outbox + ending), outbox + ending
+        except (LunaError, OSError) as error:
+            _log.warning("Luna: no outbox, jobs wait in memory only: %s",
+                         getattr(error, "sentence", error))
+    return make(""), ""
+
+
+def _way():
+    """What makes a client with an outbox, and the ending of its folder."""
     if os.environ.get("LUNA_HTTP"):
-        return _http(outbox)
+        return _http, "-http"
     try:
         library = luna_client.load_library()
     except LibraryMissing as error:
         if os.environ.get("LUNA_LIBRARY"):
             raise
         _log.info("%s Luna is asked over HTTP instead.", error)
-        return _http(outbox)
-    try:
-        return luna_client.Client(library=library, outbox=outbox), outbox
-    except LunaError as error:
-        if not outbox:
-            raise
-        _log.warning("Luna: no outbox, jobs wait in memory only: %s", error.sentence)
-        return luna_client.Client(library=library, outbox=""), ""
+        return _http, "-http"
+    return lambda outbox: luna_client.Client(library=library, outbox=outbox), ""
 
 
 def _http(outbox):
-    outbox = f"{outbox}-http" if outbox else ""  # its files are not libluna's
-    return http_client.Client(os.environ.get("LUNA_HTTP"), _token(), outbox), outbox
+    """The files in its folder are not libluna's, so the folder is another."""
+    return http_client.Client(os.environ.get("LUNA_HTTP"), _token(), outbox)
 
 
 def _token():

@@ -90,11 +90,12 @@ extern "C" {
 
 //  Grows when a struct of this header changes. A caller that mirrors the structs
 //  compares it with luna_api_version() before anything else.
-#define LUNA_API_VERSION 3
+#define LUNA_API_VERSION 4
 
 #define LUNA_JOB_ID_BYTES 37  //  36 characters of a UUID and the NUL
 #define LUNA_INPUTS_MAX   5   //  latent batches of one job
 #define LUNA_DIMS_MAX     5
+#define LUNA_HEATMAPS_MAX 4  //  positive and negative, original and modified
 
 //  ---- return codes -----------------------------------------------------------------
 
@@ -224,6 +225,28 @@ typedef struct luna_extra {
     const char *value;
 } luna_extra;
 
+//  One word of a prompt, as the text encoder has it.
+typedef struct luna_token {
+    const char *text;  //  NULL where it is not known
+    uint32_t index;    //  its place in the prompt, at most 65535
+} luna_token;
+
+//  Where the model looked for each token of a prompt (DAAM). `data` holds images *
+//  token_count * height * width values in C order; map [n, t] belongs to image n of every
+//  input, and the maps of one image alone to every image. They become the text
+//  "daam_heatmaps" of the pictures' metadata, bit for bit. Sides are at most 1024, tokens
+//  1024; one image has at most 32 MiB of maps in all sets.
+typedef struct luna_heatmaps {
+    const float *data;
+    const char *prompt;   //  "positive" or "negative": whose tokens
+    const char *variant;  //  "original" or "modified"
+    const luna_token *tokens;
+    uint32_t token_count;
+    uint32_t images;
+    uint32_t height;
+    uint32_t width;
+} luna_heatmaps;
+
 //  One job. JSON texts travel as the bytes they are and are never re-written. A decoder
 //  that does not offer a save mode fails the job with LUNA_RC_UNSUPPORTED; luna-decoder
 //  offers "daemon".
@@ -253,6 +276,8 @@ typedef struct luna_submission {
     luna_latent inputs[LUNA_INPUTS_MAX];
     int32_t sidecar;     //  1: a JSON file of the texts beside each picture; default 0
     int32_t parameters;  //  1: also AUTOMATIC1111's text, made of `metadata`; default 0
+    const luna_heatmaps *heatmaps;  //  each prompt and variant once; default NULL
+    uint32_t heatmap_count;         //  at most LUNA_HEATMAPS_MAX
 } luna_submission;
 
 //  Fills in the defaults of the job and of every input.

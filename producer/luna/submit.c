@@ -3,6 +3,7 @@
 //  The message is sized first and written in place, so the latents are copied exactly
 //  once, in the caller's thread and outside of the lock.
 
+#include "common/arena.h"
 #include "common/clock.h"
 #include "producer/luna/client.h"
 #include "proto/job.h"
@@ -77,6 +78,8 @@ typedef struct draft {
     luna_msg_job job;
     luna_msg_input inputs[LUNA_INPUTS_MAX];
     luna_pair extras[MAX_EXTRAS];
+    luna_msg_heatmaps heatmaps[LUNA_HEATMAPS_MAX];
+    luna_arena tokens;
 } draft;
 
 static bool is_saved(const luna_latent *latent)
@@ -114,6 +117,54 @@ static luna_err fill_extras(const luna_submission *from, draft *to)
     }
     to->job.extra.items = to->extras;
     to->job.extra.count = from->extra_count;
+    return LUNA_OK;
+}
+
+static luna_err fill_tokens(const luna_heatmaps *from, luna_arena *memory,
+                            luna_msg_heatmaps *to)
+{
+    if (from->token_count > LUNA_MAX_TOKENS)
+        return luna_error(LUNA_BAD_REQUEST, "heatmaps of %u tokens; at most %d",
+                          (unsigned)from->token_count, LUNA_MAX_TOKENS);
+    luna_msg_token *tokens =
+        luna_arena_alloc(memory, (size_t)from->token_count + 1, sizeof *tokens);
+    if (!tokens) return luna_error(LUNA_NO_MEMORY, "no memory for a job's heatmaps");
+    for (size_t i = 0; i < from->token_count; i++)
+        tokens[i] = (luna_msg_token){.text = text_or_none(from->tokens[i].text),
+                                     .index = from->tokens[i].index};
+    to->tokens.items = tokens;
+    to->tokens.count = from->token_count;
+    return LUNA_OK;
+}
+
+//  Sizes that no set can have are refused by the check; here they only must not overflow.
+static luna_err fill_heatmap(const luna_heatmaps *from, luna_arena *memory,
+                             luna_msg_heatmaps *to)
+{
+    if (!from->data || (!from->tokens && from->token_count))
+        return luna_error(LUNA_BAD_REQUEST, "heatmaps: their data or tokens are NULL");
+    *to = (luna_msg_heatmaps){
+        .prompt = text_or_none(from->prompt),
+        .variant = text_or_none(from->variant),
+        .shape = {{from->images, from->token_count, from->height, from->width}, 4},
+        .maps.data = from->data};
+    size_t values;
+    if (__builtin_mul_overflow((size_t)from->images, from->token_count, &values) ||
+        __builtin_mul_overflow(values, (size_t)from->height * from->width, &values) ||
+        __builtin_mul_overflow(values, sizeof(float), &to->maps.len))
+        return luna_error(LUNA_TOO_LARGE, "heatmaps: their sizes are beyond every limit");
+    return fill_tokens(from, memory, to);
+}
+
+static luna_err fill_heatmaps(const luna_submission *from, draft *to)
+{
+    if (from->heatmap_count > LUNA_HEATMAPS_MAX)
+        return luna_error(LUNA_BAD_REQUEST, "%u sets of heatmaps; at most %d",
+                          (unsigned)from->heatmap_count, LUNA_HEATMAPS_MAX);
+    for (size_t i = 0; i < from->heatmap_count; i++)
+        LUNA_TRY(fill_heatmap(&from->heatmaps[i], &to->tokens, &to->heatmaps[i]));
+    to->job.heatmaps.items = to->heatmaps;
+    to->job.heatmaps.count = from->heatmap_count;
     return LUNA_OK;
 }
 
@@ -155,6 +206,7 @@ static luna_err fill_draft(luna_client *client, const luna_submission *from, dra
     fill_settings(from, &to->job);
     LUNA_TRY(fill_inputs(from, to));
     LUNA_TRY(fill_extras(from, to));
+    LUNA_TRY(fill_heatmaps(from, to));
     return luna_job_check(&to->job);
 }
 
@@ -214,6 +266,16 @@ static luna_err enqueue(luna_client *client, const luna_msg_job *job, size_t byt
     return err;
 }
 
+static luna_err submit(luna_client *client, const luna_submission *submission,
+                       draft *work)
+{
+    LUNA_TRY(fill_draft(client, submission, work));
+    const size_t bytes = luna_msg_size(LUNA_MSG_JOB, &work->job);
+    if (bytes == 0) return luna_error(LUNA_BAD_REQUEST, "the job cannot be packed");
+    LUNA_TRY(reserve(client, bytes));
+    return enqueue(client, &work->job, bytes);
+}
+
 int luna_submit(luna_client *client, const luna_submission *submission,
                 char job_id[LUNA_JOB_ID_BYTES])
 {
@@ -221,11 +283,10 @@ int luna_submit(luna_client *client, const luna_submission *submission,
     LUNA_TRY(luna_client_check(client));
     if (!submission || !job_id)
         return luna_error(LUNA_USAGE, "the submission or the place for its id is NULL");
-    LUNA_TRY(fill_draft(client, submission, &work));
-    const size_t bytes = luna_msg_size(LUNA_MSG_JOB, &work.job);
-    if (bytes == 0) return luna_error(LUNA_BAD_REQUEST, "the job cannot be packed");
-    LUNA_TRY(reserve(client, bytes));
-    LUNA_TRY(enqueue(client, &work.job, bytes));
+    work.tokens = (luna_arena){0};
+    const luna_err err = submit(client, submission, &work);
+    luna_arena_free(&work.tokens);
+    LUNA_TRY(err);
     luna_id_text(&work.job.id, job_id);
     luna_client_ring(client);
     return LUNA_RC_OK;

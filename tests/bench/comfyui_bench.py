@@ -53,7 +53,7 @@ def with_luna(number, seconds=None):
     save = {"latent_1": ["1", 0], "vae_name": "random", "format_1": "png", "save_path": "",
             "filename": "luna", "save_mode": "daemon", "quality_gate": "disabled",
             "min_quality_threshold": 0.3, "filename_index": number}
-    return graph({"3": {"class_type": "LunaMultiSaver", "inputs": save}}, "3", number, seconds)
+    return graph({"3": {"class_type": "LunaMultiSaverAsync", "inputs": save}}, "3", number, seconds)
 
 
 def with_comfyui(number, seconds=None):

@@ -71,7 +71,7 @@ def test_a_refused_job_comes_back_after_its_wait(bare, clock, step_s):
     bare.start_broker(**clock.env(), LUNA_LEASE_BACKOFF="300ms")
     job = submit(bare)
     with Hand(bare.endpoint, "one") as one:
-        one.report("failed", one.take(), error="device", detail="once", retry=True)
+        one.report("failed", one.take(), error="io", detail="once", retry=True)
         wait_for(lambda: bare.job(job).get("refused") == 1, "it is refused")
         clock.step(step_s)
         work = one.take()

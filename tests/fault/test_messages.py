@@ -69,7 +69,7 @@ def test_done_twice_and_failed_after_done(broker):
         work = one.take()
         for _ in range(2):
             one.report("done", work, images=both())
-        one.report("failed", work, error="device", detail="too late", retry=True)
+        one.report("failed", work, error="io", detail="too late", retry=True)
         one.ping()
         info = broker.wait_job(job)
         one.report("done", work, images=both("again"))
@@ -87,7 +87,7 @@ def test_done_after_failed(broker):
     job = submit(broker)
     with Hand(broker.endpoint, "one") as one:
         work = one.take()
-        one.report("failed", work, error="device", detail="first", retry=True)
+        one.report("failed", work, error="io", detail="first", retry=True)
         one.report("done", work, images=both())
         one.ping()
         assert broker.wait_job(job)["state"] == "completed"
@@ -183,7 +183,7 @@ def test_a_given_up_decoders_pictures_are_kept_and_nothing_else(bare):
         wait_for(lambda: files(bare, job), "the picture is recorded")
         assert bare.job(job)["state"] == "in_progress"
         assert bare.job(job).get("refused", 0) == 0
-        two.report("failed", second, error="device", detail="again, please", retry=True)
+        two.report("failed", second, error="io", detail="again, please", retry=True)
         third = two.take()
         assert [d.get("index", 0) for d in third["done"]] == [0]
         two.report("done", third, images=[image(1, "two")])

@@ -75,8 +75,8 @@ def proto(to):
         to.seed("proto/payload", f"{number}", bytes([number % 3]) + noise(number, 90 * number))
 
 
-def job_example():
-    return next(data for name, data in wire_examples() if name == "job")
+def job_examples():
+    return [data for name, data in wire_examples() if name == "job"]
 
 
 def safetensors_file(header, body):
@@ -143,7 +143,8 @@ def http(to):
         head = query if query else b"\0"
         to.seed("http/draft", f"json-{number}", b"\0" + head + JSON_JOB)
         to.seed("http/draft", f"latents-{number}", b"\1" + head + latents)
-        to.seed("http/draft", f"msgpack-{number}", b"\2" + head + job_example())
+        for kind, job in enumerate(job_examples()):
+            to.seed("http/draft", f"msgpack-{number}-{kind}", b"\2" + head + job)
     words = [b'"' + word + b'"' for word in SETTINGS] + SETTINGS
     to.words("http/draft", words + [b"NaN", b"null", b"\\u0000", b"bfloat16", b"database_store"])
     to.words("http/values", [b"torch.", b"bfloat16", b"2026-", b"T00:00:00", b"+01:00", b"=="])

@@ -4,7 +4,7 @@
 
 #include "decoder/vae/cuda/gpu.h"
 #include "decoder/vae/family.h"
-#include "decoder/vae/tool/tool.h"
+#include "decoder/vae/random_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +15,9 @@
 enum { RUNS = 9 };
 
 static const char *const kinds[] = {
-    "from planes", "to planes", "conv",     "conv plain", "conv last", "conv fused", "norm",
-    "apply",       "rms norm",  "add",      "upsample",   "unpack",    "attention"};
+    "from planes", "to planes", "conv",   "conv plain", "conv last",
+    "conv fused",  "conv over", "norm",   "apply",      "rms norm",
+    "add",         "upsample",  "unpack", "attention"};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 typedef struct profile {
@@ -57,9 +58,10 @@ static void print_step(profile *p, size_t i, double *sums)
     const float ms = median(p->ms[i]);
     sums[s->kind] += (double)ms;
     const double taps = s->kernel == 4 ? 4 : (double)s->kernel * s->kernel;
-    const double flop =
-        2.0 * (taps * s->from.channels + s->beside) * s->to.channels * (double)gpu_pixels(&s->to) / 1e9;
-    const bool conv = s->kind == GPU_STEP_CONV || s->kind == GPU_STEP_CONV_FUSED || s->kind == GPU_STEP_CONV_PLAIN;
+    const double flop = 2.0 * (taps * s->from.channels + s->beside) * s->to.channels *
+                        (double)gpu_pixels(&s->to) / 1e9;
+    const bool conv = s->kind == GPU_STEP_CONV || s->kind == GPU_STEP_CONV_FUSED ||
+                      s->kind == GPU_STEP_CONV_PLAIN;
     const double bytes = 2.0 * (double)gpu_bytes(&s->to) / 1e6;
     printf("%3zu %-11s %4d -> %4d %5dx%-5d k%d %c %8.4f ms", i, kinds[s->kind],
            s->from.channels, s->to.channels, s->to.height, s->to.width, s->kernel,
@@ -110,7 +112,7 @@ static luna_err build(profile *p, const char *family, size_t width, size_t heigh
 {
     void *image = NULL;
     size_t len = 0;
-    LUNA_TRY(tool_random_model(family, &image, &len));
+    LUNA_TRY(luna_random_model(family, &image, &len));
     LUNA_TRY(luna_safetensors_parse(image, len, family,
                                     (luna_safetensors **)(uintptr_t)&p->model.file));
     LUNA_TRY(luna_model_build(&p->model));
@@ -124,7 +126,7 @@ static luna_err build(profile *p, const char *family, size_t width, size_t heigh
     LUNA_TRY(
         luna_graph_infer(&p->model.plain, height / factor, width / factor, p->shapes));
     LUNA_TRY(gpu_program_build(&p->lane, &p->model.plain, p->shapes, p->exponents,
-                               &p->program));
+                               getenv("LUNA_CUDA_LEAN") != NULL, &p->program));
     LUNA_TRY(gpu_arena_grow(&p->device, p->program->arena_bytes));
     return gpu_check(gpu_fill(GPU_FP32, gpu_buffer(p->program, GPU_INPUT),
                               p->shapes[0].count, p->device.stream),

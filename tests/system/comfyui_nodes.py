@@ -55,7 +55,39 @@ class LunaTestSampler:
         return (latent,)
 
 
-NODE_CLASS_MAPPINGS = {"LunaTestVae": LunaTestVae, "LunaTestSampler": LunaTestSampler}
+class LunaTestHeatmaps:
+    """What comfyui-daam's sampler gives of one image: steps, factors and layers of 2 tokens."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("HEATMAP", "TOKENS"), "sample", "Luna/Test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def sample(self):
+        def layer(number):
+            return as_tensor(numpy.arange(number, number + 12, dtype=numpy.float32)
+                             .reshape(2, 1, 2, 3) / 7)
+        steps = [{0: {1: [layer(step), layer(9)], 2: [layer(2)]}} for step in range(3)]
+        return steps, {"l": [[(49406, 1.0), (2368, 1.0)]]}
+
+
+class AnotherPackagesSaver:
+    """The node of another package under an id that could be taken for Luna's."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "save", "Luna/Test", True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image_1": ("LATENT",)}}
+
+    def save(self, image_1):
+        return {"ui": {"text": ["another package"]}, "result": ()}
+
+
+NODE_CLASS_MAPPINGS = {"LunaTestVae": LunaTestVae, "LunaTestSampler": LunaTestSampler,
+                       "LunaTestHeatmaps": LunaTestHeatmaps,
+                       "LunaMultiSaver": AnotherPackagesSaver}
 
 
 def start_clock():

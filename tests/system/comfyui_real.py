@@ -100,8 +100,10 @@ class Host:
         return errors[0].get("exception_message", "Interrupted") if errors else None
 
     def forget(self):
-        """The next prompt runs every node, whatever ran before."""
+        """The next prompt runs every node, whatever ran before: ComfyUI forgets between two
+        prompts, or after the next one, which is therefore this."""
         self.ask("POST", "/free", {"unload_models": True, "free_memory": True})
+        self.run({"9": {"class_type": "LunaQueueStatus", "inputs": {}}})
 
     def interrupt(self):
         self.ask("POST", "/interrupt", {})

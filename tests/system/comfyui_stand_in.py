@@ -1,6 +1,7 @@
 """As much of ComfyUI as the node package sees: its modules, its loader, its executor.
 
-Run as a program it is a ComfyUI that queues one picture and exits at once.
+Run as a program it is a ComfyUI that queues one picture and exits at once, or with --stay
+when it is killed.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import types
 import uuid
 from pathlib import Path
@@ -88,8 +90,12 @@ class Server:
         self.events = []  # (event, data, page)
         self.client_id = self.last_prompt_id = None
         self.handlers = {}
+        self.on_prompt = []
         self.routes = types.SimpleNamespace(route=self._route)
         self.prompt_queue = types.SimpleNamespace(mutex=threading.RLock(), history={})
+
+    def add_on_prompt_handler(self, handler):
+        self.on_prompt.append(handler)
 
     def _route(self, method, path):
         def add(handler):
@@ -165,7 +171,7 @@ def load_package(name="luna_nodes_under_test"):
     return module
 
 
-def run_node(package, settings, name="LunaMultiSaver"):
+def run_node(package, settings, name="LunaMultiSaverAsync"):
     """As ComfyUI's executor calls an output node: (ui, result)."""
     cls = package.NODE_CLASS_MAPPINGS[name]
     answer = getattr(cls(), cls.FUNCTION)(**settings)
@@ -240,6 +246,8 @@ class Host:
         """(id of the prompt, error or None), when it has ended."""
         prompt_id, error = str(uuid.uuid4()), None
         self.server.client_id, self.server.last_prompt_id = page, prompt_id
+        for handler in self.server.on_prompt:
+            prompt = handler({"prompt": prompt})["prompt"]
         run = Executor(self.classes, prompt, extra)
         try:
             for node_id, node in prompt.items():
@@ -289,14 +297,16 @@ class Host:
         self.package = None
 
 
-def main(output_directory, latent_file, vae):
+def main(output_directory, latent_file, vae, *flags):
     from files import read_safetensors
     sys.dont_write_bytecode = True
     sys.modules.update(modules(output_directory))
     tensor = Tensor(read_safetensors(latent_file)[0]["latent_tensor"])
     _, (_, job_id) = run_node(load_package(), {
         "latent_1": {"samples": tensor}, "vae_name": vae, "format_1": "png"})
-    print(job_id)
+    print(job_id, flush=True)
+    while "--stay" in flags:
+        time.sleep(1)
 
 
 if __name__ == "__main__":

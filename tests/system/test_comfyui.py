@@ -3,6 +3,8 @@
 Real broker, real decoder. What is decoded in ComfyUI is compared with the daemon's files.
 """
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -76,7 +78,8 @@ def graph(latent="chelsea", vae=True, **settings):
              "min_quality_threshold": 0.3, **({"vae": ["2", 0]} if vae else {}), **settings}
     prompt = {"1": {"class_type": "LoadLatent", "inputs": {"latent": f"{latent}.latent"},
                     "_meta": {"title": "The latent"}},
-              "3": {"class_type": "LunaMultiSaver", "inputs": saver, "_meta": {"title": "Saver"}}}
+              "3": {"class_type": "LunaMultiSaverAsync", "inputs": saver,
+                    "_meta": {"title": "Saver"}}}
     if vae:
         prompt["2"] = {"class_type": "LunaTestVae", "inputs": {}}
     return prompt
@@ -229,6 +232,19 @@ def test_the_queue_as_values(comfy, home):
     assert comfy.outputs(prompt_id)["5"]["text"] == ["0 waiting, 0 being decoded, 1 decoders"]
 
 
+def test_a_saver_under_the_id_of_another_package(comfy, home):
+    """That package is installed too. With a latent it is Luna's; with images that package's."""
+    prompt = graph(filename="former")
+    prompt["3"]["class_type"] = "LunaMultiSaver"
+    prompt_id, error = comfy.run(prompt)
+    assert error is None, error
+    assert [path.name for path in paths(home, job_of(comfy, home, prompt_id))] == [
+        "former_ORIG.png"]
+    prompt["3"] = {"class_type": "LunaMultiSaver", "inputs": {"image_1": ["1", 0]}}
+    prompt_id, error = comfy.run(prompt)
+    assert error is None and comfy.outputs(prompt_id)["3"] == {"text": ["another package"]}
+
+
 def test_an_input_that_is_not_to_be_saved(comfy, home):
     settings = {"latent_2": ["1", 0], "format_2": "no save", "affix_1": "", "subdir_1": False}
     prompt_id, error = comfy.run(graph(**settings))
@@ -292,6 +308,48 @@ def test_texts_of_webp_and_jpeg_decoded_here(comfy, home, name):
     ours = home.output / shown["subfolder"] / shown["filename"]
     home.strangers.add(ours)
     assert texts_in_exif_and_xmp(ours) == texts_in_exif_and_xmp(theirs)
+    start_broker_again(home)
+
+
+def heatmaps_in(path):
+    """{list: [members, the map's bytes among them]} of the PNG, or of the file beside a JPEG."""
+    beside = Path(f"{path}.json")
+    text = (json.loads(beside.read_text()) if beside.exists() else
+            {key: value.decode() for key, value in png_texts(path).items()})["daam_heatmaps"]
+    whole = json.loads(text)
+    for maps in [maps for maps in whole.values() if isinstance(maps, list)]:
+        for one in maps:
+            one["heatmap"] = gzip.decompress(base64.b64decode(one["heatmap"]))
+    return whole
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg"])
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_heatmaps_come_with_the_picture(home, make_host, kind, binding, name):
+    """From a sampler's node, by the daemon and decoded here: the same."""
+    home.start(**QUICK, LUNA_HTTP_LISTEN="127.0.0.1:0")
+    host = make_host(binding)
+    prompt = graph(format_1=name, on_daemon_down="decode_here",
+                   pos_heatmaps_original=["4", 0], neg_heatmaps_modified=["4", 0],
+                   pos_tokens=["4", 1])
+    prompt["4"] = {"class_type": "LunaTestHeatmaps", "inputs": {}}
+    prompt_id, error = host.run(prompt)
+    assert error is None, error
+    (theirs,) = paths(home, job_of(host, home, prompt_id))
+    stop_broker(host, home)
+    host.forget()
+    prompt_id, error = host.run(prompt)
+    assert error is None, error
+    (shown,) = host.outputs(prompt_id)["3"]["images"]
+    ours = home.output / shown["subfolder"] / shown["filename"]
+    home.strangers |= {ours, *home.output.rglob("*.json")}
+    found = heatmaps_in(theirs)
+    assert found == heatmaps_in(ours)
+    (word,), both = found["positive"], found["negative_modified"]
+    assert word["token_index"] == 1 and [one["token_index"] for one in both] == [0, 1]
+    assert word["token"] == ("cat" if kind == "real" else "")
+    assert word["heatmap"] == both[1]["heatmap"] and len(both[0]["heatmap"]) == 2 * 3 * 4
+    assert Path(f"{theirs}.json").exists() == (name == "jpeg")
     start_broker_again(home)
 
 

@@ -1,8 +1,11 @@
 """The node "Luna Multi Saver (Daemon Async)" on real processes, ComfyUI itself stood in for."""
 
+import base64
+import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,7 +34,7 @@ class Comfy:
     def __init__(self, luna, package):
         self.luna = luna
         self.package = package
-        self.cls = package.NODE_CLASS_MAPPINGS["LunaMultiSaver"]
+        self.cls = package.NODE_CLASS_MAPPINGS["LunaMultiSaverAsync"]
 
     def run(self, tensor, **settings):
         latent = {"samples": tensor}
@@ -63,7 +66,7 @@ def comfy(luna, monkeypatch):
 
 def test_interface(comfy):
     cls = comfy.cls
-    assert comfy.package.NODE_DISPLAY_NAME_MAPPINGS["LunaMultiSaver"] == (
+    assert comfy.package.NODE_DISPLAY_NAME_MAPPINGS["LunaMultiSaverAsync"] == (
         "Luna Multi Saver (Daemon Async)")
     assert cls.CATEGORY == "Luna/Image" and cls.OUTPUT_NODE is True
     assert cls.RETURN_TYPES == ("LATENT", "STRING")
@@ -199,6 +202,13 @@ def encoded_here(comfy, name, **settings):
     return Image.open(io.BytesIO(data))
 
 
+def luna_xmp(image):
+    """{keyword: text} of the picture's XMP."""
+    packet = image.info.get("xmp") or image.applist[-1][1]
+    return {one.tag.removeprefix("{urn:luna:image:1}"): one.text
+            for one in ElementTree.fromstring(packet[packet.index(b"<x:"):]).iter()}
+
+
 @pytest.mark.parametrize("name", ["webp", "jpeg"])
 def test_texts_of_webp_and_jpeg_that_are_encoded_here(comfy, name):
     image = encoded_here(comfy, name, metadata={"seed": 2**64 - 1, "positive": "café <b>"},
@@ -208,9 +218,7 @@ def test_texts_of_webp_and_jpeg_that_are_encoded_here(comfy, name):
     assert exif[0x0110] == f"prompt:{json.dumps(PROMPT)}"
     assert exif[0x010F] == f"workflow:{json.dumps(WORKFLOW)}"
     assert exif[0x010E] == 'artist:"<&>"'
-    packet = image.info.get("xmp") or image.applist[-1][1]
-    luna = {one.tag.removeprefix("{urn:luna:image:1}"): one.text
-            for one in ElementTree.fromstring(packet[packet.index(b"<x:"):]).iter()}
+    luna = luna_xmp(image)
     assert luna["gen_seed"] == str(2**64 - 1) and luna["gen_positive"] == "café <b>"
     assert luna["custom_metadata"] == "a & b" and luna["image_type"] == "ORIG"
 
@@ -223,10 +231,131 @@ def test_a_jpeg_is_saved_however_large_its_workflow(comfy, monkeypatch, size, ke
     assert kept <= set(exif) and (0x010F in exif) == (0x010F in kept)
 
 
+# ---- heatmaps ---------------------------------------------------------------------------
+
+RANDOM = numpy.random.default_rng(20261)
+
+
+def steps_of_daam(images=2, tokens=77, size=(6, 4), steps=3, layers=(2, 3)):
+    """As comfyui-daam gives them: [step]{image: {factor: [layer]}}."""
+    def layer():
+        return comfyui.Tensor(RANDOM.random((tokens, 1, *size), numpy.float32))
+    return [{image: {factor: [layer() for _ in range(count)]
+                     for factor, count in zip((1, 2), layers)}
+             for image in range(images)} for _ in range(steps)]
+
+
+def reduced(steps):
+    """The same, written down: the mean over layers, summed over factors and steps."""
+    return numpy.stack([sum(
+        sum(layer.array[:, 0] for layer in layers) / numpy.float32(len(layers))
+        for step in steps for layers in step[image].values()) for image in sorted(steps[0])])
+
+
+CLIP = {"g": [[(49406, 1.0), (736, 1.0), (2368, 1.2), (49407, 1.0)] + [(0, 1.0)] * 73]}
+WORDS = {736: "blue</w>", 2368: "cat</w>"}
+
+
+def maps_of(text):
+    """{list: {(token, index): (map, its other members)}} of a daam_heatmaps."""
+    whole = json.loads(text)
+    assert whole.pop("encoding") == "base64 of gzip of float32, little-endian, rows from the top"
+    found = {}
+    for name, maps in whole.items():
+        for one in maps:
+            data = gzip.decompress(base64.b64decode(one.pop("heatmap"), validate=True))
+            array = numpy.frombuffer(data, "<f4").reshape(one["height"], one["width"])
+            found.setdefault(name, {})[one.pop("token"), one.pop("token_index")] = array, one
+    return found
+
+
+def same_maps(found, wanted):
+    assert [key for key in found] == [key for key in wanted]
+    for key, (array, members) in found.items():
+        assert array.tobytes() == wanted[key].astype(numpy.float32).tobytes(), key
+        total = array.sum(dtype=float)
+        near = {"max_attention": array.max(), "total_attention": total,
+                "mean_attention": total / array.size}
+        for name, value in near.items():
+            assert members[name] == pytest.approx(float(value), rel=1e-6)
+        left, top, width, height = members["bbox"]
+        inside = array[top:top + height, left:left + width] >= array.max() / 2
+        assert inside.sum() == (array >= array.max() / 2).sum()
+        assert inside.any(0)[[0, -1]].all() and inside.any(1)[[0, -1]].all()
+        assert members["coverage_area"] == pytest.approx(inside.sum() / array.size)
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "jpeg"])
+def test_heatmaps_are_kept_to_the_bit(comfy, monkeypatch, form):
+    host = sys.modules[f"{comfy.package.__name__}.host"]
+    monkeypatch.setattr(host, "_clip_words", WORDS)
+    steps, negative = steps_of_daam(), RANDOM.random((2, 3, 5), numpy.float32)
+    paths = comfy.save(comfyui.Tensor(batch(2)), format_1=form, pos_heatmaps_original=steps,
+                       pos_tokens=CLIP, neg_tokens=["ugly", "m\u0101"],
+                       neg_heatmaps_modified=comfyui.Tensor(negative))
+    for index, path in enumerate(paths):
+        if form == "jpeg":
+            text = json.loads(Path(f"{path}.json").read_text())["daam_heatmaps"]
+            comfy.luna.strangers.add(Path(f"{path}.json"))
+        elif form == "png":
+            text = Image.open(path).text["daam_heatmaps"]
+        else:
+            text = luna_xmp(Image.open(path))["daam_heatmaps"]
+        found = maps_of(text)
+        assert list(found) == ["positive", "negative_modified"]
+        wanted = reduced(steps)[index]
+        same_maps(found["positive"], {("blue", 1): wanted[1], ("cat", 2): wanted[2]})
+        same_maps(found["negative_modified"],
+                  {("ugly", 0): negative[0], ("m\u0101", 1): negative[1]})
+
+
+def heatmaps_of(comfy, **settings):
+    """(the sets that the node sends, what it leaves out)."""
+    nodes = sys.modules[f"{comfy.package.__name__}.nodes"]
+    latent = {"samples": comfyui.Tensor(batch(1, 2))}
+    job = nodes.make_job({**nodes.DEFAULTS, "latent_1": latent, **settings}, PROMPT, None)
+    return job.heatmaps, job.left_out
+
+
+def test_heatmaps_of_every_form(comfy):
+    steps = steps_of_daam(images=1, tokens=2)
+    whole = {"positive": steps, "negative": {"ugly": comfyui.Tensor(numpy.eye(4))},
+             "pos_tokens": ["a", "b"], "neg_tokens": None}
+    (positive, negative), left_out = heatmaps_of(comfy, pos_heatmaps_original=whole,
+                                                 neg_heatmaps_original=whole)
+    assert not left_out and positive.tokens == [("a", 0), ("b", 1)]
+    assert (positive.maps == reduced(steps)).all() and positive.variant == "original"
+    assert negative.tokens == [("ugly", 0)] and (negative.maps[0, 0] == numpy.eye(4)).all()
+    (bare,), _ = heatmaps_of(comfy, neg_heatmaps_modified=steps)
+    assert bare.tokens == [("", 0), ("", 1)] and bare.prompt == "negative"
+    (other,), _ = heatmaps_of(comfy, pos_heatmaps_modified=steps, pos_tokens={
+        "t5xxl": [[(3, 1.0), (1, 1.0)]]})
+    assert other.tokens == [("", 0), ("", 1)]
+    assert heatmaps_of(comfy, pos_heatmaps_original=[], neg_heatmaps_original=None) == ([], [])
+    assert heatmaps_of(comfy, pos_heatmaps_original=steps, embed_workflow=False) == ([], [])
+
+
+@pytest.mark.parametrize("value, words", [
+    ("nonsense", "could not convert"), ([1], "no form that Luna knows"),
+    (numpy.zeros((3, 3)), "their shape is"),
+    ([{1: {1: [comfyui.Tensor(numpy.zeros((2, 1, 3, 3)))]}}], r"only the images \[1\]"),
+    ([{0: {1: [comfyui.Tensor(numpy.zeros((2, 1, 3, n)))]}} for n in (3, 4)], "different sizes"),
+    (numpy.zeros((1, 1025, 1, 1)), "at most 1024"), (numpy.zeros((1, 1, 1025)), "1024 a side"),
+    (numpy.zeros((1, 33, 512, 512), numpy.float32), "33 MiB, at most 32 go")])
+def test_no_picture_is_lost_over_its_heatmaps(comfy, value, words):
+    """What cannot be kept is left out, and told in the node and in the log."""
+    latent = {"samples": comfyui.Tensor(batch(1))}
+    ui, (_, job_id) = comfyui.run_node(comfy.package, {
+        "latent_1": latent, "vae_name": VAE, **PNG, **HIDDEN, "pos_heatmaps_original": value})
+    comfy.luna.wait_job(comfy.luna.expect(job_id))
+    (said,) = ui["text"][1:]
+    assert re.search(rf"pos_heatmaps_original is left out: .*{words}", said), said
+
+
 def test_the_example_has_every_widget(comfy):
     example = next((comfyui.PACKAGE / "example_workflows").glob("*.json"))
     (node,) = [node for node in json.loads(example.read_text())["nodes"]
-               if node["type"] == "LunaMultiSaver"]
+               if node["type"] == "LunaMultiSaverAsync"]
     types = comfy.cls.INPUT_TYPES()
     widgets = [name for name, kind in {**types["required"], **types["optional"]}.items()
                if "default" in kind[1]]
@@ -236,9 +365,9 @@ def test_the_example_has_every_widget(comfy):
 
 
 def test_the_outbox_of_the_http_client_is_bounded(comfy, monkeypatch, tmp_path):
-    http, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
-                   for name in ("http_client", "nodes"))
-    monkeypatch.setattr(http, "OUTBOX_BYTES", 20_000)
+    http, outbox, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
+                           for name in ("http_client", "http_outbox", "nodes"))
+    monkeypatch.setattr(outbox, "MAX_BYTES", 20_000)
     monkeypatch.setattr(http, "QUEUE_BYTES", 20_000)
     told = []
     client = http.Client("http://127.0.0.1:9", outbox=str(tmp_path / "outbox"))
@@ -256,7 +385,38 @@ def test_the_outbox_of_the_http_client_is_bounded(comfy, monkeypatch, tmp_path):
     client.cancel(ids[0], 0)
     assert client.close(0) == 1, "there was room for one more on the disk"
     assert told.count("outbox_failed") <= 2
-    assert len(list((tmp_path / "outbox").iterdir())) == 2
+    assert len(list((tmp_path / "outbox").glob("*.job"))) == 2
+
+
+def test_an_outbox_has_one_http_client(comfy, tmp_path):
+    """The folder is free again when the client is closed, and half a file goes then."""
+    http = sys.modules[f"{comfy.package.__name__}.http_client"]
+    folder = tmp_path / "outbox"
+    first = http.Client("http://127.0.0.1:9", outbox=str(folder))
+    (folder / "1.job.part").write_bytes(b"half")
+    with pytest.raises(http.LunaError, match="in use by another process") as busy:
+        http.Client("http://127.0.0.1:9", outbox=str(folder))
+    assert busy.value.code == http.RC_BUSY and (folder / "1.job.part").exists()
+    assert first.close(0) == 0
+    http.Client("http://127.0.0.1:9", outbox=str(folder)).close(0)
+    assert [path.name for path in folder.iterdir()] == ["LOCK"]
+
+
+def test_a_file_that_is_gone_from_the_outbox_is_told(comfy, tmp_path):
+    http, nodes = (sys.modules[f"{comfy.package.__name__}.{name}"]
+                   for name in ("http_client", "nodes"))
+    told = []
+    client = http.Client("http://127.0.0.1:9", outbox=str(tmp_path / "outbox"))
+    client.notices(lambda *notice: told.append(notice))
+    job_id = client.submit_job(nodes.make_job({**nodes.DEFAULTS, "latent_1": {
+        "samples": comfyui.Tensor(batch(1, 2))}}, None, None))
+    (path,) = wait_for(lambda: list((tmp_path / "outbox").glob("*.job")), "it is on the disk")
+    path.unlink()
+    wait_for(lambda: client.unsettled()[0] == 0, "it is given up")
+    assert ("lost", job_id) in [(kind, of) for kind, _, of in told]
+    with pytest.raises(http.LunaError, match="not sent"):
+        client.wait_receipt(job_id, 0)
+    assert client.close(0) == 0
 
 
 def test_without_the_library(comfy, monkeypatch):

@@ -12,9 +12,9 @@ import browser
 import comfyui_real
 import pytest
 from files import DATA, VAE, photograph
-from luna import BIN, LIBRARY, wait_for
-from PIL import Image
+from luna import BIN, LIBRARY
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 NODES = Path(__file__).resolve().parent / "comfyui_nodes.py"
 
 pytestmark = pytest.mark.skipif(
@@ -26,7 +26,7 @@ MAKE_GRAPH = """(async (settings) => {
     const app = window.app;
     app.graph.clear();
     const load = LiteGraph.createNode("LoadLatent");
-    const save = LiteGraph.createNode("LunaMultiSaver");
+    const save = LiteGraph.createNode("LunaMultiSaverAsync");
     app.graph.add(load); app.graph.add(save);
     load.pos = [60, 120]; save.pos = [420, 60];
     load.connect(0, save, 0);
@@ -54,7 +54,7 @@ def page(home, monkeypatch):
     try:
         opened.host = host
         opened.wait("window.app?.graph && window.LiteGraph?.registered_node_types"
-                    "?.LunaMultiSaver ? 1 : 0", "the page is ready", 120)
+                    "?.LunaMultiSaverAsync ? 1 : 0", "the page is ready", 120)
         opened.wait("document.getElementById('splash-loader') ? 0 : 1", "nothing covers it")
         yield opened
     finally:
@@ -83,7 +83,7 @@ def test_badge_pictures_tab_and_toast(page, home):
     queue(page, filename="chelsea")
     page.wait(f"{BADGE}?.dataset.state === 'completed'", "the badge says that it is saved")
     assert page.run(f"{BADGE}.textContent").startswith("saved 1")
-    page.wait("window.app.graph.findNodesByType('LunaMultiSaver')[0].imgs?.length === 1",
+    page.wait("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].imgs?.length === 1",
               "the picture appears in the node")
     assert "luna_status" not in json.dumps(page.run(
         "window.app.graphToPrompt().then((made) => made.output)"))
@@ -117,17 +117,51 @@ def test_cancel_from_the_node(page, home):
     home.lunactl("resume")
 
 
-@pytest.mark.parametrize("name, kind", [("png", "image/png"), ("webp", "image/webp"),
-                                        ("jpeg", "image/jpeg")])
-def test_a_dropped_picture_restores_the_workflow(page, home, name, kind, tmp_path):
-    path = saved_picture(page, home, name, tmp_path)
+@pytest.mark.parametrize("name, settings", [
+    ("png", {}), ("webp", {}), ("webp", {"lossless_webp": True}), ("jpeg", {})],
+    ids=["png", "webp", "lossless-webp", "jpeg"])
+def test_a_dropped_picture_restores_the_workflow(page, home, request, name, settings):
+    path = saved_picture(page, home, format_1=name, **settings)
     page.run("window.app.graph.clear(); document.getElementById('luna-toasts')?.remove()")
-    page.drop(path, kind)
-    page.wait("window.app.graph.findNodesByType('LunaMultiSaver').length === 1",
+    page.drop(path, f"image/{name}")
+    page.wait("window.app.graph.findNodesByType('LunaMultiSaverAsync').length === 1",
               "the workflow is back")
-    assert page.run("window.app.graph.findNodesByType('LunaMultiSaver')[0].widgets"
+    assert page.run("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].widgets"
                     ".find((one) => one.name === 'filename').value") == "dropped"
-    keep_picture(page, f"dropped-{name}.png")
+    keep_picture(page, f"dropped-{request.node.callspec.id}.png")
+
+
+# The graph of MAKE_GRAPH with the saver under another id, its first input under another name.
+RELOAD = """(async (input) => {
+    const made = window.app.graph.serialize();
+    for (const node of made.nodes) {
+        if (node.type !== "LunaMultiSaverAsync") continue;
+        node.type = "LunaMultiSaver";
+        node.inputs.find((one) => one.name === "latent_1").name = input;
+    }
+    window.app.graph.clear();
+    await window.app.loadGraphData(made);
+    return window.app.graph.nodes.map((node) => node.type).sort();
+})"""
+
+
+def test_a_saver_under_the_id_of_another_package(page):
+    """With a latent it is Luna's, with its settings; with images it is left alone."""
+    page.run(f"{MAKE_GRAPH}({json.dumps({'filename': 'former'})})")
+    assert page.run(f"{RELOAD}('latent_1')") == ["LoadLatent", "LunaMultiSaverAsync"]
+    assert page.run("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].widgets"
+                    ".find((one) => one.name === 'filename').value") == "former"
+    assert page.run(f"{RELOAD}('image_1')") == ["LoadLatent", "LunaMultiSaver"]
+
+
+def test_the_example_has_every_input(page):
+    (example,) = (ROOT / "producer" / "comfyui" / "example_workflows").glob("*.json")
+    page.run(f"window.app.loadGraphData({example.read_text()})")
+    page.wait("window.app.graph.findNodesByType('LunaMultiSaverAsync').length === 1", "it is there")
+    names = page.run("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].inputs"
+                     ".map((input) => input.name)")
+    info = page.host.ask("GET", "/object_info/LunaMultiSaverAsync")[1]["LunaMultiSaverAsync"]
+    assert set(info["input"]["required"]) | set(info["input"]["optional"]) == set(names)
 
 
 def test_a_dropped_latent_restores_its_workflow(page):
@@ -137,37 +171,10 @@ def test_a_dropped_latent_restores_its_workflow(page):
     keep_picture(page, "dropped-latent.png")
 
 
-def saved_picture(page, home, name, folder):
-    """A picture of this format by the daemon; where it does not write that, by Pillow."""
-    queue(page, filename="dropped", format_1=name)
+def saved_picture(page, home, **settings):
+    """A picture saved by the daemon."""
+    queue(page, filename="dropped", **settings)
     page.wait(f"['completed', 'failed'].includes({BADGE}?.dataset.state)", "the job has ended")
+    expect_all(page, home)
     (job,) = page.host.ask("GET", "/luna/jobs")[1]["jobs"]
-    home.expect(job["job_id"], job["state"])
-    if job["state"] == "completed":
-        return job["paths"][0]
-    assert job["error"] == "unsupported" and name != "png", job
-    queue(page, filename="dropped", format_1="png")
-    page.wait(f"{BADGE}?.dataset.state === 'completed'", "it is saved")
-    expect_all(page, home)
-    (source,) = home.output.rglob("dropped*.png")
-    return with_exif(source, folder / f"dropped.{name}")
-
-
-def with_exif(source, target):
-    """The PNG's texts where ComfyUI has them in WebP: Model and Make of IFD0."""
-    with Image.open(source) as image:
-        exif = Image.Exif()
-        exif[0x0110] = f"prompt:{image.text['prompt']}"
-        exif[0x010F] = f"workflow:{image.text['workflow']}"
-        image.save(target, exif=exif)
-    return target
-
-
-def test_the_outbox_is_told(page, home):
-    home.broker.terminate()
-    wait_for(lambda: not page.host.ask("GET", "/luna/status")[1]["available"], "it is noticed")
-    queue(page)
-    page.wait("document.querySelector('.luna-toast.luna-error')", "the page is told")
-    home.start_broker()
-    page.wait(f"{BADGE}?.dataset.state === 'completed'", "it is saved when the daemon is back")
-    expect_all(page, home)
+    return home.wait_job(job["job_id"])["files"][0]["path"]

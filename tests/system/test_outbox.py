@@ -5,6 +5,7 @@ import sys
 
 import comfyui_stand_in as comfyui
 import outbox_producer
+import pytest
 import wire
 from files import VAE, photograph
 from luna import LIBRARY, Process, wait_for
@@ -80,3 +81,44 @@ def test_a_comfyui_without_broker_leaves_its_pictures_to_the_next(luna):
     assert not files(luna)
     for job in luna.expected:
         luna.wait_job(job)
+
+
+@pytest.mark.parametrize("binding", ["libluna", "http"])
+def test_two_comfyuis_with_one_outbox(home, binding):
+    """The first one has it. What it left when it was killed is sent by the next one that gets
+    the folder, and by no other; each job is done once."""
+    home.start(LUNA_HTTP_LISTEN="127.0.0.1:0")
+    url = home.http_url()
+    home.broker.terminate()
+    env = {**home.env, "LUNA_LIBRARY": str(LIBRARY), "LUNA_OUTBOX": str(home.home / "outbox"),
+           **({"LUNA_HTTP": url} if binding == "http" else {})}
+
+    def comfy(name, *flags):
+        process = Process(name, [sys.executable, comfyui.__file__, str(home.output),
+                                 photograph("chelsea"), VAE, *flags], env, home.home)
+        home.processes.append(process)
+        wait_for(lambda: kept_jobs(process), f"{name} has queued its job")
+        home.expect(kept_jobs(process)[0])
+        return process
+
+    def waiting():
+        return [path for path in home.home.glob("outbox*/**/*") if path.is_file()
+                and path.name != "LOCK" and path.suffix != ".part" and path.parent.name != "tmp"]
+
+    first = comfy("first", "--stay")
+    (left,) = wait_for(waiting, "the first one's job is on the disk")
+    second = comfy("second", "--stay")
+    assert "no outbox" in second.text() and "in use by" in second.text()
+    assert "no outbox" not in first.text()
+    first.kill()
+    home.start_broker(LUNA_HTTP_LISTEN=url.removeprefix("http://"))
+    home.start_decoder("two")
+    home.wait_job(kept_jobs(second)[0])
+    assert waiting() == [left], "the second one meddled with a folder it does not have"
+    third = comfy("third", "--stay")
+    assert "no outbox" not in third.text()
+    wait_for(lambda: not waiting(), "the third one sends what the first one left")
+    for job in home.expected:
+        home.wait_job(job)
+    second.kill()
+    third.kill()

@@ -114,6 +114,18 @@ def test_bench_of_a_random_model(home, family, shape):
     result = json.loads(done.out)
     assert result["images"] == 2 and result["runs"] == 2
     assert result["ms_per_image"] > 0 and result["gflops"] > 0 and result["peak_mib"] > 5
+    assert result["first_ms"] > 0 and result["second_ms"] > 0 and result["before_ms"] == 0
+
+
+def test_bench_of_a_decoder_at_work(home):
+    done = home.run("luna-vae", "bench", "--random", "taesd", "--before", "1x16x16", "--shape", "1x24x8", "--runs", "1", "--json")
+    result = json.loads(done.out)
+    assert (result["images"], result["width"], result["height"]) == (1, 24, 8)
+    assert result["before_ms"] > 0 and result["plan_ms"] > 0
+    done = home.run("luna-vae", "bench", "--random", "taesd", "--shape", "1x8x8", "--runs", "1")
+    assert "before that: device " in done.out
+    done = home.run("luna-vae", "bench", "--random", "taesd", "--before", "1x7x8", "--shape", "1x8x8")
+    assert done.code == 64 and "multiples of 8" in done.err
 
 
 def test_refusals_leave_no_file(home):

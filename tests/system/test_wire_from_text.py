@@ -253,7 +253,7 @@ def test_failed_with_retry_then_done_by_the_next_attempt(home):
         work = decoder.take()
         saved = save(home, work, 0, "first")
         decoder.report("progress", work, stage="saved", images=[saved])
-        decoder.report("failed", work, error="device", detail="the device fell off", retry=True)
+        decoder.report("failed", work, error="io", detail="the disk fell off", retry=True)
         again = decoder.take()
         assert again["attempt"] == 2
         assert again["done"] == [{"input": 0, "index": 0}]

@@ -1,12 +1,13 @@
 //  The engine's interface to a GPU.
 
 #include "decoder/vae/cuda/gpu.h"
+#include "decoder/vae/memory_budget.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS = 2, GRAPHS = 2 };
+enum { SLOTS = 2, GRAPHS = 2 };  //  slots: run_batch relies on two
 
 //  An image on its way in and out, so that the next one can be started meanwhile.
 typedef struct slot {
@@ -37,6 +38,8 @@ struct luna_plan {
     luna_shape shapes[LUNA_GRAPH_MAX];
     size_t memory_limit_bytes;
     size_t staging_bytes;
+    size_t slots;  //  images on their way at once, 1 or SLOTS
+    bool lean;     //  in less memory
     gpu_program *program;
     gpu_program *rescue;  //  NULL: not needed yet
 };
@@ -137,22 +140,40 @@ static size_t program_bytes(const gpu_program *program)
     return program->arena_bytes + program->constant_bytes;
 }
 
+//  The program and what it needs, which must be within the limit.
+static luna_err build_plan(state *s, const luna_plan_request *request, luna_plan *plan,
+                           const int8_t *exponents, luna_vae_cost *cost)
+{
+    const luna_shape *picture = &plan->shapes[plan->graph->count - 1];
+    const size_t pixels = picture->count * sizeof(float);
+    LUNA_TRY(gpu_program_build(&s->lane, plan->graph, plan->shapes, exponents, plan->lean,
+                               &plan->program));
+    cost->weight_bytes = s->lane.weight_bytes + s->rescue.weight_bytes;
+    const size_t fixed =
+        cost->weight_bytes + program_bytes(plan->program) + s->device.workspace_bytes;
+    plan->slots = luna_sub_batch(request->memory_limit_bytes,
+                                 fixed + request->staging_bytes, pixels, SLOTS);
+    cost->peak_bytes = fixed + plan->slots * pixels;
+    return luna_backend_over_limit(request, cost->peak_bytes);
+}
+
 static luna_err fill_plan(state *s, const luna_plan_request *request, luna_plan *plan,
                           luna_vae_cost *cost)
 {
     const int8_t *exponents = NULL;
-    const luna_shape *picture = &plan->shapes[plan->graph->count - 1];
     //  A picture that cannot fit is refused before anything is tried out. (Half, for some
     //  steps write over what they read.)
     const size_t least = gpu_least_bytes(plan->graph, plan->shapes, s->lane.type) / 2;
     LUNA_TRY(luna_backend_over_limit(request, least));
     LUNA_TRY(exponents_of(s, plan->graph, &exponents));
-    LUNA_TRY(gpu_program_build(&s->lane, plan->graph, plan->shapes, exponents,
-                               &plan->program));
-    cost->weight_bytes = s->lane.weight_bytes + s->rescue.weight_bytes;
-    cost->peak_bytes = cost->weight_bytes + program_bytes(plan->program) +
-                       s->device.workspace_bytes + SLOTS * picture->count * sizeof(float);
-    LUNA_TRY(luna_backend_over_limit(request, cost->peak_bytes));
+    luna_err err = build_plan(s, request, plan, exponents, cost);
+    if (err == LUNA_NO_MEMORY && !plan->lean) {
+        plan->lean = true;
+        gpu_program_free(plan->program);
+        plan->program = NULL;
+        err = build_plan(s, request, plan, exponents, cost);
+    }
+    LUNA_TRY(err);
     //  What the search for plans took beyond what this picture takes goes back.
     if (s->device.arena_bytes > plan->program->arena_bytes) gpu_arena_free(&s->device);
     return gpu_arena_grow(&s->device, plan->program->arena_bytes);
@@ -285,8 +306,8 @@ static luna_err rescue_program(state *s, luna_plan *plan)
                                        .memory_limit_bytes = plan->memory_limit_bytes,
                                        .staging_bytes = plan->staging_bytes};
     if (plan->rescue) return LUNA_OK;
-    LUNA_TRY(
-        gpu_program_build(&s->rescue, plan->graph, plan->shapes, NULL, &plan->rescue));
+    LUNA_TRY(gpu_program_build(&s->rescue, plan->graph, plan->shapes, NULL, plan->lean,
+                               &plan->rescue));
     const luna_err err = luna_backend_over_limit(
         &request, program_bytes(plan->rescue) + s->lane.weight_bytes +
                       s->rescue.weight_bytes + s->device.workspace_bytes);
@@ -305,17 +326,25 @@ static luna_err rescue_image(state *s, luna_plan *plan, const gpu_pixel_args *ar
     return wait_image(s, at, finite);
 }
 
-static luna_err finish_image(state *s, luna_plan *plan, const luna_backend_batch *batch,
-                             size_t image)
+//  Its pixels go to the caller, who may take his time: the next image is on its way.
+static luna_err hand_over(const slot *at, const luna_backend_batch *batch, size_t image)
 {
-    const slot *at = &s->slots[image % SLOTS];
+    void *room = NULL;
+    LUNA_TRY(batch->place(batch->outlet, batch->first + image, &room));
+    memcpy(room, at->host_out, at->out_bytes);
+    batch->done(batch->outlet, batch->first + image);
+    return LUNA_OK;
+}
+
+static luna_err finish_image(state *s, luna_plan *plan, const luna_backend_batch *batch,
+                             size_t image, const slot *at)
+{
     const gpu_pixel_args args = pixel_args(plan, batch);
     bool finite = false;
     LUNA_TRY(wait_image(s, at, &finite));
     if (!finite && s->lane.type == GPU_FP16)
         LUNA_TRY(rescue_image(s, plan, &args, at, &finite));
-    memcpy((uint8_t *)batch->to + image * at->out_bytes, at->host_out, at->out_bytes);
-    if (finite || !batch->must_be_finite) return LUNA_OK;
+    if (finite || !batch->must_be_finite) return hand_over(at, batch, image);
     return luna_error(LUNA_OVERFLOW,
                       "the decode of image %zu gave values that are NaN or infinite",
                       batch->first + image);
@@ -328,9 +357,8 @@ static size_t picture_bytes(const luna_plan *plan, const luna_backend_batch *bat
 }
 
 static luna_err begin_image(state *s, luna_plan *plan, const luna_backend_batch *batch,
-                            size_t image)
+                            size_t image, slot *at)
 {
-    slot *at = &s->slots[image % SLOTS];
     const gpu_pixel_args args = pixel_args(plan, batch);
     LUNA_TRY(
         slot_fit(at, plan->shapes[0].count * sizeof(float), picture_bytes(plan, batch)));
@@ -338,47 +366,102 @@ static luna_err begin_image(state *s, luna_plan *plan, const luna_backend_batch 
     return start_image(s, plan->program, &args, at);
 }
 
-//  The next image is started before the one before it is waited for.
-static luna_err run_batch(void *opaque, luna_plan *plan, const luna_backend_batch *batch)
+//  A batch on its way: `begun` images are started, the first `finished` of them handed
+//  over, and never more than `slots` lie between.
+typedef struct traffic {
+    size_t begun;
+    size_t finished;
+    size_t slots;
+} traffic;
+
+//  Starts what there are free slots for. A second slot that there is no memory for is
+//  done without: images then follow one another.
+static luna_err begin_some(state *s, luna_plan *plan, const luna_backend_batch *batch,
+                           traffic *t)
 {
-    state *s = opaque;
-    LUNA_TRY(gpu_device_use(&s->device));
-    LUNA_TRY(begin_image(s, plan, batch, 0));
-    for (size_t i = 0; i < batch->count; i++) {
-        luna_err err = LUNA_OK;
-        if (i + 1 < batch->count) err = begin_image(s, plan, batch, i + 1);
-        const luna_err before = finish_image(s, plan, batch, i);
-        if (err != LUNA_OK || before != LUNA_OK)
-            (void)cudaStreamSynchronize(s->device.copies);
-        LUNA_TRY(before);
+    while (t->begun < batch->count && t->begun - t->finished < t->slots) {
+        slot *at = &s->slots[t->begun % t->slots];
+        const luna_err err = begin_image(s, plan, batch, t->begun, at);
+        if (err == LUNA_NO_MEMORY && t->begun > t->finished && t->begun == 1) {
+            t->slots = plan->slots = 1;
+            return LUNA_OK;
+        }
         LUNA_TRY(err);
+        t->begun++;
     }
     return LUNA_OK;
 }
 
-static luna_err read_floats(void *context, size_t image, float *to)
+//  The next image is started before the one before it is waited for.
+static luna_err move_on(state *s, luna_plan *plan, const luna_backend_batch *batch,
+                        traffic *t)
 {
-    const luna_plan *plan = ((const void **)context)[0];
-    const float *from = ((const void **)context)[1];
+    const luna_err err = begin_some(s, plan, batch, t);
+    if (t->begun > t->finished) {
+        const size_t image = t->finished;
+        LUNA_TRY(finish_image(s, plan, batch, image, &s->slots[image % t->slots]));
+        t->finished++;
+    }
+    return err;
+}
+
+static luna_err run_batch(void *opaque, luna_plan *plan, const luna_backend_batch *batch)
+{
+    state *s = opaque;
+    traffic t = {.slots = plan->slots};
+    luna_err err = gpu_device_use(&s->device);
+    if (err == LUNA_OK && t.slots == 1) slot_free(&s->slots[1]);
+    while (err == LUNA_OK && t.finished < batch->count) err = move_on(s, plan, batch, &t);
+    if (err != LUNA_OK) (void)cudaStreamSynchronize(s->device.copies);
+    return err;
+}
+
+//  What `run` is given, as a batch of one.
+typedef struct single {
+    const float *input;
+    size_t count;
+    float *output;
+} single;
+
+static luna_err read_single(void *context, size_t image, float *to)
+{
+    const single *one = context;
     (void)image;
-    memcpy(to, from, plan->shapes[0].count * sizeof *to);
+    memcpy(to, one->input, one->count * sizeof *to);
     return LUNA_OK;
+}
+
+static luna_err place_single(void *context, size_t image, void **room)
+{
+    (void)image;
+    *room = ((single *)context)->output;
+    return LUNA_OK;
+}
+
+static void single_done(void *context, size_t image)
+{
+    (void)context;
+    (void)image;
 }
 
 static luna_err run(void *opaque, luna_plan *plan, const float *input, float *output)
 {
-    const void *context[2] = {plan, input};
+    single one = {.input = input, .count = plan->shapes[0].count, .output = output};
     const luna_backend_batch batch = {.count = 1,
-                                      .read = read_floats,
-                                      .context = context,
+                                      .read = read_single,
+                                      .context = &one,
                                       .format = LUNA_PIXELS_F32_PLANAR,
                                       .rule = LUNA_PIXELS_RAW,
-                                      .to = output};
+                                      .place = place_single,
+                                      .done = single_done,
+                                      .outlet = &one};
     return run_batch(opaque, plan, &batch);
 }
 
 const luna_backend luna_backend_cuda = {.device = "cuda",
+                                        .cards = gpu_cards,
                                         .probe = gpu_device_probe,
+                                        .memory = gpu_memory,
                                         .describe = describe,
                                         .precision = precision,
                                         .open = open_state,

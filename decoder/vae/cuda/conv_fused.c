@@ -1,6 +1,6 @@
-//  The fused convolution's weights: blocks of one tap, 64 channels and 128 channels of the
-//  result, in the order in which a tile reads them (fused.cuh), laid out in shared memory's
-//  own way so that a block is one plain copy.
+//  The fused convolution's weights: blocks of one tap, 64 channels and 128 channels of
+//  the result, in the order in which a tile reads them (fused.cuh), laid out in shared
+//  memory's own way so that a block is one plain copy.
 
 #include "decoder/vae/cuda/kernels.h"
 
@@ -20,15 +20,16 @@ size_t gpu_fused_weight_bytes(const gpu_fused_weights *w)
     return blocks * taps_of(w) * ROWS * CHUNK * 2;
 }
 
-//  A tensor core's column n of 32 is channel 8 q + 2 j + e where n = 8 j + 2 q + e: so the
-//  sums of one thread are eight channels next to each other.
+//  A tensor core's column n of 32 is channel 8 q + 2 j + e where n = 8 j + 2 q + e: so
+//  the sums of one thread are eight channels next to each other.
 static size_t channel_of(size_t row)
 {
     const size_t j = row % 32 / 8, q = row % 8 / 2, e = row % 2;
     return row / 32 * 32 + 8 * q + 2 * j + e;
 }
 
-//  The place of a value in its block: 16-byte columns of a row are exchanged by its number.
+//  The place of a value in its block: 16-byte columns of a row are exchanged by its
+//  number.
 static size_t place_of(size_t row, size_t channel)
 {
     return row * CHUNK + ((channel / LANES) ^ (row % 8)) * LANES + channel % LANES;

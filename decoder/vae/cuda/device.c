@@ -1,33 +1,79 @@
 #include "decoder/vae/cuda/gpu.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { OLDEST = 75 };  //  compute capability, times 10
 
+static double mib(size_t bytes)
+{
+    return (double)bytes / 1048576.0;
+}
+
+//  With the numbers: others may be on the card.
+static luna_err no_memory(const char *what)
+{
+    size_t left = 0, total = 0;
+    if (cudaMemGetInfo(&left, &total) != cudaSuccess)
+        return luna_error(LUNA_NO_MEMORY, "no memory on the GPU for %s", what);
+    return luna_error(LUNA_NO_MEMORY,
+                      "no memory on the GPU for %s: %.0f of its %.0f MiB are free", what,
+                      mib(left), mib(total));
+}
+
+//  Of these the rest of the process goes on; after any other the context is lost.
+static bool is_of_memory(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation;
+}
+
+//  Not the card's fault: its code is not in this build, or the driver is too old for it.
+static bool is_unfit(cudaError_t error)
+{
+    return error == cudaErrorNoKernelImageForDevice ||
+           error == cudaErrorInsufficientDriver ||
+           error == cudaErrorUnsupportedPtxVersion ||
+           error == cudaErrorInvalidKernelImage || error == cudaErrorSystemDriverMismatch;
+}
+
 luna_err gpu_check(cudaError_t error, const char *what)
 {
     if (error == cudaSuccess) return LUNA_OK;
-    if (error == cudaErrorMemoryAllocation) {
+    if (is_of_memory(error)) {
         (void)cudaGetLastError();  //  it is over with that: the device goes on
-        return luna_error(LUNA_NO_MEMORY, "no memory on the GPU for %s", what);
+        return no_memory(what);
     }
+    if (is_unfit(error))
+        return luna_error(LUNA_UNAVAILABLE,
+                          "the GPU cannot run this build's code (%s: %s); install a "
+                          "driver as new as CUDA %d.%d, or a Luna built for this card",
+                          what, cudaGetErrorString(error), CUDART_VERSION / 1000,
+                          CUDART_VERSION % 1000 / 10);
     return luna_error(LUNA_DEVICE, "the GPU failed at %s: %s; start the decoder again",
                       what, cudaGetErrorString(error));
+}
+
+static bool dnn_is_of_memory(cudnnStatus_t status)
+{
+    return status == CUDNN_STATUS_ALLOC_FAILED ||
+           status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
 }
 
 luna_err gpu_check_dnn(cudnnStatus_t status, const char *what)
 {
     if (status == CUDNN_STATUS_SUCCESS) return LUNA_OK;
-    return luna_error(status == CUDNN_STATUS_ALLOC_FAILED ? LUNA_NO_MEMORY : LUNA_DEVICE,
-                      "cuDNN failed at %s: %s", what, cudnnGetErrorString(status));
+    if (dnn_is_of_memory(status)) return no_memory("cuDNN");
+    return luna_error(LUNA_DEVICE, "cuDNN failed at %s: %s; start the decoder again",
+                      what, cudnnGetErrorString(status));
 }
 
 luna_err gpu_check_blas(cublasStatus_t status, const char *what)
 {
     if (status == CUBLAS_STATUS_SUCCESS) return LUNA_OK;
-    return luna_error(status == CUBLAS_STATUS_ALLOC_FAILED ? LUNA_NO_MEMORY : LUNA_DEVICE,
-                      "cuBLASLt failed at %s: %s", what, cublasLtGetStatusString(status));
+    if (status == CUBLAS_STATUS_ALLOC_FAILED) return no_memory("cuBLASLt");
+    return luna_error(LUNA_DEVICE, "cuBLASLt failed at %s: %s; start the decoder again",
+                      what, cublasLtGetStatusString(status));
 }
 
 static luna_err no_driver(cudaError_t error)
@@ -47,6 +93,32 @@ static luna_err check_age(int index, int major, int minor)
                       major, minor, OLDEST / 10, OLDEST % 10);
 }
 
+//  As nvidia-smi writes it.
+static void write_uuid(const cudaUUID_t *uuid, char out[LUNA_CARD_UUID_BYTES])
+{
+    size_t used = (size_t)snprintf(out, LUNA_CARD_UUID_BYTES, "GPU");
+    for (int i = 0; i < 16; i++) {
+        const bool dash = i == 0 || i == 4 || i == 6 || i == 8 || i == 10;
+        used += (size_t)snprintf(out + used, LUNA_CARD_UUID_BYTES - used, "%s%02x",
+                                 dash ? "-" : "", (unsigned char)uuid->bytes[i]);
+    }
+}
+
+luna_err gpu_cards(luna_card *out, size_t room, size_t *count)
+{
+    int there = 0;
+    const cudaError_t error = cudaGetDeviceCount(&there);
+    if (error != cudaSuccess) return no_driver(error);
+    *count = (size_t)there < room ? (size_t)there : room;
+    for (size_t i = 0; i < *count; i++) {
+        struct cudaDeviceProp is;
+        LUNA_TRY(gpu_check(cudaGetDeviceProperties(&is, (int)i), "a look"));
+        write_uuid(&is.uuid, out[i].uuid);
+        snprintf(out[i].name, sizeof out[i].name, "%.63s", is.name);
+    }
+    return LUNA_OK;
+}
+
 luna_err gpu_device_probe(int index)
 {
     int count = 0, major = 0, minor = 0;
@@ -62,6 +134,13 @@ luna_err gpu_device_probe(int index)
         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index),
         "a look"));
     return check_age(index, major, minor);
+}
+
+luna_err gpu_memory(int index, luna_backend_memory *out)
+{
+    LUNA_TRY(gpu_check(cudaSetDevice(index), "choosing it"));
+    return gpu_check(cudaMemGetInfo(&out->free_bytes, &out->total_bytes),
+                     "asking for its memory");
 }
 
 //  cuBLASLt's advice for Hopper.
@@ -137,9 +216,11 @@ bool gpu_device_has_bf16(const gpu_device *device)
 }
 
 static luna_err grow(gpu_device *device, size_t bytes, void **memory, size_t *room,
-                     const char *what)
+                     const char *name)
 {
+    char what[80];
     if (*memory && bytes <= *room) return LUNA_OK;
+    snprintf(what, sizeof what, "the %.0f MiB of %s", mib(bytes), name);
     LUNA_TRY(gpu_check(cudaStreamSynchronize(device->stream), "waiting"));
     if (*memory) LUNA_TRY(gpu_check(cudaFree(*memory), "freeing"));
     *memory = NULL;

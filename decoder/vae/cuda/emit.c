@@ -54,6 +54,12 @@ luna_err gpu_plan_buffer(gpu_program *program, size_t bytes, int *out)
     return LUNA_OK;
 }
 
+void gpu_plan_shrink(gpu_program *program, int buffer, size_t bytes)
+{
+    program->spans[buffer].shrinks = program->step_count;
+    program->spans[buffer].later_bytes = bytes;
+}
+
 static void touch(gpu_program *program, int buffer)
 {
     if (buffer != LUNA_NONE) program->spans[buffer].last = program->step_count;
@@ -97,7 +103,8 @@ luna_err gpu_plan_append(gpu_planner *p, const gpu_step *step)
 //  A buffer for the value of `node`.
 luna_err gpu_plan_value(gpu_planner *p, size_t node, gpu_value *out)
 {
-    *out = (gpu_value){.extent = extent_of(p, node), .pairs = LUNA_NONE, .parts = LUNA_NONE};
+    *out =
+        (gpu_value){.extent = extent_of(p, node), .pairs = LUNA_NONE, .parts = LUNA_NONE};
     return gpu_plan_buffer(p->program, gpu_bytes(&out->extent), &out->buffer);
 }
 
@@ -130,7 +137,7 @@ static luna_err new_constants(gpu_planner *p, size_t count, long *at, float **ou
 
 //  A vector of the model, times 2^exponent, plus `more` when there is one.
 luna_err gpu_plan_vector(gpu_planner *p, int number, size_t channels, int exponent,
-                           const float *more, long *at)
+                         const float *more, long *at)
 {
     float *values = NULL, *out = NULL;
     if (number == LUNA_NONE && !more) return LUNA_OK;
@@ -210,8 +217,8 @@ static luna_err settle(gpu_planner *p, gpu_value *value)
 {
     gpu_step step = gpu_plan_step(p, GPU_STEP_ADD, 0);
     if (!value->pending) return LUNA_OK;
-    LUNA_TRY(gpu_plan_vector(p, LUNA_NONE, (size_t)value->extent.channels, 0, value->pending,
-                        &step.bias));
+    LUNA_TRY(gpu_plan_vector(p, LUNA_NONE, (size_t)value->extent.channels, 0,
+                             value->pending, &step.bias));
     step.to = value->extent;
     step.x = step.y = value->buffer;
     value->pending = NULL;
@@ -270,12 +277,13 @@ static luna_err through_weights(const gpu_planner *p, const luna_node *node,
 
 //  The bias of a convolution with all that is pending on its input and its residual.
 luna_err gpu_plan_conv_bias(gpu_planner *p, size_t i, const gpu_fusion *fusion, int from,
-                          int to, long *at)
+                            int to, long *at)
 {
     const luna_node *node = node_at(p, i);
     const gpu_value *input = input_of(p, i), *residual = fusion->residual;
     const float *more = residual ? residual->pending : NULL;
-    if (!input->pending) return gpu_plan_vector(p, node->bias, node->channels, to, more, at);
+    if (!input->pending)
+        return gpu_plan_vector(p, node->bias, node->channels, to, more, at);
     float *sum = calloc(node->channels, sizeof *sum);
     if (!sum) return no_memory();
     for (size_t c = 0; more && c < node->channels; c++) sum[c] = more[c];
@@ -390,7 +398,8 @@ luna_err gpu_emit_last(gpu_planner *p, size_t conv, const gpu_normed *normed)
 //  Where the value's own maker has left what the norm needs.
 static bool has_parts(const gpu_value *from, const luna_node *node)
 {
-    return from->parts != LUNA_NONE && node->channels / node->groups % GPU_PART_CHANNELS == 0;
+    return from->parts != LUNA_NONE &&
+           node->channels / node->groups % GPU_PART_CHANNELS == 0;
 }
 
 //  The norm reads the value, or the parts that are there already.
@@ -416,9 +425,11 @@ luna_err gpu_emit_norm(gpu_planner *p, size_t i, gpu_normed *out)
     step.groups = (int)node->groups;
     //  The statistics of a value times 2^e are those of the value times 2^e, 4^e.
     step.epsilon = ldexpf(node->epsilon, 2 * exponent);
-    LUNA_TRY(gpu_plan_vector(p, node->weight, node->channels, 0, NULL, &step.norm_weight));
+    LUNA_TRY(
+        gpu_plan_vector(p, node->weight, node->channels, 0, NULL, &step.norm_weight));
     LUNA_TRY(gpu_plan_vector(p, node->bias, node->channels, 0, NULL, &step.bias));
-    LUNA_TRY(gpu_plan_vector(p, LUNA_NONE, node->channels, 0, from->pending, &step.offset));
+    LUNA_TRY(
+        gpu_plan_vector(p, LUNA_NONE, node->channels, 0, from->pending, &step.offset));
     LUNA_TRY(norm_source(p, from, &step));
     LUNA_TRY(gpu_plan_buffer(p->program, gpu_room(node->channels) * sizeof(gpu_pair),
                              &step.pairs));
@@ -464,7 +475,8 @@ luna_err gpu_emit_rms_norm(gpu_planner *p, size_t i, gpu_act act, size_t result)
     step.y = to.buffer;
     step.act = act;
     step.epsilon = ldexpf(node->epsilon, gpu_exponent(p, (size_t)node->input[0]));
-    LUNA_TRY(gpu_plan_vector(p, node->weight, node->channels, 0, NULL, &step.norm_weight));
+    LUNA_TRY(
+        gpu_plan_vector(p, node->weight, node->channels, 0, NULL, &step.norm_weight));
     p->value[result] = to;
     return gpu_plan_append(p, &step);
 }
@@ -546,7 +558,8 @@ luna_err gpu_emit_add(gpu_planner *p, size_t i, gpu_act act, size_t result)
 //  picture's largest values need anyway, later, when there are no scores any more.
 static size_t chunk_rows(const gpu_planner *p, size_t tokens, size_t row_bytes)
 {
-    const size_t room = gpu_least_bytes(p->graph, p->shapes, lane_of(p)->type);
+    const size_t all = gpu_least_bytes(p->graph, p->shapes, lane_of(p)->type);
+    const size_t room = p->lean ? all / 2 : all;
     const size_t fit = room / row_bytes / 128 * 128;
     return fit == 0 ? (tokens < 128 ? tokens : 128) : fit < tokens ? fit : tokens;
 }

@@ -4,6 +4,7 @@
 #include "decoder/vae/cuda/plan.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const luna_node *node_at(const gpu_planner *p, size_t i)
 {
@@ -81,11 +82,71 @@ static addend addend_of(const gpu_planner *p, size_t conv)
         return (addend){0};
     const int *input = node_at(p, reader)->input;
     const size_t other = (size_t)(input[0] == (int)conv ? input[1] : input[0]);
-    if (other < conv)
-        return (addend){.addition = reader, .residual = &p->value[other]};
+    if (other < conv) return (addend){.addition = reader, .residual = &p->value[other]};
     if (is_shortcut(p, other) && (size_t)node_at(p, other)->input[0] < conv)
         return (addend){.addition = reader, .shortcut = other};
     return (addend){0};
+}
+
+//  ---- lean -------------------------------------------------------------------------
+
+enum { STRIPS = 32 };  //  of a value's rows
+
+static luna_err find_strip(gpu_planner *p, const gpu_step *step, size_t rows,
+                           gpu_conv **out)
+{
+    gpu_conv_problem problem;
+    memset(&problem, 0, sizeof problem);
+    problem.from = step->from;
+    problem.from.height = (int)rows;
+    problem.channels = step->to.channels;
+    problem.kernel = 1;
+    problem.bias = step->bias != LUNA_NONE;
+    return gpu_conv_find(device_of(p), &problem, out);
+}
+
+//  Whether the shortcut's result may lie over what it reads, which nobody else reads
+//  then.
+static bool may_lie_over(const gpu_planner *p, size_t shortcut)
+{
+    const luna_node *node = node_at(p, shortcut);
+    const size_t input = (size_t)node->input[0];
+    return p->lean && p->last[input] == shortcut &&
+           node->channels <= (size_t)p->value[input].extent.channels;
+}
+
+//  The shortcut before the convolution that it is added to, over its own input: strip by
+//  strip to a buffer aside and from there to the front, where only rows lie that are
+//  read.
+static luna_err emit_over(gpu_planner *p, size_t shortcut)
+{
+    const luna_node *node = node_at(p, shortcut);
+    const size_t input = (size_t)node->input[0];
+    const gpu_value *from = &p->value[input];
+    const int e_from = gpu_exponent(p, input), e_to = gpu_exponent(p, shortcut);
+    const gpu_fusion fusion = {.result = shortcut};
+    gpu_step step = gpu_plan_step(p, GPU_STEP_CONV_OVER, shortcut);
+    const size_t height = (size_t)step.to.height, pixels = (size_t)step.to.width;
+    step.from = from->extent;
+    step.x = step.y = from->buffer;
+    step.kernel = 1;
+    step.rows = (height + STRIPS - 1) / STRIPS;
+    LUNA_TRY(gpu_plan_conv_bias(p, shortcut, &fusion, e_from, e_to, &step.bias));
+    LUNA_TRY(gpu_lane_weight(p->program->lane, node, (size_t)from->extent.channels,
+                             GPU_FORM_CONV, e_to - e_from, &step.weight));
+    LUNA_TRY(find_strip(p, &step, step.rows, &step.conv));
+    if (height % step.rows)
+        LUNA_TRY(find_strip(p, &step, height % step.rows, &step.last_conv));
+    LUNA_TRY(gpu_plan_buffer(p->program,
+                             step.rows * pixels * node->channels * gpu_size(step.to.type),
+                             &step.scratch));
+    p->value[shortcut] = *from;
+    p->value[shortcut].extent = step.to;
+    p->value[shortcut].parts = LUNA_NONE;
+    p->done[shortcut] = true;
+    LUNA_TRY(gpu_plan_append(p, &step));
+    gpu_plan_shrink(p->program, from->buffer, gpu_bytes(&step.to));
+    return LUNA_OK;
 }
 
 //  ---- steps ------------------------------------------------------------------------
@@ -171,9 +232,14 @@ static luna_err emit(gpu_planner *p, size_t conv, size_t input, const addend *mo
 
 luna_err gpu_emit_fused(gpu_planner *p, size_t conv)
 {
-    const addend more = addend_of(p, conv);
+    addend more = addend_of(p, conv);
     const size_t input = (size_t)node_at(p, conv)->input[0];
     LUNA_TRY(gpu_plan_settle(p, input));
+    if (more.shortcut && may_lie_over(p, more.shortcut)) {
+        LUNA_TRY(emit_over(p, more.shortcut));
+        more.residual = &p->value[more.shortcut];
+        more.shortcut = 0;
+    }
     return emit(p, conv, input, &more, false);
 }
 

@@ -6,10 +6,10 @@
 #include "decoder/vae/cuda/kernels.h"
 
 enum {
-    SIDE = 16,         //  pixels a side of a tile
-    HALO = SIDE + 2,   //  with the ring around it
-    CHUNK = 64,        //  channels brought at a time
-    WIDTH = 128,       //  channels of the result in a tile
+    SIDE = 16,        //  pixels a side of a tile
+    HALO = SIDE + 2,  //  with the ring around it
+    CHUNK = 64,       //  channels brought at a time
+    WIDTH = 128,      //  channels of the result in a tile
     ROW_BYTES = CHUNK * 2,
     LANES_A_ROW = ROW_BYTES / 16,
     TAP_BYTES = WIDTH * ROW_BYTES  //  weights of one tap of one chunk
@@ -45,8 +45,12 @@ __device__ __forceinline__ tile_place place_of(const fused_work<T> &work, int ti
 {
     const int rest = tile / work.across, corner = rest % work.corners;
     const int at = rest / work.corners, row = at / work.columns;
-    return tile_place{row * SIDE, (at - row * work.columns) * SIDE,
-                      (tile - rest * work.across) * WIDTH, corner / 2, corner % 2, rest};
+    return tile_place{row * SIDE,
+                      (at - row * work.columns) * SIDE,
+                      (tile - rest * work.across) * WIDTH,
+                      corner / 2,
+                      corner % 2,
+                      rest};
 }
 
 template <typename T>

@@ -19,11 +19,7 @@
 
 //  Which convolutions the fused kernel does: none where the card cannot; those of enough
 //  tiles for the card; or every one it can, for tests: LUNA_CUDA_FUSED=never or always.
-typedef enum gpu_fusing {
-    GPU_FUSES_NOTHING,
-    GPU_FUSES_LARGE,
-    GPU_FUSES_ALL
-} gpu_fusing;
+typedef enum gpu_fusing { GPU_FUSES_NOTHING, GPU_FUSES_LARGE, GPU_FUSES_ALL } gpu_fusing;
 
 //  One card as one engine uses it.
 typedef struct gpu_device {
@@ -44,8 +40,11 @@ typedef struct gpu_device {
     void *step_context;
 } gpu_device;
 
-//  LUNA_UNAVAILABLE: no driver, no such card, or one that is too old.
+//  As in luna_backend.
+LUNA_MUST_USE luna_err gpu_cards(luna_card *out, size_t room, size_t *count);
+//  LUNA_UNAVAILABLE: no such card, or one that is too old.
 LUNA_MUST_USE luna_err gpu_device_probe(int index);
+LUNA_MUST_USE luna_err gpu_memory(int index, luna_backend_memory *out);
 LUNA_MUST_USE luna_err gpu_device_open(int index, gpu_device *device);
 void gpu_device_close(gpu_device *device);
 //  Waits for the work of this engine.
@@ -67,7 +66,8 @@ void gpu_arena_free(gpu_device *device);
 //  The same for the libraries' workspace.
 LUNA_MUST_USE luna_err gpu_workspace_grow(gpu_device *device, size_t bytes);
 
-//  LUNA_OK, LUNA_NO_MEMORY or LUNA_DEVICE; `what` stands in the sentence.
+//  LUNA_OK, LUNA_NO_MEMORY, LUNA_UNAVAILABLE (this build has no code for the card, or the
+//  driver is too old for it) or LUNA_DEVICE; `what` stands in the sentence.
 luna_err gpu_check(cudaError_t error, const char *what);
 luna_err gpu_check_dnn(cudnnStatus_t status, const char *what);
 luna_err gpu_check_blas(cublasStatus_t status, const char *what);
@@ -172,6 +172,7 @@ typedef enum gpu_kind {
     GPU_STEP_CONV_PLAIN,  //  ours
     GPU_STEP_CONV_LAST,   //  ours, to planes
     GPU_STEP_CONV_FUSED,  //  ours, with norms
+    GPU_STEP_CONV_OVER,   //  a 1 x 1 over its input, by strips of rows
     GPU_STEP_NORM,        //  makes pairs
     GPU_STEP_APPLY,
     GPU_STEP_RMS_NORM,
@@ -193,20 +194,21 @@ typedef struct gpu_step {
     int pairs;    //  made by a norm
     int parts;    //  statistics, made by a fused convolution
     gpu_parts parts_of;
-    int beside;  //  channels of v
+    int beside;   //  channels of v
     long bias;    //  floats in the constants, LUNA_NONE: absent
     long offset;  //  pairs among the constants
     long norm_weight;
     gpu_act act;
     const void *weight;
     gpu_conv *conv;
-    bool bare;  //  the convolution has no epilogue: a step of ours adds it
+    gpu_conv *last_conv;  //  of the last strip, when it has fewer rows
+    bool bare;            //  the convolution has no epilogue: a step of ours adds it
     int kernel;
     int groups;
     float epsilon;
     gpu_gemm *scores[2];  //  of a whole chunk of rows, and of the last
     gpu_gemm *sums[2];
-    size_t rows;  //  of a chunk
+    size_t rows;  //  of a chunk, of a strip
 } gpu_step;
 
 typedef struct gpu_program {
@@ -229,10 +231,12 @@ typedef struct gpu_program {
 //  The two buffers that hold planar float: what goes in and what comes out.
 enum { GPU_INPUT = 0, GPU_OUTPUT = 1 };
 
-//  exponents: of every node, NULL for all 0.
+//  exponents: of every node, NULL for all 0. lean: in less memory, a little slower: what
+//  goes round a block by a 1 x 1 convolution is put over the block's input.
 LUNA_MUST_USE luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph,
                                          const luna_shape *shapes,
-                                         const int8_t *exponents, gpu_program **out);
+                                         const int8_t *exponents, bool lean,
+                                         gpu_program **out);
 void gpu_program_free(gpu_program *program);
 
 //  What the largest operation takes by itself, its value and the one it reads.

@@ -35,10 +35,11 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier)
 //  Arrives, and has the barrier wait for `bytes` of the copy engine as well.
 __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     barrier),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
+            barrier),
+        "r"(bytes)
+        : "memory");
 }
 
 //  Until the phase of this parity is over.
@@ -63,7 +64,8 @@ __device__ __forceinline__ void bulk_copy(uint32_t to, const void *from, uint32_
                                           uint32_t barrier)
 {
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], "
+        "%2, "
         "[%3];" ::"r"(to),
         "l"(from), "r"(bytes), "r"(barrier)
         : "memory");
@@ -124,23 +126,24 @@ __device__ __forceinline__ uint64_t matrix_at(uint32_t address, uint32_t group_b
            (uint64_t)(group_bytes >> 4) << 32 | (uint64_t)1 << 62;
 }
 
-#define LUNA_8(a, i)                                                                  \
-    "+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]),       \
+#define LUNA_8(a, i)                                                            \
+    "+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), \
         "+f"(a[i + 5]), "+f"(a[i + 6]), "+f"(a[i + 7])
-#define LUNA_PRODUCT(TYPES)                                                               \
-    asm volatile(                                                                         \
-        "{\n"                                                                             \
-        ".reg .pred add;\n"                                                               \
-        "setp.ne.b32 add, %66, 0;\n"                                                      \
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPES " "                          \
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "         \
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, "     \
-        "%31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "     \
-        "%46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, "     \
-        "%61, %62, %63}, %64, %65, add, 1, 1, 0, 0;\n"                                    \
-        "}\n"                                                                             \
-        : LUNA_8(sum, 0), LUNA_8(sum, 8), LUNA_8(sum, 16), LUNA_8(sum, 24),               \
-          LUNA_8(sum, 32), LUNA_8(sum, 40), LUNA_8(sum, 48), LUNA_8(sum, 56)              \
+#define LUNA_PRODUCT(TYPES)                                                           \
+    asm volatile(                                                                     \
+        "{\n"                                                                         \
+        ".reg .pred add;\n"                                                           \
+        "setp.ne.b32 add, %66, 0;\n"                                                  \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPES                          \
+        " "                                                                           \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "     \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, " \
+        "%31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, " \
+        "%46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, " \
+        "%61, %62, %63}, %64, %65, add, 1, 1, 0, 0;\n"                                \
+        "}\n"                                                                         \
+        : LUNA_8(sum, 0), LUNA_8(sum, 8), LUNA_8(sum, 16), LUNA_8(sum, 24),           \
+          LUNA_8(sum, 32), LUNA_8(sum, 40), LUNA_8(sum, 48), LUNA_8(sum, 56)          \
         : "l"(a), "l"(b), "r"(add))
 
 //  sum[64 rows, 128] (= or +=) a[64, 16] * b[128, 16]^T.

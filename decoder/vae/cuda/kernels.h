@@ -97,8 +97,8 @@ typedef struct gpu_moments {
     float squares;
 } gpu_moments;
 
-//  Statistics by squares of GPU_PART_SIDE pixels a side and GPU_PART_CHANNELS channels, of
-//  a value of this size or, folded, of each of the four values that make one twice as
+//  Statistics by squares of GPU_PART_SIDE pixels a side and GPU_PART_CHANNELS channels,
+//  of a value of this size or, folded, of each of the four values that make one twice as
 //  large: [square][fourth][channels / GPU_PART_CHANNELS].
 enum { GPU_PART_SIDE = 16, GPU_PART_CHANNELS = 4 };
 typedef struct gpu_parts {
@@ -190,15 +190,16 @@ cudaError_t gpu_conv_last(const gpu_last_args *last, const void *x, float *plane
 enum { GPU_FUSED_FROM = 64, GPU_FUSED_TO = 128 };
 typedef struct gpu_fused_args {
     gpu_extent from;
-    int channels;           //  of the result
-    bool folded;            //  x is enlarged to nearest 2 x 2 first
-    const gpu_pair *pairs;  //  x becomes silu(scale * x + offset) first; NULL: it does not
-    const void *weight;     //  gpu_fused_pack
-    const float *bias;      //  [channels]
-    const void *residual;   //  added; NULL: nothing
-    const void *beside;     //  its 1 x 1 convolution is added; NULL: nothing. Not folded.
+    int channels;  //  of the result
+    bool folded;   //  x is enlarged to nearest 2 x 2 first
+    const gpu_pair
+        *pairs;            //  x becomes silu(scale * x + offset) first; NULL: it does not
+    const void *weight;    //  gpu_fused_pack
+    const float *bias;     //  [channels]
+    const void *residual;  //  added; NULL: nothing
+    const void *beside;    //  its 1 x 1 convolution is added; NULL: nothing. Not folded.
     int beside_channels;
-    gpu_moments *parts;     //  [gpu_part_count][channels / 4]; NULL: no statistics
+    gpu_moments *parts;  //  [gpu_part_count][channels / 4]; NULL: no statistics
 } gpu_fused_args;
 
 //  Weights of a fused convolution, [out][taps][in] and [out][beside].

@@ -8,7 +8,13 @@
 
 #include "decoder/vae/cuda/element.cuh"
 
-enum { BLOCKS_MAX = 264, PIXELS_A_ROW = 16, MERGERS = 128, PARTS_MAX = 3 };
+enum {
+    BLOCKS_MAX = 264,
+    PIXELS_A_ROW = 16,
+    MERGERS = 128,
+    PARTS_MAX = 3,
+    PART_MERGERS = 512
+};
 
 typedef gpu_moments moments;
 
@@ -125,15 +131,16 @@ __global__ void __launch_bounds__(256, 2)
 }
 
 //  The sum over the block's threads, for each of them, always in one order.
+template <int THREADS>
 __device__ double sum_all(double mine)
 {
-    __shared__ double part[MERGERS / 32];
+    __shared__ double part[THREADS / 32];
     for (int off = 16; off > 0; off /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, off);
     __syncthreads();
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = mine;
     __syncthreads();
     double sum = 0.0;
-    for (int i = 0; i < MERGERS / 32; i++) sum += part[i];
+    for (int i = 0; i < THREADS / 32; i++) sum += part[i];
     return sum;
 }
 
@@ -155,13 +162,13 @@ __global__ void __launch_bounds__(MERGERS)
         m[i] = there ? blocks[b * groups + g] : moments{0.0F, 0.0F};
         sum += count[i] * m[i].mean;
     }
-    const double all = (double)pixels * width, mean = sum_all(sum) / all;
+    const double all = (double)pixels * width, mean = sum_all<MERGERS>(sum) / all;
 #pragma unroll
     for (int i = 0; i < PARTS_MAX; i++) {
         const double off = m[i].mean - mean;
         squares += m[i].squares + count[i] * off * off;
     }
-    const double scale = 1.0 / sqrt(sum_all(squares) / all + epsilon);
+    const double scale = 1.0 / sqrt(sum_all<MERGERS>(squares) / all + epsilon);
     for (int i = threadIdx.x; i < width; i += MERGERS) {
         const int c = g * width + i;
         const double to = scale * weight[c], before = pending ? pending[c] : 0.0F;
@@ -183,7 +190,7 @@ __device__ int part_pixels(const gpu_parts &parts, int part)
 }
 
 //  One block a group. Sums are about 0, but in double: nothing is lost.
-__global__ void __launch_bounds__(MERGERS)
+__global__ void __launch_bounds__(PART_MERGERS)
     pairs_of_parts(gpu_parts parts, int count, const moments *left, int channels,
                    int groups, float epsilon, const float *weight, const float *bias,
                    gpu_pair *pairs)
@@ -192,7 +199,7 @@ __global__ void __launch_bounds__(MERGERS)
     const int runs = width / GPU_PART_CHANNELS, pitch = channels / GPU_PART_CHANNELS;
     double sum = 0.0, squares = 0.0, all = 0.0;
 #pragma unroll 8
-    for (int i = threadIdx.x; i < count * runs; i += MERGERS) {
+    for (int i = threadIdx.x; i < count * runs; i += PART_MERGERS) {
         const int part = i / runs;
         const moments m = left[(size_t)part * pitch + g * runs + i - part * runs];
         const double n = (double)(part_pixels(parts, part) * GPU_PART_CHANNELS);
@@ -200,11 +207,11 @@ __global__ void __launch_bounds__(MERGERS)
         sum += n * m.mean;
         squares += m.squares + n * m.mean * m.mean;
     }
-    all = sum_all(all);
-    const double mean = sum_all(sum) / all;
-    const double variance = fmax(sum_all(squares) / all - mean * mean, 0.0);
+    all = sum_all<PART_MERGERS>(all);
+    const double mean = sum_all<PART_MERGERS>(sum) / all;
+    const double variance = fmax(sum_all<PART_MERGERS>(squares) / all - mean * mean, 0.0);
     const double scale = 1.0 / sqrt(variance + epsilon);
-    for (int i = threadIdx.x; i < width; i += MERGERS) {
+    for (int i = threadIdx.x; i < width; i += PART_MERGERS) {
         const int c = g * width + i;
         const double to = isfinite(mean) ? scale * weight[c] : NAN;
         pairs[c] = gpu_pair{(float)to, (float)(bias[c] - mean * to)};
@@ -274,7 +281,7 @@ extern "C" cudaError_t gpu_norm_pairs_of_parts(const gpu_norm *norm,
                                                const gpu_moments *left, gpu_pair *pairs,
                                                cudaStream_t stream)
 {
-    pairs_of_parts<<<norm->groups, MERGERS, 0, stream>>>(
+    pairs_of_parts<<<norm->groups, PART_MERGERS, 0, stream>>>(
         *parts, (int)gpu_part_count(parts), left, norm->from.channels, norm->groups,
         norm->epsilon, norm->weight, norm->bias, pairs);
     return cudaGetLastError();

@@ -185,7 +185,7 @@ static void planner_free(gpu_planner *p)
 }
 
 luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph,
-                           const luna_shape *shapes, const int8_t *exponents,
+                           const luna_shape *shapes, const int8_t *exponents, bool lean,
                            gpu_program **out)
 {
     gpu_program *program = calloc(1, sizeof *program);
@@ -199,6 +199,7 @@ luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph,
         p->graph = graph;
         p->shapes = shapes;
         p->exponents = exponents;
+        p->lean = lean;
         luna_graph_uses(graph, p->last, p->uses);
         err = place_all(p);
     }

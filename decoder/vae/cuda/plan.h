@@ -23,6 +23,7 @@ typedef struct gpu_planner {
     const luna_graph *graph;
     const luna_shape *shapes;
     const int8_t *exponents;
+    bool lean;
     float *constants;  //  grows
     size_t constant_count;
     size_t constant_room;
@@ -72,6 +73,8 @@ LUNA_MUST_USE luna_err gpu_plan_settle(gpu_planner *p, size_t node);
 LUNA_MUST_USE luna_err gpu_plan_conv_bias(gpu_planner *p, size_t node,
                                           const gpu_fusion *fusion, int from, int to,
                                           long *at);
+//  From the next step on only the first `bytes` of a buffer are used.
+void gpu_plan_shrink(gpu_program *program, int buffer, size_t bytes);
 //  A step that makes the value of `node`, with nothing chosen yet.
 gpu_step gpu_plan_step(const gpu_planner *p, gpu_kind kind, size_t node);
 LUNA_MUST_USE luna_err gpu_plan_append(gpu_planner *p, const gpu_step *step);
@@ -112,6 +115,7 @@ void gpu_leave_normed(gpu_planner *p, const gpu_normed *normed, size_t result,
 //  The convolution with what is added to it: a value that is there, or the 1 x 1
 //  convolution of one.
 LUNA_MUST_USE luna_err gpu_emit_fused(gpu_planner *p, size_t conv);
-LUNA_MUST_USE luna_err gpu_emit_fused_folded(gpu_planner *p, size_t upsample, size_t conv);
+LUNA_MUST_USE luna_err gpu_emit_fused_folded(gpu_planner *p, size_t upsample,
+                                             size_t conv);
 
 #endif

@@ -37,6 +37,36 @@ static luna_err start_conv(const gpu_program *program, const gpu_step *step)
                      "a convolution's end");
 }
 
+//  One strip of rows, aside and then to the front of what has been read already.
+static luna_err start_strip(const gpu_program *program, const gpu_step *step,
+                            size_t first, size_t rows)
+{
+    gpu_device *device = program->lane->device;
+    const size_t size = gpu_size(step->to.type) * (size_t)step->to.width;
+    const size_t in = size * (size_t)step->from.channels;
+    const size_t out = size * (size_t)step->to.channels;
+    uint8_t *value = gpu_buffer(program, step->x),
+            *aside = gpu_buffer(program, step->scratch);
+    const gpu_conv_call call = {.x = value + first * in,
+                                .weight = step->weight,
+                                .bias = constant(program, step->bias),
+                                .y = aside};
+    LUNA_TRY(
+        gpu_conv_run(device, rows == step->rows ? step->conv : step->last_conv, &call));
+    return gpu_check(cudaMemcpyAsync(value + first * out, aside, rows * out,
+                                     cudaMemcpyDeviceToDevice, device->stream),
+                     "a strip");
+}
+
+static luna_err start_conv_over(const gpu_program *program, const gpu_step *step)
+{
+    const size_t height = (size_t)step->to.height;
+    for (size_t first = 0; first < height; first += step->rows)
+        LUNA_TRY(start_strip(program, step, first,
+                             height - first < step->rows ? height - first : step->rows));
+    return LUNA_OK;
+}
+
 static cudaError_t start_conv_plain(const gpu_program *program, const gpu_step *step,
                                     cudaStream_t stream)
 {
@@ -172,6 +202,7 @@ static cudaError_t start_own(const gpu_program *program, const gpu_step *step,
 luna_err gpu_step_start(const gpu_program *program, const gpu_step *step)
 {
     if (step->kind == GPU_STEP_CONV) return start_conv(program, step);
+    if (step->kind == GPU_STEP_CONV_OVER) return start_conv_over(program, step);
     if (step->kind == GPU_STEP_ATTENTION) return start_attention(program, step);
     return gpu_check(start_own(program, step, program->lane->device->stream),
                      "starting a kernel");

@@ -161,7 +161,8 @@ luna_err gpu_scale_choose(gpu_device *device, const luna_weights *weights,
     if (!s) return luna_error(LUNA_NO_MEMORY, "no memory for a measured decode");
     s->graph = graph;
     luna_err err = luna_graph_infer(graph, SIDE, SIDE, s->shapes);
-    if (err == LUNA_OK) err = gpu_program_build(&lane, graph, s->shapes, NULL, &program);
+    if (err == LUNA_OK)
+        err = gpu_program_build(&lane, graph, s->shapes, NULL, false, &program);
     if (err == LUNA_OK) err = decode(s, device, program);
     if (err == LUNA_OK) choose(s, exponents);
     gpu_program_free(program);

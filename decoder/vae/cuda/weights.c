@@ -104,14 +104,20 @@ static luna_err pack(gpu_lane *lane, packer *p, gpu_form form, void **out)
     return err;
 }
 
+//  Times 2^exponent, which rounds nothing.
+static void scale(float *values, size_t count, int exponent)
+{
+    const float power = ldexpf(1.0F, exponent);
+    for (size_t i = 0; exponent != 0 && i < count; i++) values[i] *= power;
+}
+
 static luna_err make(gpu_lane *lane, const luna_node *node, size_t from_channels,
                      gpu_weight *weight)
 {
     float *values = NULL;
     const luna_weight *item = &lane->weights->item[weight->number];
     LUNA_TRY(luna_backend_floats(item, &values));
-    for (size_t i = 0; weight->exponent != 0 && i < item->count; i++)
-        values[i] = ldexpf(values[i], weight->exponent);
+    scale(values, item->count, weight->exponent);
     packer p = {.from = values,
                 .in = from_channels,
                 .out = node->channels,
@@ -173,8 +179,7 @@ static luna_err scaled(const gpu_lane *lane, int number, int exponent, float **o
 {
     const luna_weight *item = &lane->weights->item[number];
     LUNA_TRY(luna_backend_floats(item, out));
-    for (size_t i = 0; exponent != 0 && i < item->count; i++)
-        (*out)[i] = ldexpf((*out)[i], exponent);
+    scale(*out, item->count, exponent);
     return LUNA_OK;
 }
 

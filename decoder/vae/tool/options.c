@@ -16,6 +16,7 @@ enum {
     OPT_LIMIT,
     OPT_RANDOM,
     OPT_SHAPE,
+    OPT_BEFORE,
     OPT_JSON,
     OPT_RUNS,
     OPT_THREADS,
@@ -33,6 +34,7 @@ static const struct option table[] = {
     {"memory-limit", required_argument, NULL, OPT_LIMIT},
     {"random", required_argument, NULL, OPT_RANDOM},
     {"shape", required_argument, NULL, OPT_SHAPE},
+    {"before", required_argument, NULL, OPT_BEFORE},
     {"json", no_argument, NULL, OPT_JSON},
     {"runs", required_argument, NULL, OPT_RUNS},
     {"threads", required_argument, NULL, OPT_THREADS},
@@ -43,10 +45,14 @@ static const struct option table[] = {
 
 static size_t unit_of(const char *end)
 {
-    if (strcmp(end, "") == 0) return 1;
-    if (strcmp(end, "K") == 0) return (size_t)1 << 10;
-    if (strcmp(end, "M") == 0) return (size_t)1 << 20;
-    return strcmp(end, "G") == 0 ? (size_t)1 << 30 : 0;
+    static const struct {
+        const char *name;
+        int shift;
+    } units[] = {{"", 0},     {"K", 10},   {"M", 20},  {"G", 30},
+                 {"KiB", 10}, {"MiB", 20}, {"GiB", 30}};
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+        if (strcmp(end, units[i].name) == 0) return (size_t)1 << units[i].shift;
+    return 0;
 }
 
 static luna_err read_bytes(const char *text, size_t *out)
@@ -124,6 +130,8 @@ static luna_err take(int option, const char *value, tool_options *o)
             return read_text(value, &o->random);
         case OPT_SHAPE:
             return read_text(value, &o->shape);
+        case OPT_BEFORE:
+            return read_text(value, &o->before);
         case OPT_JSON:
             return set(&o->json);
         case OPT_RUNS:

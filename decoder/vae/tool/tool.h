@@ -13,6 +13,7 @@ typedef struct tool_options {
     const char *output;
     const char *random;  //  family of a model with random weights
     const char *shape;   //  NxWIDTHxHEIGHT in pixels
+    const char *before;  //  another, decoded first; NULL: none
     int runs;            //  of bench; 0: as many as fit in two seconds, at least 3
     bool raw;
     bool json;
@@ -21,15 +22,9 @@ typedef struct tool_options {
 luna_err tool_info(const tool_options *options);
 luna_err tool_decode(const tool_options *options);
 luna_err tool_bench(const tool_options *options);
+luna_err tool_selftest(const tool_options *options);
 
 //  Reads the whole command line after the command's name into *options. LUNA_USAGE.
 luna_err tool_options_read(int argc, char **argv, tool_options *options);
-
-//  A safetensors image of a decoder of the family with seeded random weights; the caller
-//  frees *data. LUNA_USAGE for a family this tool cannot make.
-luna_err tool_random_model(const char *family, void **data, size_t *len);
-
-//  Uniform in (-1, 1), the same sequence from the same *seed on every machine.
-float tool_random(uint64_t *seed);
 
 #endif

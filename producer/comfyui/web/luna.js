@@ -8,7 +8,8 @@ import { describe, onJob, retry, start } from "./jobs.js";
 import { handleJpeg, setting } from "./jpeg.js";
 import { addTab } from "./tab.js";
 
-const NODE = "LunaMultiSaver";
+const NODE = "LunaMultiSaverAsync";
+const OTHERS = "LunaMultiSaver"; // of another package; with a latent_1 it is ours (ids.py)
 const NOTICES = { away: "error", outbox_failed: "error", refused: "error", lost: "error",
                   back: "info", delivered: "info" };
 
@@ -23,9 +24,21 @@ function tellFailures() {
   });
 }
 
+function rename(node) {
+  const ours = node.type === OTHERS && node.inputs?.some((input) => input.name === "latent_1");
+  if (!ours) return;
+  node.type = NODE;
+  const name = "Node name for S&R";
+  if (node.properties?.[name] === OTHERS) node.properties[name] = NODE;
+}
+
 app.registerExtension({
   name: "luna",
   settings: [setting],
+  beforeConfigureGraph(graph) {
+    const subgraphs = graph.definitions?.subgraphs ?? [];
+    for (const { nodes } of [graph, ...subgraphs]) nodes?.forEach(rename);
+  },
   nodeCreated(node) {
     if (node.comfyClass === NODE) addBadge(node);
   },

@@ -130,9 +130,16 @@ static void load_body(luna_blob body)
     free(file);
 }
 
-//  The bytes as metadata, prompt and extra of a job.
+//  The bytes as metadata, prompt, extra and heatmaps of a job.
 static void collect(luna_blob text)
 {
+    const luna_msg_token token = {{text.data, text.len < 30 ? text.len : 30}, text.len};
+    luna_msg_heatmaps heatmaps = {.prompt = {"negative", 8},
+                                  .variant = {"modified", 8},
+                                  .shape = {{1, 1, 1, text.len / sizeof(float)}, 4},
+                                  .maps = text};
+    heatmaps.tokens.items = &token;
+    heatmaps.tokens.count = 1;
     luna_msg_input input = luna_msg_input_default();
     luna_msg_job job = luna_msg_job_default();
     const luna_pair extra[2] = {{{text.data, text.len < 30 ? text.len : 30}, {"{}", 2}},
@@ -142,6 +149,8 @@ static void collect(luna_blob text)
     job.prompt = text;
     job.extra.items = extra;
     job.extra.count = 2;
+    job.heatmaps.items = &heatmaps;
+    job.heatmaps.count = text.len >= sizeof(float);
     job.inputs.items = &input;
     job.inputs.count = 1;
     job.created_ms = text.len * 1000003;

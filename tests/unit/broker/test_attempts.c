@@ -373,13 +373,36 @@ static void loss_and_refusal_are_counted_apart(void **state)
     for (uint32_t i = 0; i < 2; i++) {
         run(f);
         const luna_job_key key = key_of(1, job(f, 1)->attempts);
-        failed(f, d, &key, "device");
+        failed(f, d, &key, "io");
         tick(f, 5000);
         luna_scheduler_seen(f->scheduler, d, NULL, f->now_ms);
     }
     assert_int_equal(job(f, 1)->lost, 4);
     assert_int_equal(job(f, 1)->refused, 2);
     assert_int_equal(count_of(f, 'f'), 0);
+}
+
+//  Its device died under it: the job is given on at once, the jobs that waited there are
+//  not counted, and one that does it again and again is given up.
+static void a_device_that_failed_is_a_lost_decoder(void **state)
+{
+    fixture *f = *state;
+    add(f, 1);
+    add(f, 2);
+    for (uint32_t i = 1; i <= 5; i++) {
+        const uint32_t d = decoder(f, i, 2);
+        run(f);
+        const luna_job_key key = key_of(1, job(f, 1)->attempts);
+        credit(f, d, 0, 1000);
+        failed(f, d, &key, "device");
+        if (i < 5) assert_int_equal(job(f, 1)->lost, i);
+        luna_scheduler_bye(f->scheduler, d, f->now_ms);
+        assert_int_equal(job(f, 2)->lost, 0);
+        tick(f, 20000);
+    }
+    expect_end(f, 1, LUNA_JOB_FAILED, "device");
+    assert_int_equal(job(f, 2)->place, LUNA_PLACE_WAITING);
+    assert_int_equal(job(f, 2)->refused, 0);
 }
 
 static void what_cannot_get_better_fails_at_once(void **state)
@@ -723,6 +746,7 @@ int main(void)
         TEST(a_job_that_was_lost_before_a_restart_waits_too),
         TEST(refused_attempts_back_off_and_have_a_limit),
         TEST(loss_and_refusal_are_counted_apart),
+        TEST(a_device_that_failed_is_a_lost_decoder),
         TEST(what_cannot_get_better_fails_at_once),
         TEST(an_unknown_vae_is_tried_elsewhere),
         TEST(a_stale_attempt_changes_no_state),

@@ -324,6 +324,16 @@ static void test_ladder_of_notes(void **state)
     made = embed(&plain, LUNA_FORMAT_JPEG, texts + 2, 2, left_out);
     assert_false(left_out[0] || left_out[1]);
     free(made.data);
+    const luna_image_text heatmaps[] = {
+        {"gen_d", filler, 40000, LUNA_TEXT_NOTE},
+        {"daam_heatmaps", filler, 100, LUNA_TEXT_NOTE},
+        {"generation_metadata", filler, 25300, LUNA_TEXT_NOTE}};
+    made = embed(&plain, LUNA_FORMAT_JPEG, heatmaps, 3, left_out);
+    assert_true(!left_out[0] && left_out[1] && left_out[2]);
+    free(made.data);
+    made = embed(&plain, LUNA_FORMAT_JPEG, heatmaps, 2, left_out);
+    assert_false(left_out[0] || left_out[1]);
+    free(made.data);
     free(plain.data);
 }
 

@@ -33,6 +33,11 @@ static void a_job_arrives_whole_and_is_accepted(void **state)
     job.inputs[2].format = "webp";
     job.input_count = 3;
     job.sidecar = job.parameters = 1;
+    static const luna_token tokens[] = {{"cat", 1}, {NULL, 4}};
+    static const float maps[12] = {0.1f, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, -0.0f};
+    const luna_heatmaps heatmaps = {maps, "negative", "modified", tokens, 2, 2, 1, 3};
+    job.heatmaps = &heatmaps;
+    job.heatmap_count = 1;
     assert_ok(luna_submit(client, &job, id));
     welcome(&broker);
     const luna_msg_job got = take_job(&broker, &message);
@@ -53,6 +58,15 @@ static void a_job_arrives_whole_and_is_accepted(void **state)
     assert_int_equal(got.inputs.items[1].shape.count, 4);
     assert_int_equal(got.inputs.items[1].latent.len, sizeof latent);
     assert_memory_equal(got.inputs.items[1].latent.data, latent, sizeof latent);
+    assert_int_equal(got.heatmaps.count, 1);
+    assert_true(luna_text_is(got.heatmaps.items[0].prompt, "negative"));
+    assert_true(luna_text_is(got.heatmaps.items[0].variant, "modified"));
+    assert_int_equal(got.heatmaps.items[0].tokens.count, 2);
+    assert_true(luna_text_is(got.heatmaps.items[0].tokens.items[0].text, "cat"));
+    assert_null(got.heatmaps.items[0].tokens.items[1].text.data);
+    assert_int_equal(got.heatmaps.items[0].tokens.items[1].index, 4);
+    assert_int_equal(got.heatmaps.items[0].maps.len, sizeof maps);
+    assert_memory_equal(got.heatmaps.items[0].maps.data, maps, sizeof maps);
     send_receipt(&broker, &got.id, "accepted", NULL);
     release(&message);
     assert_ok(luna_wait_receipt(client, id, TAKE_MS, &receipt));
@@ -479,6 +493,32 @@ static void wrong_jobs_are_refused_at_once(void **state)
     job = good;
     job.extra_count = 65;
     expect_bad(client, &job, LUNA_RC_BAD_REQUEST);
+    job = good;
+    const luna_token token = {"cat", 1};
+    luna_heatmaps heatmaps[] = {
+        {(const float *)latent, "positive", "original", &token, 1, 1, 4, 4},
+        {(const float *)latent, "positive", NULL, &token, 1, 1, 4, 4},
+        {NULL, "positive", "original", &token, 1, 1, 4, 4},
+        {(const float *)latent, "positive", "original", NULL, 1, 1, 4, 4},
+        {(const float *)latent, "positive", "original", &token, 1025, 1, 4, 4}};
+    for (size_t i = 1; i < 5; i++) {
+        job.heatmaps = &heatmaps[i];
+        job.heatmap_count = 1;
+        expect_bad(client, &job, LUNA_RC_BAD_REQUEST);
+    }
+    job.heatmaps = heatmaps;
+    job.heatmap_count = 5;
+    expect_bad(client, &job, LUNA_RC_BAD_REQUEST);
+    heatmaps[0] = (luna_heatmaps){(const float *)latent,
+                                  "positive",
+                                  "original",
+                                  &token,
+                                  1,
+                                  UINT32_MAX,
+                                  UINT32_MAX,
+                                  UINT32_MAX};
+    job.heatmap_count = 1;
+    expect_bad(client, &job, LUNA_RC_TOO_LARGE);
     job = good;
     job.inputs[0].dims = 5;
     job.inputs[0].shape[2] = 2;

@@ -4,6 +4,7 @@
 
 #include "common/arena.h"
 #include "proto/codec.h"
+#include "proto/heatmaps.h"
 #include "proto/job.h"
 #include "proto/payload.h"
 #include "proto/scan.h"
@@ -53,6 +54,104 @@ static void *packed(const luna_msg_job *job, size_t *len)
     return data;
 }
 
+static const luna_msg_token tokens[] = {{{"blue", 4}, 2}, {{NULL, 0}, 3}};
+
+static luna_msg_heatmaps sample_heatmaps(void)
+{
+    luna_msg_heatmaps set = {.prompt = luna_text_of("positive"),
+                             .variant = luna_text_of("original"),
+                             .shape = {{2, 2, 1, 1}, 4},
+                             .maps = {latent, sizeof latent}};
+    set.tokens.items = tokens;
+    set.tokens.count = 2;
+    return set;
+}
+
+static void test_heatmaps_round_trip(void **state)
+{
+    (void)state;
+    luna_msg_heatmaps sets[] = {sample_heatmaps(), sample_heatmaps()};
+    luna_msg_job job = sample_job(1), out;
+    sets[1].variant = luna_text_of("modified");
+    job.heatmaps.items = sets;
+    job.heatmaps.count = 2;
+    size_t len;
+    char *data = packed(&job, &len);
+    luna_packet *packet;
+    assert_int_equal(luna_packet_open(data, len, &packet), LUNA_OK);
+    assert_int_equal(luna_packet_read(packet, &out), LUNA_OK);
+    assert_int_equal(luna_job_check(&out), LUNA_OK);
+    assert_int_equal(out.heatmaps.count, 2);
+    const luna_msg_heatmaps *set = &out.heatmaps.items[1];
+    assert_true(luna_text_is(set->variant, "modified"));
+    assert_int_equal(set->tokens.count, 2);
+    assert_true(luna_text_is(set->tokens.items[0].text, "blue"));
+    assert_int_equal(set->tokens.items[1].index, 3);
+    assert_null(set->tokens.items[1].text.data);
+    assert_memory_equal(set->maps.data, latent, sizeof latent);
+    assert_memory_equal(luna_heatmaps_of(set, 1), latent + 2, 2 * sizeof *latent);
+    assert_null(luna_heatmaps_of(set, 2));
+    luna_packet_close(&packet);
+    free(data);
+}
+
+//  Other heatmaps, another job.
+static void test_heatmaps_are_content(void **state)
+{
+    (void)state;
+    static const float other[] = {1, 2, 3, 4.5f};
+    luna_msg_heatmaps set = sample_heatmaps();
+    luna_msg_job job = sample_job(1);
+    const uint64_t without = luna_job_content(&job);
+    job.heatmaps.items = &set;
+    job.heatmaps.count = 1;
+    const uint64_t with = luna_job_content(&job);
+    set.maps.data = other;
+    assert_int_not_equal(without, with);
+    assert_int_not_equal(with, luna_job_content(&job));
+}
+
+static void refused_heatmaps(const luna_msg_heatmaps *sets, size_t count, luna_err err,
+                             const char *part)
+{
+    luna_msg_job job = sample_job(1);
+    job.heatmaps.items = sets;
+    job.heatmaps.count = count;
+    assert_int_equal(luna_job_check(&job), err);
+    if (!strstr(luna_error_text(), part)) fail_msg("no %s: %s", part, luna_error_text());
+}
+
+static void test_heatmaps_that_are_refused(void **state)
+{
+    (void)state;
+    static const luna_msg_token many[LUNA_MAX_TOKENS];
+    luna_msg_heatmaps sets[2] = {sample_heatmaps(), sample_heatmaps()};
+    refused_heatmaps(sets, 2, LUNA_BAD_REQUEST, "twice");
+    sets[0].prompt = luna_text_of("other");
+    refused_heatmaps(sets, 1, LUNA_BAD_REQUEST, "positive or negative");
+    sets[0] = sample_heatmaps();
+    sets[0].variant = luna_text_of("");
+    refused_heatmaps(sets, 1, LUNA_BAD_REQUEST, "original or modified");
+    static const luna_dims bad[] = {
+        {{2, 2, 1}, 3},    {{0, 2, 1, 1}, 4},    {{4097, 2, 1, 1}, 4}, {{2, 1, 2, 1}, 4},
+        {{2, 2, 0, 1}, 4}, {{2, 2, 1, 1025}, 4}, {{1, 2, 1, 1}, 4}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        sets[0] = sample_heatmaps();
+        sets[0].shape = bad[i];
+        refused_heatmaps(sets, 1, LUNA_BAD_REQUEST, "heatmaps positive original: ");
+    }
+    //  The bytes are not looked at: one image of two sets, a byte row too many.
+    for (size_t i = 0; i < 2; i++) {
+        sets[i].prompt = luna_text_of(i ? "negative" : "positive");
+        sets[i].variant = luna_text_of("original");
+        sets[i].tokens.items = many;
+        sets[i].tokens.count = LUNA_MAX_TOKENS;
+        sets[i].shape = (luna_dims){{1, LUNA_MAX_TOKENS, 64, i ? 65 : 64}, 4};
+        sets[i].maps.len = sets[i].shape.at[3] * (1 << 18);
+    }
+    refused_heatmaps(sets, 2, LUNA_TOO_LARGE, "at most 33554432");
+}
+
 static void test_job_round_trip_without_copy(void **state)
 {
     (void)state;
@@ -87,7 +186,10 @@ static void test_job_round_trip_without_copy(void **state)
 static void test_truncated_and_damaged_jobs(void **state)
 {
     (void)state;
-    const luna_msg_job job = sample_job(1);
+    const luna_msg_heatmaps set = sample_heatmaps();
+    luna_msg_job job = sample_job(1);
+    job.heatmaps.items = &set;
+    job.heatmaps.count = 1;
     size_t len;
     uint8_t *data = packed(&job, &len);
     for (size_t i = 0; i < len; i++) {
@@ -471,6 +573,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_job_round_trip_without_copy),
+        cmocka_unit_test(test_heatmaps_round_trip),
+        cmocka_unit_test(test_heatmaps_are_content),
+        cmocka_unit_test(test_heatmaps_that_are_refused),
         cmocka_unit_test(test_truncated_and_damaged_jobs),
         cmocka_unit_test(test_claims_beyond_the_bytes),
         cmocka_unit_test(test_envelope),

@@ -149,6 +149,50 @@ static void spans_never_meet(void **state)
     assert_int_equal(luna_memory_plan(spans, 60, &peak), LUNA_NO_MEMORY);
 }
 
+//  Bytes of a span that are used at a step; 0 before and after its life.
+static size_t used_at(const luna_span *s, size_t step)
+{
+    if (step < s->first || step > s->last) return 0;
+    return s->shrinks > s->first && step >= s->shrinks ? s->later_bytes : s->bytes;
+}
+
+static void spans_that_shrink_make_room(void **state)
+{
+    (void)state;
+    //  The second fits where the first has let go, the third does not.
+    luna_span few[] = {
+        {.bytes = 640, .first = 0, .last = 9, .shrinks = 5, .later_bytes = 128},
+        {.bytes = 512, .first = 5, .last = 9},
+        {.bytes = 320, .first = 4, .last = 4}};
+    size_t peak = 0;
+    assert_int_equal(luna_memory_plan(few, 3, &peak), LUNA_OK);
+    assert_int_equal(few[1].offset, 128);
+    assert_int_equal(peak, 960);
+    luna_span spans[60];
+    uint64_t seed = 10;
+    for (int round = 0; round < 100; round++) {
+        for (int i = 0; i < 60; i++) {
+            const size_t first = (size_t)(fabsf(random_float(&seed)) * 40.0F);
+            const size_t length = (size_t)(fabsf(random_float(&seed)) * 8.0F);
+            const size_t bytes = (size_t)(fabsf(random_float(&seed)) * 1000.0F);
+            spans[i] = (luna_span){.bytes = bytes,
+                                   .first = first,
+                                   .last = first + length,
+                                   .shrinks = i % 3 ? 0 : first + length / 2,
+                                   .later_bytes = bytes / 3};
+        }
+        assert_int_equal(luna_memory_plan(spans, 60, &peak), LUNA_OK);
+        for (size_t step = 0; step < 50; step++)
+            for (int i = 0; i < 60; i++)
+                for (int k = 0; k < i; k++) {
+                    const size_t a = used_at(&spans[i], step),
+                                 b = used_at(&spans[k], step);
+                    if (a && b)
+                        assert_false(overlap(spans[i].offset, a, spans[k].offset, b));
+                }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -158,6 +202,7 @@ int main(void)
         cmocka_unit_test(same_steps_as_comfyui),
         cmocka_unit_test(group_norm_far_from_zero),
         cmocka_unit_test(spans_never_meet),
+        cmocka_unit_test(spans_that_shrink_make_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

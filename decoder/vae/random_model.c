@@ -1,7 +1,4 @@
-//  Decoders with seeded random weights, as a safetensors image in memory: full size and
-//  topology, so that a speed can be measured without anyone's model.
-
-#include "decoder/vae/tool/tool.h"
+#include "decoder/vae/random_model.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -27,7 +24,7 @@ typedef struct random_plan {
     size_t header_len;
 } random_plan;
 
-float tool_random(uint64_t *seed)
+float luna_random_float(uint64_t *seed)
 {
     *seed = *seed * 6364136223846793005U + 1442695040888963407U;
     return (float)((int32_t)(*seed >> 32)) * 0x1p-31F;
@@ -120,10 +117,19 @@ static void add_attention(random_plan *p, const char *base, size_t width)
         add_part(p, base, parts[i], (random_conv){width, width, 1, true});
 }
 
-static void add_level(random_plan *p, int level, size_t from, size_t to)
+typedef struct kl_size {
+    size_t latent_channels;
+    bool post_quant;
+    size_t widths[4];  //  of the levels, the picture's first
+    int levels;
+    int blocks;  //  of a level
+} kl_size;
+
+static void add_level(random_plan *p, const kl_size *kl, int level, size_t from)
 {
     char name[40];
-    for (int i = 0; i < 3; i++) {
+    const size_t to = kl->widths[level];
+    for (int i = 0; i < kl->blocks; i++) {
         snprintf(name, sizeof name, "decoder.up.%d.block.%d", level, i);
         add_res_block(p, name, i == 0 ? from : to, to);
     }
@@ -132,20 +138,19 @@ static void add_level(random_plan *p, int level, size_t from, size_t to)
 }
 
 //  As decoder/vae/kl.c describes it, in the original names.
-static void add_kl(random_plan *p, size_t latent_channels, bool post_quant)
+static void add_kl(random_plan *p, const kl_size *kl)
 {
-    static const size_t widths[] = {128, 256, 512, 512};
-    size_t width = 512;
-    if (post_quant)
-        add_conv(p, "post_quant_conv",
-                 (random_conv){latent_channels, latent_channels, 1, true});
-    add_conv(p, "decoder.conv_in", (random_conv){width, latent_channels, 3, true});
+    const size_t latent = kl->latent_channels;
+    size_t width = kl->widths[kl->levels - 1];
+    if (kl->post_quant)
+        add_conv(p, "post_quant_conv", (random_conv){latent, latent, 1, true});
+    add_conv(p, "decoder.conv_in", (random_conv){width, latent, 3, true});
     add_res_block(p, "decoder.mid.block_1", width, width);
     add_attention(p, "decoder.mid.attn_1", width);
     add_res_block(p, "decoder.mid.block_2", width, width);
-    for (int level = 3; level >= 0; level--) {
-        add_level(p, level, width, widths[level]);
-        width = widths[level];
+    for (int level = kl->levels - 1; level >= 0; level--) {
+        add_level(p, kl, level, width);
+        width = kl->widths[level];
     }
     add_norm(p, "decoder.norm_out", width);
     add_conv(p, "decoder.conv_out", (random_conv){3, width, 3, true});
@@ -153,12 +158,17 @@ static void add_kl(random_plan *p, size_t latent_channels, bool post_quant)
 
 static luna_err plan_family(const char *family, random_plan *p)
 {
+    static const kl_size sd = {4, true, {128, 256, 512, 512}, 4, 3},
+                         flux = {16, false, {128, 256, 512, 512}, 4, 3},
+                         tiny = {4, true, {32, 64}, 2, 1};
     if (strcmp(family, "taesd") == 0)
         add_taesd(p);
     else if (strcmp(family, "sd") == 0 || strcmp(family, "sdxl") == 0)
-        add_kl(p, 4, true);
+        add_kl(p, &sd);
     else if (strcmp(family, "flux") == 0)
-        add_kl(p, 16, false);
+        add_kl(p, &flux);
+    else if (strcmp(family, LUNA_RANDOM_TINY) == 0)
+        add_kl(p, &tiny);
     else
         return luna_error(LUNA_USAGE,
                           "--random %.40s is not offered; sd, sdxl, flux and taesd are",
@@ -201,12 +211,12 @@ static luna_err write_image(random_plan *p, void **data, size_t *len)
     float *at = (float *)(void *)(image + 8 + header);
     for (size_t i = 0; i < p->count; i++)
         for (size_t k = 0; k < p->tensor[i].count; k++)
-            *at++ = p->tensor[i].centre + p->tensor[i].spread * tool_random(&seed);
+            *at++ = p->tensor[i].centre + p->tensor[i].spread * luna_random_float(&seed);
     *data = image;
     return LUNA_OK;
 }
 
-luna_err tool_random_model(const char *family, void **data, size_t *len)
+luna_err luna_random_model(const char *family, void **data, size_t *len)
 {
     random_plan *p = calloc(1, sizeof *p);
     if (!p) return luna_error(LUNA_NO_MEMORY, "no memory for a random model");
