@@ -224,12 +224,13 @@ static void log_load(const luna_engine *engine, int64_t start_ms)
              (long long)(luna_now_ms() - start_ms), engine->file.path);
 }
 
-//  The key must be that of the bytes which were read.
+//  The key must be that of the bytes which were read. Some network file systems give a
+//  file another inode at every look: that alone is no change.
 static luna_err check_unchanged(const luna_engine *engine)
 {
     luna_file_key now;
     if (luna_file_key_of(engine->file.path, &now) == LUNA_OK &&
-        luna_file_key_equal(&now, &engine->file))
+        now.bytes == engine->file.bytes && now.changed_ns == engine->file.changed_ns)
         return LUNA_OK;
     return luna_error(LUNA_IO, "the VAE %s was changed while it was loaded; try again",
                       engine->file.path);

@@ -76,7 +76,7 @@ static void wait_ended(rig *self, size_t count)
     pthread_mutex_unlock(&self->lock);
 }
 
-//  Three names of copies of one small model: a, b, c.
+//  Three names of copies of one small model: a, b, c. Their times differ for certain.
 static void make_models(rig *self)
 {
     static const char *const names[] = {"a", "b", "c"};
@@ -91,6 +91,8 @@ static void make_models(rig *self)
         out = fopen(path, "w");
         assert_int_equal(fwrite(file, 1, len, out), len);
         fclose(out);
+        const struct timespec times[2] = {{0, UTIME_OMIT}, {1000000000 + (time_t)i, 0}};
+        assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
         assert_int_equal(luna_registry_set(self->registry, names[i], "path", path),
                          LUNA_OK);
     }
