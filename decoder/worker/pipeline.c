@@ -134,6 +134,11 @@ bool luna_pipeline_is_broken(const luna_pipeline *pipeline)
     return atomic_load(&pipeline->broken);
 }
 
+void luna_pipeline_leave(const luna_pipeline *pipeline)
+{
+    (void)pthread_detach(pipeline->thread);
+}
+
 void luna_pipeline_stop(luna_pipeline **pipeline)
 {
     if (!*pipeline) return;

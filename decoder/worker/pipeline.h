@@ -37,6 +37,9 @@ bool luna_pipeline_is_idle(const luna_pipeline *pipeline);
 //  The device failed, and the process should be replaced.
 bool luna_pipeline_is_broken(const luna_pipeline *pipeline);
 
+//  The process ends without it: nobody will wait for its thread.
+void luna_pipeline_leave(const luna_pipeline *pipeline);
+
 //  After luna_attempts_stop: waits for the threads, frees, nulls the pointer.
 void luna_pipeline_stop(luna_pipeline **pipeline);
 

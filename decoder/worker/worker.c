@@ -279,7 +279,7 @@ static luna_err run(worker *self, luna_link_end *end)
 
 //  Without cleaning up: a decode cannot be interrupted and its memory cannot be freed
 //  under it, and a device that failed may never answer again.
-static void end_at_once(luna_link_end end)
+static void end_at_once(const worker *self, luna_link_end end)
 {
     const bool broken = end == LUNA_LINK_BROKEN;
     const int code = broken ? luna_err_exit(LUNA_DEVICE) : 0;
@@ -288,6 +288,7 @@ static void end_at_once(luna_link_end end)
              broken ? "the device failed" : "the image in hand took too long",
              broken ? "the jobs are given back; start this decoder again"
                     : "the broker gives the job to another decoder");
+    luna_pipeline_leave(self->pipeline);
     zsys_shutdown();  //  waits for the last messages to leave
     _exit(code);
 }
@@ -313,7 +314,7 @@ luna_err luna_worker_serve(const luna_decoder_settings *settings, luna_registry 
     luna_err err = start(&self);
     const bool stopped = err == LUNA_CANCELLED;  //  by a signal
     if (err == LUNA_OK) err = run(&self, &end);
-    if (err == LUNA_OK && end != LUNA_LINK_STOPPED) end_at_once(end);
+    if (err == LUNA_OK && end != LUNA_LINK_STOPPED) end_at_once(&self, end);
     clean_up(&self);
     if (stopped) err = LUNA_OK;
     if (err == LUNA_OK) luna_log(LUNA_LOG_INFO, "stopped", "exit=0");
