@@ -218,11 +218,15 @@ void luna_scheduler_done(luna_scheduler *s, uint32_t session, const luna_job_key
     refuse(s, job, &(luna_verdict){LUNA_JOB_PENDING, "protocol", detail}, true, now_ms);
 }
 
-//  One decoder's "I have no such VAE" is not the last word while there are others.
+//  One decoder's "I have no such VAE", or "I do not write this format", is not the last
+//  word while there are others.
 static bool another_may_serve(const luna_scheduler *s, const luna_decoder *decoder,
                               const luna_job *job, luna_text error)
 {
-    return luna_text_is(error, "unknown_vae") && s->fleet.count > 1 &&
+    if (s->fleet.count < 2) return false;
+    if (luna_text_is(error, luna_err_name(LUNA_UNSUPPORTED)))
+        return !luna_decoder_writes(decoder, job->lane->formats);
+    return luna_text_is(error, luna_err_name(LUNA_UNKNOWN_VAE)) &&
            !luna_decoder_serves(decoder, job->queue->vae);
 }
 
