@@ -219,11 +219,11 @@ void luna_scheduler_done(luna_scheduler *s, uint32_t session, const luna_job_key
 }
 
 //  One decoder's "I have no such VAE", or "I do not write this format", is not the last
-//  word while there are others.
+//  word while there are others, or may be soon.
 static bool another_may_serve(const luna_scheduler *s, const luna_decoder *decoder,
-                              const luna_job *job, luna_text error)
+                              const luna_job *job, luna_text error, int64_t now_ms)
 {
-    if (s->fleet.count < 2) return false;
+    if (s->fleet.count < 2 && now_ms >= job->regroup_ms) return false;
     if (luna_text_is(error, luna_err_name(LUNA_UNSUPPORTED)))
         return !luna_decoder_writes(decoder, job->lane->formats);
     return luna_text_is(error, luna_err_name(LUNA_UNKNOWN_VAE)) &&
@@ -244,7 +244,8 @@ void luna_scheduler_failed(luna_scheduler *s, uint32_t session,
     decoder->jobs_failed++;
     job->avoid = decoder->instance;
     const luna_verdict why = {LUNA_JOB_PENDING, error, detail};
-    const bool retry = failed->retry || another_may_serve(s, decoder, job, failed->error);
+    const bool retry =
+        failed->retry || another_may_serve(s, decoder, job, failed->error, now_ms);
     //  A device that failed under its decoder: that is a death, well told.
     if (retry && luna_text_is(failed->error, luna_err_name(LUNA_DEVICE)))
         lose(s, job, &why, now_ms);

@@ -18,7 +18,7 @@ static int64_t expires_ms(const luna_msg_job_info *info, int64_t now_ms)
 }
 
 luna_err luna_loop_enter(luna_broker *b, const luna_store_job *stored,
-                         luna_job_place place, int64_t now_ms)
+                         luna_job_place place, bool former, int64_t now_ms)
 {
     const luna_msg_job_info *info = &stored->info;
     luna_entry entry = {.id = info->id,
@@ -38,7 +38,8 @@ luna_err luna_loop_enter(luna_broker *b, const luna_store_job *stored,
                         .refused = info->refused,
                         .saved = info->files.items,
                         .saved_count = info->files.count,
-                        .place = place};
+                        .place = place,
+                        .former = former};
     memcpy(entry.batches, stored->batches, sizeof entry.batches);
     return luna_scheduler_add(b->scheduler, &entry, now_ms);
 }

@@ -48,6 +48,8 @@ typedef struct luna_job {
     int64_t started_ms;                 //  of the latest attempt, 0 before the first
     int64_t wake_ms;                    //  DEFERRED, ORPHAN: monotonic, the next step
     int64_t expires_ms;                 //  monotonic time of the deadline; 0: none
+    int64_t regroup_ms;                 //  monotonic: until then decoders of before the
+                                        //  broker's start may come back; 0: it is new
     uint64_t bytes;                     //  of the payload
     uint32_t session;                   //  STARTING, RUNNING: the decoder's, else 0
     luna_id avoid;                      //  the instance that refused it last, or nil

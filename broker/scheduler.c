@@ -207,6 +207,7 @@ luna_err luna_scheduler_add(luna_scheduler *s, const luna_entry *entry, int64_t 
     }
     count_in(s, job);
     job->wake_ms = now_ms + s->rules.adopt_ms;
+    if (entry->former) job->regroup_ms = job->wake_ms;
     luna_fairness_place(s, job);
     if (entry->place != LUNA_PLACE_ORPHAN) luna_chain_append(job);
     luna_scheduler_enter(s, job, entry->place);

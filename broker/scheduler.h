@@ -100,7 +100,7 @@ typedef struct luna_scheduler luna_scheduler;
 
 typedef struct luna_rules {
     int64_t lease_ms;        //  without progress an attempt is lost
-    int64_t adopt_ms;        //  after a restart: time to claim a running attempt
+    int64_t adopt_ms;        //  after a restart: time to come back and claim attempts
     int64_t grace_ms;        //  from a disconnect to giving the jobs back
     int64_t remember_ms;     //  how long a lost decoder that can do a job is waited for
     int64_t ageing_ms;       //  waiting worth one priority; 0: strict priorities
@@ -134,6 +134,8 @@ typedef struct luna_entry {
     size_t saved_count;
     luna_job_place place;  //  STORING: new; WAITING; ORPHAN: its latest attempt may still
                            //  be in a decoder's hands
+    bool former;           //  from before the broker's start: for adopt_ms a decoder that
+                           //  can do it may still come back
 } luna_entry;
 
 //  How a job ends or why it comes back. Texts live as long as the call.

@@ -7,6 +7,7 @@ LUNA_METADATA_SETS sets how many jobs are generated.
 import json
 import os
 import random
+import signal
 import stat
 import subprocess
 
@@ -280,6 +281,24 @@ def test_a_restarted_broker_knows_the_formats(home):
     for job_id in job_ids:
         job = home.wait_job(job_id)
         assert (job["decoder"], job["attempts"]) == ("with", 1)
+
+
+@pytest.mark.skipif(not NEWER, reason="needs the modules of libvips for AVIF or JPEG XL")
+def test_the_first_decoder_back_after_a_restart_is_not_the_only_one(home):
+    patient = {"LUNA_LEASE_REFUSED_LIMIT": "1000", "LUNA_LEASE_BACKOFF": "100ms",
+               "LUNA_LEASE_ADOPT": "10min"}
+    home.start_broker(**patient)
+    home.start_decoder("without", **WITHOUT)
+    home.start_decoder("with")
+    home.lunactl("pause")
+    job_id = submit(home, [wire.latent_input(batch(1, 4), **NEWER[0])])
+    home.broker.kill()
+    home.decoders["with"].signal(signal.SIGSTOP)
+    home.start_broker(**patient)
+    home.lunactl("resume")
+    wait_for(lambda: home.job(job_id).get("attempts"), "the other one is asked")
+    home.decoders["with"].signal(signal.SIGCONT)
+    assert home.wait_job(job_id)["decoder"] == "with"
 
 
 # ---- what is sorted out, and beside ------------------------------------------------------

@@ -493,6 +493,43 @@ static void what_a_writer_does_not_support_is_final(void **state)
     expect_end(f, 1, LUNA_JOB_FAILED, "unsupported");
 }
 
+static void add_former(fixture *f, uint32_t number)
+{
+    luna_entry entry = entry_of(number);
+    entry.formats = luna_formats_parse(luna_text_of("avif"));
+    entry.former = true;
+    add_entry(f, &entry);
+}
+
+//  The first decoder that is back is not the only one.
+static void after_a_restart_the_others_may_still_come(void **state)
+{
+    fixture *f = *state;
+    add_former(f, 1);
+    const uint32_t a = writer(f, 1, "png");
+    run(f);
+    assert_int_equal(last(f, 's')->session, a);
+    const luna_job_key key = key_of(1, 1);
+    failed(f, a, &key, "unsupported");
+    assert_true(luna_place_is_pending(job(f, 1)->place));
+    const uint32_t b = writer(f, 2, "png avif");
+    tick(f, 1250);
+    run(f);
+    assert_int_equal(last(f, 's')->session, b);
+}
+
+static void who_is_not_back_in_time_is_not_waited_for(void **state)
+{
+    fixture *f = *state;
+    add_former(f, 1);
+    tick(f, 5000);
+    const uint32_t a = writer(f, 1, "png");
+    run(f);
+    const luna_job_key key = key_of(1, 1);
+    failed(f, a, &key, "unsupported");
+    expect_end(f, 1, LUNA_JOB_FAILED, "unsupported");
+}
+
 static void alone_without_the_format_it_is_final(void **state)
 {
     fixture *f = *state;
@@ -813,6 +850,8 @@ int main(void)
         TEST(a_format_that_nobody_writes_is_tried_elsewhere),
         TEST(what_a_writer_does_not_support_is_final),
         TEST(alone_without_the_format_it_is_final),
+        TEST(after_a_restart_the_others_may_still_come),
+        TEST(who_is_not_back_in_time_is_not_waited_for),
         TEST(a_stale_attempt_changes_no_state),
         TEST(a_late_done_completes_a_waiting_job),
         TEST(an_attempt_that_never_was_is_ignored),
