@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const luna_node *node_at(const gpu_planner *p, size_t i)
-{
-    return &p->graph->node[i];
-}
-
 static gpu_device *device_of(const gpu_planner *p)
 {
     return p->program->lane->device;
@@ -33,13 +28,13 @@ static bool fills_the_card(const gpu_planner *p, const luna_shape *from, size_t 
 
 bool gpu_fuses(const gpu_planner *p, size_t conv, bool folded)
 {
-    const luna_node *node = node_at(p, conv);
+    const luna_node *node = gpu_node_at(p, conv);
     const luna_shape *from = &p->shapes[node->input[0]];
     const size_t input = (size_t)node->input[0];
     if (p->program->lane->type == GPU_FP32 || device_of(p)->fusing == GPU_FUSES_NOTHING)
         return false;
     if (node->op != LUNA_OP_CONV2D || node->kernel != 3) return false;
-    if (folded) from = &p->shapes[node_at(p, input)->input[0]];
+    if (folded) from = &p->shapes[gpu_node_at(p, input)->input[0]];
     return from->channels % GPU_FUSED_FROM == 0 && node->channels % GPU_FUSED_TO == 0 &&
            fills_the_card(p, from, node->channels, folded);
 }
@@ -67,7 +62,7 @@ typedef struct addend {
 
 static bool is_shortcut(const gpu_planner *p, size_t i)
 {
-    const luna_node *node = node_at(p, i);
+    const luna_node *node = gpu_node_at(p, i);
     if (node->op != LUNA_OP_CONV2D || node->kernel != 1 || p->uses[i] != 1) return false;
     const gpu_value *from = &p->value[node->input[0]];
     return !from->pending && from->pairs == LUNA_NONE &&
@@ -78,12 +73,12 @@ static addend addend_of(const gpu_planner *p, size_t conv)
 {
     const size_t reader = p->last[conv];
     if (p->uses[conv] != 1 || reader >= p->graph->count ||
-        node_at(p, reader)->op != LUNA_OP_ADD)
+        gpu_node_at(p, reader)->op != LUNA_OP_ADD)
         return (addend){0};
-    const int *input = node_at(p, reader)->input;
+    const int *input = gpu_node_at(p, reader)->input;
     const size_t other = (size_t)(input[0] == (int)conv ? input[1] : input[0]);
     if (other < conv) return (addend){.addition = reader, .residual = &p->value[other]};
-    if (is_shortcut(p, other) && (size_t)node_at(p, other)->input[0] < conv)
+    if (is_shortcut(p, other) && (size_t)gpu_node_at(p, other)->input[0] < conv)
         return (addend){.addition = reader, .shortcut = other};
     return (addend){0};
 }
@@ -109,7 +104,7 @@ static luna_err find_strip(gpu_planner *p, const gpu_step *step, size_t rows,
 //  then.
 static bool may_lie_over(const gpu_planner *p, size_t shortcut)
 {
-    const luna_node *node = node_at(p, shortcut);
+    const luna_node *node = gpu_node_at(p, shortcut);
     const size_t input = (size_t)node->input[0];
     return p->lean && p->last[input] == shortcut &&
            node->channels <= (size_t)p->value[input].extent.channels;
@@ -120,7 +115,7 @@ static bool may_lie_over(const gpu_planner *p, size_t shortcut)
 //  read.
 static luna_err emit_over(gpu_planner *p, size_t shortcut)
 {
-    const luna_node *node = node_at(p, shortcut);
+    const luna_node *node = gpu_node_at(p, shortcut);
     const size_t input = (size_t)node->input[0];
     const gpu_value *from = &p->value[input];
     const int e_from = gpu_exponent(p, input), e_to = gpu_exponent(p, shortcut);
@@ -155,8 +150,8 @@ static luna_err emit_over(gpu_planner *p, size_t shortcut)
 static bool wants_parts(const gpu_planner *p, size_t value)
 {
     for (size_t i = value + 1; i < p->graph->count; i++)
-        if (node_at(p, i)->op == LUNA_OP_GROUP_NORM &&
-            node_at(p, i)->input[0] == (int)value)
+        if (gpu_node_at(p, i)->op == LUNA_OP_GROUP_NORM &&
+            gpu_node_at(p, i)->input[0] == (int)value)
             return true;
     return false;
 }
@@ -179,7 +174,7 @@ static luna_err new_result(gpu_planner *p, size_t result, gpu_step *step, gpu_va
 static luna_err no_bias(gpu_planner *p, size_t channels, long *at)
 {
     float *zeros = calloc(channels, sizeof *zeros);
-    if (!zeros) return luna_error(LUNA_NO_MEMORY, "no memory for the decoder's plan");
+    if (!zeros) return gpu_plan_no_memory();
     const luna_err err = gpu_plan_vector(p, LUNA_NONE, channels, 0, zeros, at);
     free(zeros);
     return err;
@@ -189,7 +184,7 @@ static luna_err no_bias(gpu_planner *p, size_t channels, long *at)
 static luna_err add_shortcut(gpu_planner *p, size_t shortcut, int e_to, gpu_step *step,
                              gpu_fused_request *request)
 {
-    const luna_node *node = node_at(p, shortcut);
+    const luna_node *node = gpu_node_at(p, shortcut);
     const gpu_value *from = &p->value[node->input[0]];
     request->beside = node;
     request->beside_channels = (size_t)from->extent.channels;
@@ -203,7 +198,7 @@ static luna_err add_shortcut(gpu_planner *p, size_t shortcut, int e_to, gpu_step
 static luna_err emit(gpu_planner *p, size_t conv, size_t input, const addend *more,
                      bool folded)
 {
-    const luna_node *node = node_at(p, conv);
+    const luna_node *node = gpu_node_at(p, conv);
     const size_t result = more->addition ? more->addition : conv;
     const gpu_value *from = &p->value[input];
     const int e_from = gpu_exponent(p, input), e_to = gpu_exponent(p, result);
@@ -233,7 +228,7 @@ static luna_err emit(gpu_planner *p, size_t conv, size_t input, const addend *mo
 luna_err gpu_emit_fused(gpu_planner *p, size_t conv)
 {
     addend more = addend_of(p, conv);
-    const size_t input = (size_t)node_at(p, conv)->input[0];
+    const size_t input = (size_t)gpu_node_at(p, conv)->input[0];
     LUNA_TRY(gpu_plan_settle(p, input));
     if (more.shortcut && may_lie_over(p, more.shortcut)) {
         LUNA_TRY(emit_over(p, more.shortcut));
@@ -245,7 +240,7 @@ luna_err gpu_emit_fused(gpu_planner *p, size_t conv)
 
 luna_err gpu_emit_fused_folded(gpu_planner *p, size_t upsample, size_t conv)
 {
-    const size_t input = (size_t)node_at(p, upsample)->input[0];
+    const size_t input = (size_t)gpu_node_at(p, upsample)->input[0];
     LUNA_TRY(gpu_plan_settle(p, input));
     return emit(p, conv, input, &(addend){0}, true);
 }

@@ -9,17 +9,12 @@
 
 #include <stdlib.h>
 
-static const luna_node *node_at(const gpu_planner *p, size_t i)
-{
-    return &p->graph->node[i];
-}
-
 //  The node of kind `op` that alone reads node i; 0 when there is none.
 static size_t only_reader(const gpu_planner *p, size_t i, luna_op op)
 {
     const size_t reader = p->last[i];
     if (p->uses[i] != 1 || reader >= p->graph->count) return 0;
-    return node_at(p, reader)->op == op ? reader : 0;
+    return gpu_node_at(p, reader)->op == op ? reader : 0;
 }
 
 //  The activation that alone reads node i, and its node.
@@ -34,7 +29,7 @@ static gpu_act activation_after(const gpu_planner *p, size_t i, size_t *node)
 //  The other value of an addition, when it is there already.
 static const gpu_value *other_value(const gpu_planner *p, size_t i, size_t addition)
 {
-    const int *input = node_at(p, addition)->input;
+    const int *input = gpu_node_at(p, addition)->input;
     const size_t other = (size_t)(input[0] == (int)i ? input[1] : input[0]);
     return other < i ? &p->value[other] : NULL;
 }
@@ -59,7 +54,7 @@ static size_t last_conv_after(const gpu_planner *p, size_t i)
 {
     const size_t conv = only_reader(p, i, LUNA_OP_CONV2D);
     if (!conv || conv != p->graph->count - 1) return 0;
-    const luna_node *node = node_at(p, conv);
+    const luna_node *node = gpu_node_at(p, conv);
     return node->kernel == 3 && node->channels <= GPU_LAST_CHANNELS &&
                    p->program->lane->type != GPU_FP32
                ? conv
@@ -100,7 +95,7 @@ static luna_err place_upsample(gpu_planner *p, size_t i)
         p->done[conv] = true;
         return gpu_emit_fused_folded(p, i, conv);
     }
-    if (conv && node_at(p, conv)->kernel == 3 && p->program->lane->type != GPU_FP32) {
+    if (conv && gpu_node_at(p, conv)->kernel == 3 && p->program->lane->type != GPU_FP32) {
         const luna_err err = gpu_emit_folded(p, i, conv);
         if (err == LUNA_OK) p->done[conv] = true;
         if (err != LUNA_UNSUPPORTED) return err;
@@ -118,7 +113,7 @@ static luna_err place_add(gpu_planner *p, size_t i)
 //  A last convolution with nothing before it that it could take along.
 static luna_err place_last_conv(gpu_planner *p, size_t i)
 {
-    const gpu_normed plain = {.from = &p->value[node_at(p, i)->input[0]],
+    const gpu_normed plain = {.from = &p->value[gpu_node_at(p, i)->input[0]],
                               .pairs = LUNA_NONE,
                               .act = GPU_LINEAR};
     return gpu_emit_last(p, i, &plain);
@@ -126,7 +121,7 @@ static luna_err place_last_conv(gpu_planner *p, size_t i)
 
 static bool is_last_conv(const gpu_planner *p, size_t i)
 {
-    const luna_node *node = node_at(p, i);
+    const luna_node *node = gpu_node_at(p, i);
     return node->op == LUNA_OP_CONV2D && i == p->graph->count - 1 && node->kernel == 3 &&
            node->channels <= GPU_LAST_CHANNELS && p->program->lane->type != GPU_FP32 &&
            !p->value[node->input[0]].pending;
@@ -135,7 +130,7 @@ static bool is_last_conv(const gpu_planner *p, size_t i)
 static luna_err place_node(gpu_planner *p, size_t i)
 {
     if (is_last_conv(p, i)) return place_last_conv(p, i);
-    switch (node_at(p, i)->op) {
+    switch (gpu_node_at(p, i)->op) {
         case LUNA_OP_INPUT:
             return gpu_emit_input(p);
         case LUNA_OP_CONV2D:

@@ -1,5 +1,5 @@
-//  plan.h - shared by plan.c, which decides what becomes one step, and emit.c and
-//  emit_fused.c, which append the steps
+//  plan.h - shared by plan.c, which decides what becomes one step, the emit*.c, which
+//  append the steps, and plan_parts.c, of which steps are made
 
 #ifndef LUNA_DECODER_VAE_CUDA_PLAN_H
 #define LUNA_DECODER_VAE_CUDA_PLAN_H
@@ -54,7 +54,32 @@ typedef struct gpu_normed {
     gpu_act act;
 } gpu_normed;
 
-//  ---- emit.c: what a step is made of ----------------------------------------------
+static inline const luna_node *gpu_node_at(const gpu_planner *p, size_t i)
+{
+    return &p->graph->node[i];
+}
+
+static inline gpu_lane *gpu_lane_of(const gpu_planner *p)
+{
+    return p->program->lane;
+}
+
+//  The value that a node reads first.
+static inline const gpu_value *gpu_input_of(const gpu_planner *p, size_t node)
+{
+    return &p->value[p->graph->node[node].input[0]];
+}
+
+static inline gpu_extent gpu_extent_of(const gpu_planner *p, size_t node)
+{
+    const luna_shape *s = &p->shapes[node];
+    return (gpu_extent){.type = gpu_lane_of(p)->type,
+                        .channels = (int)s->channels,
+                        .height = (int)s->height,
+                        .width = (int)s->width};
+}
+
+//  ---- plan_parts.c ----------------------------------------------------------------
 
 //  A new buffer, alive from the next step on.
 LUNA_MUST_USE luna_err gpu_plan_buffer(gpu_program *program, size_t bytes, int *out);
@@ -69,6 +94,16 @@ LUNA_MUST_USE luna_err gpu_plan_add_vector(gpu_planner *p, int number, size_t ch
                                            int exponent, long at);
 //  Adds to a node's value what is pending.
 LUNA_MUST_USE luna_err gpu_plan_settle(gpu_planner *p, size_t node);
+//  The same to the value that a node reads first.
+LUNA_MUST_USE luna_err gpu_plan_settle_input(gpu_planner *p, size_t node);
+//  A place for an elementwise step's result: over its input where that may be, else a new
+//  buffer.
+LUNA_MUST_USE luna_err gpu_plan_result(gpu_planner *p, size_t value, size_t reader,
+                                       size_t result, gpu_value *to);
+//  Room for `count` floats of 0; *out stays valid until the next call.
+LUNA_MUST_USE luna_err gpu_plan_constants(gpu_planner *p, size_t count, long *at,
+                                          float **out);
+luna_err gpu_plan_no_memory(void);
 //  The bias of a convolution with all that is pending on its input and its residual.
 LUNA_MUST_USE luna_err gpu_plan_conv_bias(gpu_planner *p, size_t node,
                                           const gpu_fusion *fusion, int from, int to,
@@ -79,7 +114,7 @@ void gpu_plan_shrink(gpu_program *program, int buffer, size_t bytes);
 gpu_step gpu_plan_step(const gpu_planner *p, gpu_kind kind, size_t node);
 LUNA_MUST_USE luna_err gpu_plan_append(gpu_planner *p, const gpu_step *step);
 
-//  ---- emit.c: steps ----------------------------------------------------------------
+//  ---- emit.c, emit_conv.c, emit_norm.c, emit_attention.c ---------------------------
 
 LUNA_MUST_USE luna_err gpu_emit_input(gpu_planner *p);
 LUNA_MUST_USE luna_err gpu_emit_output(gpu_planner *p, size_t node);
