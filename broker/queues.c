@@ -90,9 +90,8 @@ static luna_err open_lane(luna_queue *queue, luna_formats formats, luna_lane **o
     }
     luna_lane *lane = calloc(1, sizeof *lane);
     if (!lane) return luna_error(LUNA_NO_MEMORY, "no memory for one more lane");
-    *lane = (luna_lane){.queue = queue,
-                        .formats = formats,
-                        .waiting = {.before = luna_job_ranks_before}};
+    *lane = (luna_lane){
+        .queue = queue, .formats = formats, .waiting = {.before = luna_job_ranks_before}};
     queue->lanes[queue->lane_count++] = *out = lane;
     return LUNA_OK;
 }

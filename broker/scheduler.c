@@ -181,8 +181,7 @@ static void count_in(luna_scheduler *s, luna_job *job)
 static luna_err open_both(luna_scheduler *s, const luna_entry *entry, luna_lane **lane,
                           luna_client **client)
 {
-    LUNA_TRY(
-        luna_queues_open(&s->queues, &s->fleet, entry->vae, entry->formats, lane));
+    LUNA_TRY(luna_queues_open(&s->queues, &s->fleet, entry->vae, entry->formats, lane));
     LUNA_TRY(luna_clients_open(&s->clients, &entry->client, client));
     return reserve(s, entry, *lane);
 }

@@ -2,7 +2,9 @@
 
 #include <string.h>
 
-static const char *const names[LUNA_FORMATS_COUNT] = LUNA_FORMATS;
+//  In the order of the bits.
+static const char *const names[LUNA_FORMATS_COUNT] = {"png", "webp", "jpeg", "avif",
+                                                      "jxl"};
 
 const char *luna_formats_word(size_t i)
 {

@@ -11,8 +11,6 @@
 
 typedef uint32_t luna_formats;  //  a bit a format; 0: none
 
-//  The formats that a version knows, in the order of the bits.
-#define LUNA_FORMATS       {"png", "webp", "jpeg", "avif", "jxl"}
 #define LUNA_FORMATS_COUNT 5
 #define LUNA_FORMATS_BYTES 32  //  all of their words, with the NUL
 #define LUNA_FORMATS_ALL   ((luna_formats)((1u << LUNA_FORMATS_COUNT) - 1))

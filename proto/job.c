@@ -57,7 +57,8 @@ static luna_err check_input(const luna_msg_input *input, size_t i)
                           "latent %zu: %zu bytes do not match its dtype and shape", i + 1,
                           input->latent.len);
     if (!luna_formats_of(input->format))
-        return bad(LUNA_BAD_REQUEST, i, "its format must be png, webp, jpeg, avif or jxl");
+        return bad(LUNA_BAD_REQUEST, i,
+                   "its format must be png, webp, jpeg, avif or jxl");
     if (input->lossy_quality < 70)
         return bad(LUNA_BAD_REQUEST, i, "lossy_quality must be 70 to 100");
     if (input->png_bits != 8 && input->png_bits != 16)

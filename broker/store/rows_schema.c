@@ -88,15 +88,15 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
 #define JOB_COLUMNS \
     JOB_VALUES ", " JOB_SOUND ", (SELECT count(*) FROM image WHERE image.job = job.id)"
 
-#define JOB_QUOTED                                                                      \
-    "quote(id) || ', ' || quote(state) || ', ' || quote(client) || ', ' ||"             \
-    " quote(prompt_id) || ', ' || quote(priority) || ', ' || quote(images) || ', ' ||"  \
-    " quote(bytes) || ', ' || quote(attempts) || ', ' || quote(lost) || ', ' ||"        \
-    " quote(refused) || ', ' || quote(created_ms) || ', ' || quote(accepted_ms) ||"     \
-    " ', ' || quote(started_ms) || ', ' || quote(finished_ms) || ', ' || quote(vae) ||" \
-    " ', ' || quote(decoder) || ', ' || quote(error) || ', ' || quote(detail) ||"       \
-    " ', ' || quote(batches) || ', ' || quote(content) || ', ' ||"                      \
-    " quote(deadline_ms) || ', ' || quote(next_ms) || ', ' || quote(vae_name) ||"       \
+#define JOB_QUOTED                                                                       \
+    "quote(id) || ', ' || quote(state) || ', ' || quote(client) || ', ' ||"              \
+    " quote(prompt_id) || ', ' || quote(priority) || ', ' || quote(images) || ', ' ||"   \
+    " quote(bytes) || ', ' || quote(attempts) || ', ' || quote(lost) || ', ' ||"         \
+    " quote(refused) || ', ' || quote(created_ms) || ', ' || quote(accepted_ms) ||"      \
+    " ', ' || quote(started_ms) || ', ' || quote(finished_ms) || ', ' || quote(vae) ||"  \
+    " ', ' || quote(decoder) || ', ' || quote(error) || ', ' || quote(detail) ||"        \
+    " ', ' || quote(batches) || ', ' || quote(content) || ', ' ||"                       \
+    " quote(deadline_ms) || ', ' || quote(next_ms) || ', ' || quote(vae_name) ||"        \
     " ', ' || quote(vae_path) || ', ' || quote(vae_sha256) || ', ' || quote(formats) ||" \
     " ', ' || quote(sum)"
 

@@ -103,8 +103,7 @@ static inline sim_decoder *sim_writer_add(sim *s, uint64_t jobs, const char *for
 {
     assert_true(s->decoder_count < SIM_DECODERS);
     sim_decoder *each = &s->decoders[s->decoder_count++];
-    each->session =
-        hello_formats(&s->f, (uint32_t)s->decoder_count, NULL, formats, NULL);
+    each->session = hello_formats(&s->f, (uint32_t)s->decoder_count, NULL, formats, NULL);
     credit(&s->f, each->session, jobs, UINT64_MAX / 2);
     return each;
 }

@@ -288,8 +288,8 @@ static void arrive(world *w)
     const luna_job_key running = random_attempt(w, random_session(w));
     const uint32_t number = (uint32_t)draw(w, DECODERS);
     static const char *const formats[] = {NULL, "png webp jpeg", "png avif", "heic"};
-    const uint32_t session = hello_formats(&w->f, number, vaes[draw(w, 3)],
-                                           formats[draw(w, 4)], &running);
+    const uint32_t session =
+        hello_formats(&w->f, number, vaes[draw(w, 3)], formats[draw(w, 4)], &running);
     credit(&w->f, session, draw(w, 5), draw(w, 1000));
 }
 

@@ -212,10 +212,8 @@ static void upgrade_that_fails_changes_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(version_1_is_brought_up_to_date),
-        TEST(jobs_of_version_1_go_on),
-        TEST(version_3_is_brought_up_to_date),
-        TEST(version_4_is_brought_up_to_date),
+        TEST(version_1_is_brought_up_to_date),    TEST(jobs_of_version_1_go_on),
+        TEST(version_3_is_brought_up_to_date),    TEST(version_4_is_brought_up_to_date),
         TEST(upgrade_that_fails_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
