@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import signal
+from pathlib import Path
 
 import numpy
 import wire
@@ -71,6 +72,14 @@ def parts_of(output):
     return []
 
 
+def stop(process):
+    """Stopped, every thread of it: the signal alone returns before it has reached them."""
+    process.signal(signal.SIGSTOP)
+    wait_for(lambda: all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+                         for task in Path(f"/proc/{process.popen.pid}/task").iterdir()),
+             "all threads have stopped")
+
+
 def stopped_in_a_save(home, decoder):
     """Stops the decoder while it writes a picture; the file."""
     array = numpy.repeat(batch(1, 16), 60, 0)
@@ -83,7 +92,7 @@ def stopped_in_a_save(home, decoder):
             for _ in range(2000):
                 if not parts_of(home.output):
                     continue
-                decoder.signal(signal.SIGSTOP)
+                stop(decoder)
                 if parts := parts_of(home.output):
                     return parts
                 decoder.signal(signal.SIGCONT)
