@@ -12,16 +12,24 @@ int64_t luna_affinity_load_ms(const luna_scheduler *s, const luna_queue *queue)
     return ms < LOAD_MAX_MS ? ms : LOAD_MAX_MS;
 }
 
+static bool is_own_work(const luna_scheduler *s, luna_lane *lane, const luna_job *job,
+                        size_t place)
+{
+    const luna_decoder *decoder = s->fleet.at[place];
+    const luna_job *first = luna_job_heap_first(&lane->waiting);
+    return first && first->priority >= job->priority &&
+           luna_decoder_set_has(luna_lane_allowed(lane, &s->fleet), place) &&
+           luna_decoder_has_room(decoder, first->bytes) &&
+           !luna_decoder_holds_job(decoder, &first->id);
+}
+
 bool luna_affinity_has_own_work(const luna_scheduler *s, const luna_job *job,
                                 size_t place)
 {
-    const luna_decoder *decoder = s->fleet.at[place];
-    luna_queue *own = decoder->queue;
-    const luna_job *first = own ? luna_job_heap_first(&own->waiting) : NULL;
-    return first && first->priority >= job->priority &&
-           luna_decoder_set_has(luna_queue_allowed(own, &s->fleet), place) &&
-           luna_decoder_has_room(decoder, first->bytes) &&
-           !luna_decoder_holds_job(decoder, &first->id);
+    const luna_queue *own = s->fleet.at[place]->queue;
+    for (size_t i = 0; own && i < own->lane_count; i++)
+        if (is_own_work(s, own->lanes[i], job, place)) return true;
+    return false;
 }
 
 //  Waits only for one that works and has not refused the job.
@@ -29,7 +37,7 @@ static bool would_be_warm(const luna_scheduler *s, const luna_job *job, size_t p
 {
     const luna_decoder *decoder = s->fleet.at[place];
     return decoder->queue == job->queue && luna_decoder_works(decoder) &&
-           luna_decoder_set_has(luna_queue_allowed(job->queue, &s->fleet), place) &&
+           luna_decoder_set_has(luna_lane_allowed(job->lane, &s->fleet), place) &&
            luna_id_compare(&decoder->instance, &job->avoid) != 0;
 }
 
@@ -58,9 +66,9 @@ int64_t *luna_affinity_waits(const luna_scheduler *s, const luna_job *job, size_
     int64_t *since_ms = NULL;
     if (job->next_ms || load_ms == 0 || s->fleet.at[place]->queue == queue) return NULL;
     if (luna_affinity_has_own_work(s, job, place))
-        since_ms = &queue->denied_ms;
+        since_ms = &job->lane->denied_ms;
     else if (is_soon_served(s, job, load_ms))
-        since_ms = &queue->idled_ms;
+        since_ms = &job->lane->idled_ms;
     const bool over = since_ms && *since_ms && now_ms - *since_ms >= load_ms;
     return over ? NULL : since_ms;
 }
@@ -69,9 +77,9 @@ bool luna_affinity_given(luna_decoder *decoder, const luna_job *job)
 {
     luna_queue *queue = job->queue;
     const bool cold = decoder->queue != queue;
-    queue->denied_ms = 0;
+    job->lane->denied_ms = 0;
     if (!cold) return false;
-    queue->idled_ms = 0;
+    job->lane->idled_ms = 0;
     decoder->queue = queue;
     decoder->loaded = false;
     luna_text_copy(luna_text_of(queue->vae), decoder->last_vae, sizeof decoder->last_vae);

@@ -218,11 +218,15 @@ void luna_scheduler_done(luna_scheduler *s, uint32_t session, const luna_job_key
     refuse(s, job, &(luna_verdict){LUNA_JOB_PENDING, "protocol", detail}, true, now_ms);
 }
 
-//  One decoder's "I have no such VAE" is not the last word while there are others.
+//  One decoder's "I have no such VAE", or "I do not write this format", is not the last
+//  word while there are others, or may be soon.
 static bool another_may_serve(const luna_scheduler *s, const luna_decoder *decoder,
-                              const luna_job *job, luna_text error)
+                              const luna_job *job, luna_text error, int64_t now_ms)
 {
-    return luna_text_is(error, "unknown_vae") && s->fleet.count > 1 &&
+    if (s->fleet.count < 2 && now_ms >= job->regroup_ms) return false;
+    if (luna_text_is(error, luna_err_name(LUNA_UNSUPPORTED)))
+        return !luna_decoder_writes(decoder, job->lane->formats);
+    return luna_text_is(error, luna_err_name(LUNA_UNKNOWN_VAE)) &&
            !luna_decoder_serves(decoder, job->queue->vae);
 }
 
@@ -240,7 +244,8 @@ void luna_scheduler_failed(luna_scheduler *s, uint32_t session,
     decoder->jobs_failed++;
     job->avoid = decoder->instance;
     const luna_verdict why = {LUNA_JOB_PENDING, error, detail};
-    const bool retry = failed->retry || another_may_serve(s, decoder, job, failed->error);
+    const bool retry =
+        failed->retry || another_may_serve(s, decoder, job, failed->error, now_ms);
     //  A device that failed under its decoder: that is a death, well told.
     if (retry && luna_text_is(failed->error, luna_err_name(LUNA_DEVICE)))
         lose(s, job, &why, now_ms);

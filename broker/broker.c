@@ -57,7 +57,7 @@ static luna_err load_job(luna_broker *b, const luna_store_job *stored, int64_t n
     if ((int64_t)info->accepted_ms > b->accepted_ms)
         b->accepted_ms = (int64_t)info->accepted_ms;
     const luna_err err = luna_loop_enter(
-        b, stored, running ? LUNA_PLACE_ORPHAN : LUNA_PLACE_WAITING, now_ms);
+        b, stored, running ? LUNA_PLACE_ORPHAN : LUNA_PLACE_WAITING, true, now_ms);
     if (err == LUNA_OK || err == LUNA_NO_MEMORY) return err;
     luna_log(LUNA_LOG_ERROR, "not_scheduled", "detail=\"%s\" next=\"at the next start\"",
              luna_error_text());

@@ -1,7 +1,7 @@
 //  choice.c - which job goes to which decoder now
 //
-//  The first jobs of all queues are looked at, and of each the best decoder: the cost
-//  is queues times decoders, whatever waits behind the first ones.
+//  The first jobs of all lanes are looked at, and of each the best decoder: the cost is
+//  lanes times decoders, whatever waits behind the first ones.
 
 #include "broker/scheduler_state.h"
 
@@ -46,7 +46,7 @@ static bool is_better(const luna_bid *a, const luna_bid *b)
 static size_t choose(const luna_scheduler *s, const luna_job *job,
                      const luna_decoder_set *free)
 {
-    const luna_decoder_set *allowed = luna_queue_allowed(job->queue, &s->fleet);
+    const luna_decoder_set *allowed = luna_lane_allowed(job->lane, &s->fleet);
     size_t best = s->fleet.count;
     luna_bid best_bid = {0};
     for (size_t i = 0; i < s->fleet.count; i++) {
@@ -62,39 +62,49 @@ static size_t choose(const luna_scheduler *s, const luna_job *job,
     return best;
 }
 
-//  The first job of a queue against the best one so far.
-static void consider(luna_scheduler *s, luna_queue *queue, const luna_decoder_set *free,
+//  The first job of a lane against the best one so far.
+static void consider(luna_scheduler *s, luna_lane *lane, const luna_decoder_set *free,
                      int64_t now_ms, luna_choice *best)
 {
-    luna_job *first = luna_job_heap_first(&queue->waiting);
-    queue->held_back_by = NULL;
+    luna_job *first = luna_job_heap_first(&lane->waiting);
+    lane->held_back_by = NULL;
     if (!first || (best->job && luna_job_ranks_before(best->job, first))) return;
     const size_t place = choose(s, first, free);
     if (place == s->fleet.count) return;
-    queue->held_back_by = luna_affinity_waits(s, first, place, now_ms);
-    if (!queue->held_back_by)
+    lane->held_back_by = luna_affinity_waits(s, first, place, now_ms);
+    if (!lane->held_back_by)
         *best = (luna_choice){.job = first, .decoder = s->fleet.at[place]};
+}
+
+//  The next lane in the order of the queues; NULL after the last one.
+static luna_lane *next_lane(const luna_queues *queues, size_t *queue, size_t *lane)
+{
+    for (; *queue < queues->count; ++*queue, *lane = 0)
+        if (*lane < queues->at[*queue]->lane_count)
+            return queues->at[*queue]->lanes[(*lane)++];
+    return NULL;
 }
 
 //  Those that would have started but for affinity wait from now on.
 static void note_held_back(luna_scheduler *s, const luna_job *started, int64_t now_ms)
 {
-    for (size_t i = 0; i < s->queues.count; i++) {
-        const luna_queue *queue = s->queues.at[i];
-        const luna_job *first = luna_job_heap_first(&queue->waiting);
-        if (!queue->held_back_by || *queue->held_back_by) continue;
+    const luna_lane *lane;
+    for (size_t q = 0, l = 0; (lane = next_lane(&s->queues, &q, &l));) {
+        const luna_job *first = luna_job_heap_first(&lane->waiting);
+        if (!lane->held_back_by || *lane->held_back_by) continue;
         if (!started || luna_job_ranks_before(first, started))
-            *queue->held_back_by = now_ms;
+            *lane->held_back_by = now_ms;
     }
 }
 
 bool luna_choice_next(luna_scheduler *s, int64_t now_ms, luna_choice *choice)
 {
     luna_decoder_set free;
+    luna_lane *lane;
     *choice = (luna_choice){0};
     if (!luna_fleet_free(&s->fleet, &free)) return false;
-    for (size_t i = 0; i < s->queues.count; i++)
-        consider(s, s->queues.at[i], &free, now_ms, choice);
+    for (size_t q = 0, l = 0; (lane = next_lane(&s->queues, &q, &l));)
+        consider(s, lane, &free, now_ms, choice);
     note_held_back(s, choice->job, now_ms);
     return choice->job != NULL;
 }

@@ -18,7 +18,7 @@ static int64_t expires_ms(const luna_msg_job_info *info, int64_t now_ms)
 }
 
 luna_err luna_loop_enter(luna_broker *b, const luna_store_job *stored,
-                         luna_job_place place, int64_t now_ms)
+                         luna_job_place place, bool former, int64_t now_ms)
 {
     const luna_msg_job_info *info = &stored->info;
     luna_entry entry = {.id = info->id,
@@ -32,12 +32,14 @@ luna_err luna_loop_enter(luna_broker *b, const luna_store_job *stored,
                         .bytes = info->bytes,
                         .images = info->images,
                         .vae = info->vae,
+                        .formats = stored->formats,
                         .attempts = info->attempts,
                         .lost = info->lost,
                         .refused = info->refused,
                         .saved = info->files.items,
                         .saved_count = info->files.count,
-                        .place = place};
+                        .place = place,
+                        .former = former};
     memcpy(entry.batches, stored->batches, sizeof entry.batches);
     return luna_scheduler_add(b->scheduler, &entry, now_ms);
 }

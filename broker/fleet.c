@@ -39,6 +39,8 @@ static luna_err new_decoder(const luna_msg_hello *hello, luna_decoder **out)
     luna_text_copy(hello->device, decoder->device, sizeof decoder->device);
     luna_text_copy(hello->version, decoder->version, sizeof decoder->version);
     luna_text_copy(hello->host, decoder->host, sizeof decoder->host);
+    decoder->formats =
+        hello->formats.data ? luna_formats_parse(hello->formats) : LUNA_FORMATS_ALL;
     const luna_err err = copy_vaes(decoder, hello);
     if (err == LUNA_OK)
         *out = decoder;
@@ -120,6 +122,11 @@ bool luna_decoder_serves(const luna_decoder *decoder, const char *vae)
     return false;
 }
 
+bool luna_decoder_writes(const luna_decoder *decoder, luna_formats formats)
+{
+    return (decoder->formats & formats) == formats;
+}
+
 bool luna_decoder_works(const luna_decoder *decoder)
 {
     return decoder->state == LUNA_DECODER_READY && !decoder->draining &&
@@ -183,17 +190,27 @@ bool luna_decoder_set_has(const luna_decoder_set *set, size_t place)
     return set->bits[place / 64] >> (place % 64) & 1;
 }
 
-luna_decoder_set luna_fleet_for_vae(const luna_fleet *fleet, const char *vae)
+//  Those of `from` that are in `fit`, or `from` when none is.
+static luna_decoder_set narrow(luna_decoder_set from, luna_decoder_set fit)
 {
-    luna_decoder_set listing = {0}, all = {0};
     bool any = false;
+    for (size_t i = 0; i < sizeof from.bits / sizeof from.bits[0]; i++) {
+        fit.bits[i] &= from.bits[i];
+        any |= fit.bits[i] != 0;
+    }
+    return any ? fit : from;
+}
+
+luna_decoder_set luna_fleet_for(const luna_fleet *fleet, const char *vae,
+                                luna_formats formats)
+{
+    luna_decoder_set all = {0}, listing = {0}, writing = {0};
     for (size_t i = 0; i < fleet->count; i++) {
         put(&all, i);
-        if (!luna_decoder_serves(fleet->at[i], vae)) continue;
-        put(&listing, i);
-        any = true;
+        if (luna_decoder_serves(fleet->at[i], vae)) put(&listing, i);
+        if (luna_decoder_writes(fleet->at[i], formats)) put(&writing, i);
     }
-    return any ? listing : all;
+    return narrow(narrow(all, listing), writing);
 }
 
 bool luna_fleet_free(const luna_fleet *fleet, luna_decoder_set *out)

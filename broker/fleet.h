@@ -3,13 +3,13 @@
 //  A decoder is one hello: it gets a session number that is never used again, so a
 //  message of an earlier session can never touch a later one. What it holds is
 //  bounded by its credit, in jobs and in bytes. A decoder that went away is
-//  remembered for a while, so that jobs for a VAE only it serves wait for it.
+//  remembered for a while, so that jobs that only it can do wait for it.
 //  Plain data, no clock, loop thread only.
 
 #ifndef LUNA_BROKER_FLEET_H
 #define LUNA_BROKER_FLEET_H
 
-#include "proto/message.h"
+#include "proto/formats.h"
 
 #define LUNA_HOLDS_MAX     64    //  attempts one decoder can hold
 #define LUNA_VAES_MAX      1000  //  names of one decoder that are looked at
@@ -46,6 +46,7 @@ typedef struct luna_decoder {
     uint64_t pid;
     luna_msg_vae *vaes;  //  names it can serve; owned
     size_t vae_count;
+    luna_formats formats;                    //  those it writes
     char last_vae[LUNA_MAX_PATH_BYTES + 1];  //  of the job it was given last
     struct luna_queue *queue;                //  of last_vae; NULL when it has none now
     bool loaded;                             //  it has shown that last_vae is loaded
@@ -80,8 +81,10 @@ typedef struct luna_decoder_set {
 
 bool luna_decoder_set_has(const luna_decoder_set *set, size_t place);
 
-//  Those that list the VAE; when none does, not even a lost one, all.
-luna_decoder_set luna_fleet_for_vae(const luna_fleet *fleet, const char *vae);
+//  Those that list the VAE; when none does, not even a lost one, all. Of them those that
+//  write all of the formats; when none does, all of them.
+luna_decoder_set luna_fleet_for(const luna_fleet *fleet, const char *vae,
+                                luna_formats formats);
 
 //  Those that work (luna_decoder_works) and have credit for one more job; false when
 //  there are none.
@@ -104,6 +107,7 @@ void luna_fleet_remove(luna_fleet *fleet, luna_decoder *decoder);
 void luna_fleet_clear(luna_fleet *fleet);
 
 bool luna_decoder_serves(const luna_decoder *decoder, const char *vae);
+bool luna_decoder_writes(const luna_decoder *decoder, luna_formats formats);
 
 //  Ready, not draining, and with any credit: it will take more jobs, now or soon.
 bool luna_decoder_works(const luna_decoder *decoder);

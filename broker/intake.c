@@ -141,8 +141,8 @@ static luna_err store(luna_broker *b, luna_message *message, const luna_msg_job 
     task->op.in.put =
         (luna_store_put){.job = new_job(b, job, len),
                          .body = {.data = zframe_data(message->frame), .len = len}};
-    const luna_err err =
-        luna_loop_enter(b, &task->op.in.put.job, LUNA_PLACE_STORING, luna_now_ms());
+    const luna_err err = luna_loop_enter(b, &task->op.in.put.job, LUNA_PLACE_STORING,
+                                         false, luna_now_ms());
     if (err != LUNA_OK) {
         luna_task_free(task);
         return err;

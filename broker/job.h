@@ -12,7 +12,7 @@
 //  after them as "in_progress", and a job that is being stored not at all.
 typedef enum luna_job_place {
     LUNA_PLACE_STORING,   //  its acceptance is being made durable
-    LUNA_PLACE_WAITING,   //  in its VAE's queue
+    LUNA_PLACE_WAITING,   //  in its lane of its VAE's queue
     LUNA_PLACE_DEFERRED,  //  waits for wake_ms before it is queued again
     LUNA_PLACE_STARTING,  //  its next attempt is being made durable
     LUNA_PLACE_RUNNING,   //  a decoder holds it
@@ -25,7 +25,7 @@ bool luna_place_is_pending(luna_job_place place);
 
 //  Heaps a job can be in at the same time.
 typedef enum luna_heap_kind {
-    LUNA_HEAP_PLACE,     //  the queue of its VAE, or the timers
+    LUNA_HEAP_PLACE,     //  its lane, or the timers
     LUNA_HEAP_DEADLINE,  //  the deadlines
     LUNA_HEAP_KINDS
 } luna_heap_kind;
@@ -48,11 +48,14 @@ typedef struct luna_job {
     int64_t started_ms;                 //  of the latest attempt, 0 before the first
     int64_t wake_ms;                    //  DEFERRED, ORPHAN: monotonic, the next step
     int64_t expires_ms;                 //  monotonic time of the deadline; 0: none
+    int64_t regroup_ms;                 //  monotonic: until then decoders of before the
+                                        //  broker's start may come back; 0: it is new
     uint64_t bytes;                     //  of the payload
     uint32_t session;                   //  STARTING, RUNNING: the decoder's, else 0
     luna_id avoid;                      //  the instance that refused it last, or nil
     size_t heap_at[LUNA_HEAP_KINDS];    //  its place in the heap of each kind
     struct luna_queue *queue;           //  the jobs of the same VAE
+    struct luna_lane *lane;             //  of them, those of the same formats
     struct luna_client *client;         //  who sent it
     bool chained;                       //  waits for its first attempt
     struct luna_job *chain_before;      //  then: the client's job of this priority

@@ -304,9 +304,9 @@ void luna_ask_counts(luna_broker *broker);
 //  Reads the settings again.
 void luna_reload(luna_broker *broker);
 luna_rules luna_loop_rules(const luna_settings *settings);
-//  Enters a stored job, which is active, in the scheduler.
+//  Enters a stored job, which is active, in the scheduler; `former`: at the start.
 luna_err luna_loop_enter(luna_broker *broker, const luna_store_job *stored,
-                         luna_job_place place, int64_t now_ms);
+                         luna_job_place place, bool former, int64_t now_ms);
 
 //  ---- info.c --------------------------------------------------------------------
 

@@ -111,8 +111,8 @@ static luna_err finish_retry(luna_broker *b, luna_task *task)
 {
     LUNA_TRY(error_of(task));
     b->ended[LUNA_JOB_FAILED]--;
-    const luna_err err =
-        luna_loop_enter(b, &task->op.found.items[0], LUNA_PLACE_WAITING, luna_now_ms());
+    const luna_err err = luna_loop_enter(b, &task->op.found.items[0], LUNA_PLACE_WAITING,
+                                         false, luna_now_ms());
     if (err != LUNA_OK)
         undo_retry(b, &task->op.id, err);
     else

@@ -5,7 +5,10 @@
 
 static void free_queue(luna_queue *queue)
 {
-    free(queue->waiting.at);
+    for (size_t i = 0; i < queue->lane_count; i++) {
+        free(queue->lanes[i]->waiting.at);
+        free(queue->lanes[i]);
+    }
     free(queue->vae);
     free(queue);
 }
@@ -57,15 +60,13 @@ static luna_queue *new_queue(luna_text vae)
         return NULL;
     }
     luna_text_copy(vae, queue->vae, vae.len + 1);
-    queue->waiting.before = luna_job_ranks_before;
     queue->load_ms = -1;
     return queue;
 }
 
-luna_err luna_queues_open(luna_queues *queues, luna_fleet *fleet, luna_text vae,
-                          luna_queue **out)
+static luna_err open_queue(luna_queues *queues, luna_fleet *fleet, luna_text vae,
+                           luna_queue **out)
 {
-    if (!vae.data) vae = luna_text_of("");
     luna_queue *queue = find(queues, vae);
     if (!queue) {
         if (queues->count == LUNA_QUEUES_MAX) forget_one_empty(queues, fleet);
@@ -81,6 +82,31 @@ luna_err luna_queues_open(luna_queues *queues, luna_fleet *fleet, luna_text vae,
     return LUNA_OK;
 }
 
+static luna_err open_lane(luna_queue *queue, luna_formats formats, luna_lane **out)
+{
+    for (size_t i = 0; i < queue->lane_count; i++) {
+        *out = queue->lanes[i];
+        if ((*out)->formats == formats) return LUNA_OK;
+    }
+    luna_lane *lane = calloc(1, sizeof *lane);
+    if (!lane) return luna_error(LUNA_NO_MEMORY, "no memory for one more lane");
+    *lane = (luna_lane){
+        .queue = queue, .formats = formats, .waiting = {.before = luna_job_ranks_before}};
+    queue->lanes[queue->lane_count++] = *out = lane;
+    return LUNA_OK;
+}
+
+luna_err luna_queues_open(luna_queues *queues, luna_fleet *fleet, luna_text vae,
+                          luna_formats formats, luna_lane **out)
+{
+    luna_queue *queue = NULL;
+    if (!vae.data) vae = luna_text_of("");
+    LUNA_TRY(open_queue(queues, fleet, vae, &queue));
+    const luna_err err = open_lane(queue, formats & LUNA_FORMATS_ALL, out);
+    if (err != LUNA_OK) luna_queues_close(queues, fleet, queue);
+    return err;
+}
+
 void luna_queues_close(luna_queues *queues, luna_fleet *fleet, luna_queue *queue)
 {
     if (queue->jobs > 0 || queues->count <= LUNA_QUEUES_KEPT) return;
@@ -91,11 +117,11 @@ void luna_queues_close(luna_queues *queues, luna_fleet *fleet, luna_queue *queue
     }
 }
 
-const luna_decoder_set *luna_queue_allowed(luna_queue *queue, const luna_fleet *fleet)
+const luna_decoder_set *luna_lane_allowed(luna_lane *lane, const luna_fleet *fleet)
 {
-    if (queue->fleet_version != fleet->version) {
-        queue->allowed = luna_fleet_for_vae(fleet, queue->vae);
-        queue->fleet_version = fleet->version;
+    if (lane->fleet_version != fleet->version) {
+        lane->allowed = luna_fleet_for(fleet, lane->queue->vae, lane->formats);
+        lane->fleet_version = fleet->version;
     }
-    return &queue->allowed;
+    return &lane->allowed;
 }

@@ -61,7 +61,7 @@ void luna_scheduler_free(luna_scheduler **scheduler)
 
 static luna_job_heap *heap_of(luna_scheduler *s, const luna_job *job)
 {
-    if (job->place == LUNA_PLACE_WAITING) return &job->queue->waiting;
+    if (job->place == LUNA_PLACE_WAITING) return &job->lane->waiting;
     const bool timed =
         job->place == LUNA_PLACE_DEFERRED || job->place == LUNA_PLACE_ORPHAN;
     return timed ? &s->timers : NULL;
@@ -74,13 +74,13 @@ static bool can_expire(const luna_job *job)
            job->place != LUNA_PLACE_STARTING && job->place != LUNA_PLACE_ENDING;
 }
 
-static void leave_queue(luna_job *job)
+static void leave_lane(luna_job *job)
 {
-    luna_queue *queue = job->queue;
-    queue->waiting_bytes -= job->bytes;
-    if (queue->waiting.count > 0) return;
-    queue->denied_ms = 0;
-    queue->idled_ms = 0;
+    luna_lane *lane = job->lane;
+    lane->queue->waiting_bytes -= job->bytes;
+    if (lane->waiting.count > 0) return;
+    lane->denied_ms = 0;
+    lane->idled_ms = 0;
 }
 
 void luna_scheduler_leave(luna_scheduler *s, luna_job *job)
@@ -88,7 +88,7 @@ void luna_scheduler_leave(luna_scheduler *s, luna_job *job)
     luna_job_heap *heap = heap_of(s, job);
     if (heap) luna_job_heap_remove(heap, job);
     if (can_expire(job)) luna_job_heap_remove(&s->deadlines, job);
-    if (job->place == LUNA_PLACE_WAITING) leave_queue(job);
+    if (job->place == LUNA_PLACE_WAITING) leave_lane(job);
     if (job->place == LUNA_PLACE_STORING) s->storing--;
     if (!luna_place_is_pending(job->place)) return;
     s->backlog[job->priority]--;
@@ -132,16 +132,16 @@ static luna_err check_entry(const luna_scheduler *s, const luna_entry *entry)
 }
 
 //  All the room the job can ever need is taken now.
-static luna_err reserve(luna_scheduler *s, const luna_entry *entry, luna_queue *queue)
+static luna_err reserve(luna_scheduler *s, const luna_entry *entry, luna_lane *lane)
 {
     LUNA_TRY(luna_id_table_reserve(&s->jobs));
     LUNA_TRY(luna_job_heap_reserve(&s->timers, s->jobs.count + 1));
     if (entry->expires_ms)
         LUNA_TRY(luna_job_heap_reserve(&s->deadlines, s->jobs.count + 1));
-    return luna_job_heap_reserve(&queue->waiting, queue->jobs + 1);
+    return luna_job_heap_reserve(&lane->waiting, lane->jobs + 1);
 }
 
-static luna_job *new_job(const luna_entry *entry, luna_queue *queue, luna_client *client)
+static luna_job *new_job(const luna_entry *entry, luna_lane *lane, luna_client *client)
 {
     luna_job *job = calloc(1, sizeof *job);
     if (!job) return NULL;
@@ -157,7 +157,8 @@ static luna_job *new_job(const luna_entry *entry, luna_queue *queue, luna_client
                       .started_ms = entry->started_ms,
                       .expires_ms = entry->expires_ms,
                       .bytes = entry->bytes,
-                      .queue = queue,
+                      .queue = lane->queue,
+                      .lane = lane,
                       .client = client,
                       .images = (uint32_t)entry->images};
     memcpy(job->batches, entry->batches, sizeof job->batches);
@@ -169,41 +170,43 @@ static void count_in(luna_scheduler *s, luna_job *job)
 {
     job->order = ++s->order;
     job->queue->jobs++;
+    job->lane->jobs++;
     job->client->jobs++;
     job->client->bytes += job->bytes;
     s->bytes += job->bytes;
     luna_id_table_add(&s->jobs, job);
 }
 
-//  The queue and the client of an entry, with room for the job.
-static luna_err open_both(luna_scheduler *s, const luna_entry *entry, luna_queue **queue,
+//  The lane and the client of an entry, with room for the job.
+static luna_err open_both(luna_scheduler *s, const luna_entry *entry, luna_lane **lane,
                           luna_client **client)
 {
-    LUNA_TRY(luna_queues_open(&s->queues, &s->fleet, entry->vae, queue));
+    LUNA_TRY(luna_queues_open(&s->queues, &s->fleet, entry->vae, entry->formats, lane));
     LUNA_TRY(luna_clients_open(&s->clients, &entry->client, client));
-    return reserve(s, entry, *queue);
+    return reserve(s, entry, *lane);
 }
 
-static void close_both(luna_scheduler *s, luna_queue *queue, luna_client *client)
+static void close_both(luna_scheduler *s, luna_lane *lane, luna_client *client)
 {
-    if (queue) luna_queues_close(&s->queues, &s->fleet, queue);
+    if (lane) luna_queues_close(&s->queues, &s->fleet, lane->queue);
     if (client) luna_clients_close(&s->clients, client);
 }
 
 luna_err luna_scheduler_add(luna_scheduler *s, const luna_entry *entry, int64_t now_ms)
 {
-    luna_queue *queue = NULL;
+    luna_lane *lane = NULL;
     luna_client *client = NULL;
     LUNA_TRY(check_entry(s, entry));
-    luna_err err = open_both(s, entry, &queue, &client);
-    luna_job *job = err == LUNA_OK ? new_job(entry, queue, client) : NULL;
+    luna_err err = open_both(s, entry, &lane, &client);
+    luna_job *job = err == LUNA_OK ? new_job(entry, lane, client) : NULL;
     if (!job) {
-        close_both(s, queue, client);
+        close_both(s, lane, client);
         if (err != LUNA_OK) return err;
         return luna_error(LUNA_NO_MEMORY, "no memory for one more job");
     }
     count_in(s, job);
     job->wake_ms = now_ms + s->rules.adopt_ms;
+    if (entry->former) job->regroup_ms = job->wake_ms;
     luna_fairness_place(s, job);
     if (entry->place != LUNA_PLACE_ORPHAN) luna_chain_append(job);
     luna_scheduler_enter(s, job, entry->place);
@@ -217,9 +220,10 @@ static void drop(luna_scheduler *s, luna_job *job)
     luna_id_table_remove(&s->jobs, &job->id);
     s->bytes -= job->bytes;
     job->queue->jobs--;
+    job->lane->jobs--;
     job->client->jobs--;
     job->client->bytes -= job->bytes;
-    close_both(s, job->queue, job->client);
+    close_both(s, job->lane, job->client);
     free_job(job);
 }
 

@@ -16,8 +16,9 @@
 //      rank = fair time - priority * ageing_ms
 //
 //  so that each ageing_ms of waiting is worth one priority. A rank never changes but by
-//  order, so a job given back returns to its old place. Jobs of one VAE form one queue:
-//  one that must wait for its decoder holds up nobody else.
+//  order, so a job given back returns to its old place. Jobs of one VAE form one queue,
+//  with a lane for each set of formats: one that must wait for its decoder holds up
+//  nobody else.
 //
 //  The fair time is when the job would have its turn if each client were served at the
 //  same pace. In the order in which jobs come:
@@ -52,13 +53,14 @@
 //
 //  A decoder must be ready, not draining, and have credit for the job, in number and
 //  bytes. If decoders that are connected or were a while ago list the job's VAE, only
-//  they are asked. The one that refused the job last goes last. Among the others the
+//  they are asked, and of these, if some write all formats of the job, only those. The
+//  one that refused the job last goes last. Among the others the
 //  one goes first where the job would begin first: predicted service of what it holds,
 //  and the load of the VAE if another one was given to it last (it is "cold"). Of equal
 //  ones those are better that have no waiting work for the VAE they have, then those
 //  that have none to lose, then those that hold fewer jobs.
 //
-//  A swap must be worth its load. The first job of a queue that finds only cold
+//  A swap must be worth its load. The first job of a lane that finds only cold
 //  decoders is held back
 //  -  by a decoder's own work: while the best one has waiting jobs for its VAE that are
 //     as urgent; until this VAE has been denied a decoder for the time of its load;
@@ -98,9 +100,9 @@ typedef struct luna_scheduler luna_scheduler;
 
 typedef struct luna_rules {
     int64_t lease_ms;        //  without progress an attempt is lost
-    int64_t adopt_ms;        //  after a restart: time to claim a running attempt
+    int64_t adopt_ms;        //  after a restart: time to come back and claim attempts
     int64_t grace_ms;        //  from a disconnect to giving the jobs back
-    int64_t remember_ms;     //  how long a lost decoder's VAEs are waited for
+    int64_t remember_ms;     //  how long a lost decoder that can do a job is waited for
     int64_t ageing_ms;       //  waiting worth one priority; 0: strict priorities
     int64_t load_ms;         //  of a VAE whose load was not seen yet; 0: swaps are free
     int64_t backoff_ms;      //  after the first refusal, and the second loss in a row
@@ -124,6 +126,7 @@ typedef struct luna_entry {
     uint64_t images;                    //  the sum of the batches
     uint32_t batches[LUNA_MAX_INPUTS];  //  images of each input; all 0: not known
     luna_text vae;
+    luna_formats formats;  //  of its inputs; 0: not known
     uint64_t attempts;
     uint64_t lost;
     uint64_t refused;
@@ -131,6 +134,8 @@ typedef struct luna_entry {
     size_t saved_count;
     luna_job_place place;  //  STORING: new; WAITING; ORPHAN: its latest attempt may still
                            //  be in a decoder's hands
+    bool former;           //  from before the broker's start: for adopt_ms a decoder that
+                           //  can do it may still come back
 } luna_entry;
 
 //  How a job ends or why it comes back. Texts live as long as the call.

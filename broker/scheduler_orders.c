@@ -130,8 +130,11 @@ static void rank_again(luna_scheduler *s)
     luna_job *job;
     for (size_t at = 0; (job = luna_id_table_next(&s->jobs, &at));)
         luna_fairness_rank(s, job);
-    for (size_t i = 0; i < s->queues.count; i++)
-        luna_job_heap_rebuild(&s->queues.at[i]->waiting);
+    for (size_t i = 0; i < s->queues.count; i++) {
+        const luna_queue *queue = s->queues.at[i];
+        for (size_t l = 0; l < queue->lane_count; l++)
+            luna_job_heap_rebuild(&queue->lanes[l]->waiting);
+    }
 }
 
 void luna_scheduler_set_rules(luna_scheduler *s, const luna_rules *rules)

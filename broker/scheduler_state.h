@@ -89,8 +89,8 @@ int64_t luna_affinity_load_ms(const luna_scheduler *scheduler, const luna_queue 
 bool luna_affinity_has_own_work(const luna_scheduler *scheduler, const luna_job *job,
                                 size_t place);
 
-//  What a swap for this first job of its queue waits for: the time since when, in the
-//  queue; NULL when it need not wait (any longer).
+//  What a swap for this first job of its lane waits for: the time since when, in the
+//  lane; NULL when it need not wait (any longer).
 int64_t *luna_affinity_waits(const luna_scheduler *scheduler, const luna_job *job,
                              size_t place, int64_t now_ms);
 

@@ -1,6 +1,7 @@
 #include "proto/job.h"
 
 #include "proto/codec.h"
+#include "proto/formats.h"
 #include "proto/heatmaps.h"
 
 #include <string.h>
@@ -45,14 +46,6 @@ static bool expected_bytes(const luna_msg_input *input, uint64_t *out)
     return true;
 }
 
-static bool known_format(luna_text format)
-{
-    static const char *const known[] = {"png", "webp", "jpeg", "avif", "jxl"};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (luna_text_is(format, known[i])) return true;
-    return false;
-}
-
 static luna_err check_input(const luna_msg_input *input, size_t i)
 {
     if (element_bytes(input->dtype) == 0)
@@ -63,8 +56,9 @@ static luna_err check_input(const luna_msg_input *input, size_t i)
         return luna_error(LUNA_BAD_LATENT,
                           "latent %zu: %zu bytes do not match its dtype and shape", i + 1,
                           input->latent.len);
-    if (!known_format(input->format))
-        return bad(LUNA_BAD_REQUEST, i, "its format must be png, webp, jpeg, avif or jxl");
+    if (!luna_formats_of(input->format))
+        return bad(LUNA_BAD_REQUEST, i,
+                   "its format must be png, webp, jpeg, avif or jxl");
     if (input->lossy_quality < 70)
         return bad(LUNA_BAD_REQUEST, i, "lossy_quality must be 70 to 100");
     if (input->png_bits != 8 && input->png_bits != 16)

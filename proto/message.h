@@ -180,6 +180,7 @@ typedef struct luna_msg_hello {
     luna_text device;                        //  decoder: "cpu", "cuda:1"
     LUNA_LIST_OF(luna_msg_vae) vaes;         //  decoder: names it can serve
     LUNA_LIST_OF(luna_msg_job_key) running;  //  decoder: attempts in hand
+    luna_text formats;  //  decoder: those it writes, as formats.h has them; absent: all
 } luna_msg_hello;
 
 typedef struct luna_msg_welcome {

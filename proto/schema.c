@@ -171,6 +171,7 @@ static const luna_field hello_fields[] = {
     OPT(device, TEXT, NAME),
     OPT_LIST(vaes, 1000, vae_schema),
     OPT_LIST(running, 1000, job_key_schema),
+    OPT(formats, TEXT, NAME),
 };
 #undef ROW
 

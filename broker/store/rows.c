@@ -39,7 +39,7 @@ static luna_text write_batches(const uint32_t batches[LUNA_MAX_INPUTS],
 
 luna_err luna_rows_insert(luna_db *db, const luna_store_job *job)
 {
-    char batches[BATCHES_BYTES];
+    char batches[BATCHES_BYTES], formats[LUNA_FORMATS_BYTES];
     const luna_msg_job_info *info = &job->info;
     luna_query query = luna_query_start(db, LUNA_SQL_INSERT);
     luna_query_id(&query, &info->id);
@@ -56,6 +56,7 @@ luna_err luna_rows_insert(luna_db *db, const luna_store_job *job)
     luna_query_uint(&query, info->deadline_ms);
     luna_query_uint(&query, job->next_ms);
     luna_query_uint(&query, info->attempts);
+    luna_query_text(&query, luna_formats_write(job->formats, formats));
     return change(&query, &info->id);
 }
 

@@ -49,6 +49,7 @@ enum {
     AT_VAE_NAME,
     AT_VAE_PATH,
     AT_VAE_SHA256,
+    AT_FORMATS,
     AT_SOUND,
     AT_IMAGES_DONE
 };
@@ -134,10 +135,20 @@ static luna_err read_values(const luna_query *query, luna_store_job *out)
     return LUNA_OK;
 }
 
+static luna_err read_formats(const luna_query *query, luna_arena *arena,
+                             luna_formats *out)
+{
+    luna_text words;
+    LUNA_TRY(luna_query_as_text(query, AT_FORMATS, arena, &words));
+    *out = luna_formats_parse(words);
+    return LUNA_OK;
+}
+
 static luna_err read_job(const luna_query *query, luna_arena *arena, luna_store_job *out)
 {
     luna_msg_job_info *info = &out->info;
     LUNA_TRY(read_values(query, out));
+    LUNA_TRY(read_formats(query, arena, &out->formats));
     LUNA_TRY(luna_query_as_text(query, AT_PROMPT_ID, arena, &out->prompt_id));
     LUNA_TRY(luna_query_as_text(query, AT_VAE, arena, &info->vae));
     LUNA_TRY(luna_query_as_text(query, AT_DECODER, arena, &info->decoder));

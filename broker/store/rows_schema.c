@@ -13,7 +13,7 @@
 
 //  "LUNA" in ASCII
 #define APPLICATION_ID 0x4c554e41
-#define SCHEMA_VERSION 4
+#define SCHEMA_VERSION 5
 
 #define NEW_IN_2                                                        \
     "CREATE TABLE setting ("                                            \
@@ -40,6 +40,7 @@ static const char create[] =
     "  deadline_ms INTEGER NOT NULL DEFAULT 0,"
     "  next_ms INTEGER NOT NULL DEFAULT 0,"
     "  vae_name TEXT, vae_path TEXT, vae_sha256 TEXT,"  //  that decoded it
+    "  formats TEXT,"                                   //  of its inputs, as "png avif"
     "  sum INTEGER NOT NULL DEFAULT 0"
     ") STRICT, WITHOUT ROWID;"
     "CREATE INDEX job_accepted ON job (accepted_ms, id);"
@@ -72,29 +73,32 @@ static const char *const upgrades[SCHEMA_VERSION - 1] = {
     "ALTER TABLE job ADD COLUMN vae_path TEXT;"
     "ALTER TABLE job ADD COLUMN vae_sha256 TEXT;"
     "UPDATE job SET sum = 0;",
+    "ALTER TABLE job ADD COLUMN formats TEXT;"
+    "UPDATE job SET sum = 0;",
 };
 
 #define JOB_VALUES                                                              \
     "id, state, client, prompt_id, priority, images, bytes, attempts, lost, "   \
     "refused, created_ms, accepted_ms, started_ms, finished_ms, vae, decoder, " \
     "error, detail, batches, content, deadline_ms, next_ms, vae_name, "         \
-    "vae_path, vae_sha256"
+    "vae_path, vae_sha256, formats"
 
 #define JOB_SOUND "(sum = 0 OR sum = luna_sum(" JOB_VALUES "))"
 
 #define JOB_COLUMNS \
     JOB_VALUES ", " JOB_SOUND ", (SELECT count(*) FROM image WHERE image.job = job.id)"
 
-#define JOB_QUOTED                                                                      \
-    "quote(id) || ', ' || quote(state) || ', ' || quote(client) || ', ' ||"             \
-    " quote(prompt_id) || ', ' || quote(priority) || ', ' || quote(images) || ', ' ||"  \
-    " quote(bytes) || ', ' || quote(attempts) || ', ' || quote(lost) || ', ' ||"        \
-    " quote(refused) || ', ' || quote(created_ms) || ', ' || quote(accepted_ms) ||"     \
-    " ', ' || quote(started_ms) || ', ' || quote(finished_ms) || ', ' || quote(vae) ||" \
-    " ', ' || quote(decoder) || ', ' || quote(error) || ', ' || quote(detail) ||"       \
-    " ', ' || quote(batches) || ', ' || quote(content) || ', ' ||"                      \
-    " quote(deadline_ms) || ', ' || quote(next_ms) || ', ' || quote(vae_name) ||"       \
-    " ', ' || quote(vae_path) || ', ' || quote(vae_sha256) || ', ' || quote(sum)"
+#define JOB_QUOTED                                                                       \
+    "quote(id) || ', ' || quote(state) || ', ' || quote(client) || ', ' ||"              \
+    " quote(prompt_id) || ', ' || quote(priority) || ', ' || quote(images) || ', ' ||"   \
+    " quote(bytes) || ', ' || quote(attempts) || ', ' || quote(lost) || ', ' ||"         \
+    " quote(refused) || ', ' || quote(created_ms) || ', ' || quote(accepted_ms) ||"      \
+    " ', ' || quote(started_ms) || ', ' || quote(finished_ms) || ', ' || quote(vae) ||"  \
+    " ', ' || quote(decoder) || ', ' || quote(error) || ', ' || quote(detail) ||"        \
+    " ', ' || quote(batches) || ', ' || quote(content) || ', ' ||"                       \
+    " quote(deadline_ms) || ', ' || quote(next_ms) || ', ' || quote(vae_name) ||"        \
+    " ', ' || quote(vae_path) || ', ' || quote(vae_sha256) || ', ' || quote(formats) ||" \
+    " ', ' || quote(sum)"
 
 #define IMAGE_VALUES                                                              \
     "job, input, idx, path, bytes, sha256, width, height, decode_ms, encode_ms, " \
@@ -123,8 +127,8 @@ static const char *const sql[LUNA_SQL_COUNT] = {
     [LUNA_SQL_INSERT] =
         "INSERT INTO job (id, client, prompt_id, priority, images, bytes,"
         " created_ms, accepted_ms, vae, batches, content, deadline_ms, next_ms,"
-        " attempts, state, lost, refused, started_ms, finished_ms) VALUES"
-        " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,"
+        " attempts, formats, state, lost, refused, started_ms, finished_ms) VALUES"
+        " (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
         " 'pending', 0, 0, 0, 0)",
     [LUNA_SQL_ATTEMPT] =
         "UPDATE job SET state = 'in_progress', attempts = ?2,"

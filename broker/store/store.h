@@ -64,7 +64,7 @@
 
 #include "broker/store/state.h"
 #include "common/arena.h"
-#include "proto/message.h"
+#include "proto/formats.h"
 
 typedef struct luna_store luna_store;
 
@@ -76,6 +76,7 @@ typedef struct luna_store_job {
     luna_text prompt_id;  //  ComfyUI's; absent when there is none
     uint32_t batches[LUNA_MAX_INPUTS];  //  images of each input, 0 where there is none;
                                         //  all 0 when not known
+    luna_formats formats;               //  of its inputs; 0 when not known
     uint64_t content;                   //  luna_job_content; 0 when not known
     uint64_t next_ms;                   //  wall clock of the order "run next"; 0: none
     luna_msg_job_info info;  //  all but `position`, which is 0; info.state is the

@@ -5,9 +5,13 @@
 #ifndef LUNA_WORKER_ACCEPT_H
 #define LUNA_WORKER_ACCEPT_H
 
-#include "proto/message.h"
+#include "proto/formats.h"
 
-//  LUNA_UNSUPPORTED: a save mode that is not offered here.
+//  LUNA_UNSUPPORTED: a save mode or a format that is not offered here.
 LUNA_MUST_USE luna_err luna_accept_job(const luna_msg_job *job);
+
+//  The formats that this decoder writes; what it does not is logged once here. After
+//  luna_image_start.
+luna_formats luna_accept_formats(void);
 
 #endif

@@ -14,6 +14,7 @@
 
 #include "decoder/worker/attempts.h"
 #include "decoder/worker/pipeline.h"
+#include "proto/formats.h"
 
 typedef struct luna_link_options {
     const char *control;  //  the broker's control endpoint; all are borrowed
@@ -21,6 +22,7 @@ typedef struct luna_link_options {
     const char *device;
     const luna_msg_vae *vaes;  //  names to announce
     size_t vae_count;
+    luna_formats formats;   //  that it writes
     uint64_t credit_jobs;   //  jobs in hand at a time
     uint64_t credit_bytes;  //  of their payloads
     int64_t stop_ms;        //  time to finish the image in hand after a stop

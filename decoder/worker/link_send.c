@@ -22,17 +22,20 @@ static luna_err say_hello(luna_link *link)
 {
     luna_msg_job_key *running = calloc(LUNA_ATTEMPTS_MAX, sizeof *running);
     if (!running) return luna_error(LUNA_NO_MEMORY, "no memory for a hello");
+    char formats[LUNA_FORMATS_BYTES];
     const size_t count =
         luna_attempts_list(link->options->attempts, running, LUNA_ATTEMPTS_MAX);
-    const luna_msg_hello hello = {.role = luna_text_of("decoder"),
-                                  .name = luna_text_of(link->options->name),
-                                  .instance = link->instance,
-                                  .host = luna_text_of(link->host),
-                                  .pid = (uint64_t)getpid(),
-                                  .version = luna_text_of(LUNA_VERSION),
-                                  .device = luna_text_of(link->options->device),
-                                  .vaes = {link->options->vaes, link->options->vae_count},
-                                  .running = {running, count}};
+    const luna_msg_hello hello = {
+        .role = luna_text_of("decoder"),
+        .name = luna_text_of(link->options->name),
+        .instance = link->instance,
+        .host = luna_text_of(link->host),
+        .pid = (uint64_t)getpid(),
+        .version = luna_text_of(LUNA_VERSION),
+        .device = luna_text_of(link->options->device),
+        .vaes = {link->options->vaes, link->options->vae_count},
+        .running = {running, count},
+        .formats = luna_formats_write(link->options->formats, formats)};
     const luna_err err = luna_wire_send(link->control, LUNA_MSG_HELLO, &hello);
     free(running);
     return err;

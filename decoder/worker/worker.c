@@ -16,6 +16,7 @@
 #include "decoder/vae/backend.h"
 #include "decoder/vae/memory_budget.h"
 #include "decoder/vae/selftest.h"
+#include "decoder/worker/accept.h"
 #include "decoder/worker/link.h"
 #include "decoder/worker/models.h"
 #include "decoder/worker/pipeline.h"
@@ -266,6 +267,7 @@ static luna_err run(worker *self, luna_link_end *end)
         .device = self->device,
         .vaes = self->announced,
         .vae_count = self->vae_count,
+        .formats = luna_accept_formats(),
         .credit_jobs = settings->credit_jobs,
         .credit_bytes = settings->credit_bytes,
         .stop_ms = (int64_t)settings->stop_timeout_ms,

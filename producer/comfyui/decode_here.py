@@ -12,6 +12,7 @@ import logging
 import os
 import time
 
+from . import parts
 from . import picture_texts
 from .names import SIDECAR_END, TRIES, Name
 
@@ -58,10 +59,8 @@ def _save(job, one, index, pixels, output_dir, now):
     texts = picture_texts.texts_of(job, one, index, now) if embed or beside else {}
     folder = os.path.join(output_dir, name.folder)
     os.makedirs(folder, exist_ok=True)
-    path = _publish(folder, name, _encode(pixels, one.settings, texts if embed else {}), beside)
-    if beside:
-        _write(path + SIDECAR_END, picture_texts.sidecar(texts))
-    return path
+    data = _encode(pixels, one.settings, texts if embed else {})
+    return _publish(folder, name, data, picture_texts.sidecar(texts) if beside else None)
 
 
 # ---- the quality gate -------------------------------------------------------------------
@@ -121,36 +120,33 @@ def _encode_newer(image, out, settings, texts):
                **picture_texts.for_webp(texts))
 
 
-def _write(path, data):
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _publish(folder, name, data, beside):
-    """Writes the file under the first name that is free, with a file beside it if that is to
-    come; never over another."""
-    part = os.path.join(folder, f".luna-{os.getpid()}-{time.monotonic_ns()}.part")
-    try:
-        _write(part, data)
-        return _link(part, folder, name, beside)
-    finally:
-        if os.path.exists(part):
-            os.unlink(part)
+    """Writes the file under the first name that is free, and what comes beside it; never over
+    another."""
+    with parts.part(folder, data) as part:
+        path = _link(part, folder, name, beside)
+    if beside is not None:
+        with parts.part(folder, beside) as part:
+            _give_name(part, path + SIDECAR_END)
+    return path
 
 
 def _link(part, folder, name, beside):
     for k in range(TRIES):
         path = os.path.join(folder, name.candidate(k))
-        if beside and os.path.lexists(path + SIDECAR_END):
+        if beside is not None and os.path.lexists(path + SIDECAR_END):
             continue
         try:
-            if os.name == "nt":
-                os.rename(part, path)  # which fails on Windows when the name is taken
-            else:
-                os.link(part, path)
+            _give_name(part, path)
             return path
         except FileExistsError:
             continue
     raise OSError(f"Luna: {folder} has no free name like {name.candidate(0)}")
+
+
+def _give_name(part, path):
+    """FileExistsError when there is a file of this name."""
+    if os.name == "nt":
+        os.rename(part, path)  # which fails on Windows when the name is taken
+    else:
+        os.link(part, path)

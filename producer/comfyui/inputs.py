@@ -19,12 +19,13 @@ REQUIRED = {
     "save_path": ("STRING", {
         "default": "",
         "tooltip": "Folders below the output folder, made when needed. Knows %model_path%, "
-                   "%model_name%, %model_dir%, %index%, %time:YYYY-mm-dd%, %date:yyyy-MM-dd% and "
-                   "%Node.widget%. Empty: the output folder itself."}),
+                   "%model_name%, %model_dir%, %index%, %seed%, %batch%, %width%, %height%, "
+                   "%time:YYYY-mm-dd%, %date:yyyy-MM-dd% and %Node.widget%. Empty: the output "
+                   "folder itself."}),
     "filename": ("STRING", {
         "default": "%time:YYYY_mm_dd.HH.MM.SS%_%model_name%",
-        "tooltip": "Name without ending; the same words. The affix is added. No file is ever "
-                   "overwritten: a counter is added."}),
+        "tooltip": "Name without ending; the same words, and %counter%. The affix is added. No "
+                   "file is ever overwritten: a counter is added."}),
     "save_mode": (SAVE_MODES, {
         "default": "daemon",
         "tooltip": "daemon: files. database_store: files, each recorded in PostgreSQL as well."}),

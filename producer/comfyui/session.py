@@ -14,6 +14,7 @@ import time
 from . import host
 from . import http_client
 from . import luna_client
+from . import parts
 from .follower import Follower
 from .luna_client import RC_BUSY, LibraryMissing, LunaError
 
@@ -155,11 +156,20 @@ def outbox_folder():
 
 
 def start():
-    """Makes the session early: the broker's state is known, and a former outbox goes out."""
+    """Makes the session early: the broker's state is known, and a former outbox goes out.
+    What a former ComfyUI left unfinished is removed meanwhile."""
+    threading.Thread(target=_tidy, name="luna-tidy", daemon=True).start()
     try:
         session()
     except (LunaError, LibraryMissing, OSError) as error:
         _log.warning("%s", error)
+
+
+def _tidy():
+    try:
+        parts.sweep(host.output_directory())
+    except (ImportError, AttributeError, OSError) as error:  # outside of ComfyUI
+        _log.debug("Luna: nothing to tidy: %s", error)
 
 
 def running():

@@ -62,16 +62,23 @@ class Page:
 
     def drop(self, path, kind):
         """Drops a file on the page."""
-        data = base64.b64encode(Path(path).read_bytes()).decode()
         self.run(f"""(() => {{
-            const bytes = Uint8Array.from(atob({json.dumps(data)}), (c) => c.charCodeAt(0));
             const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], {json.dumps(Path(path).name)},
-                                        {{type: {json.dumps(kind)}}}));
+            transfer.items.add({self._file(path, kind)});
             const event = new DragEvent("drop", {{dataTransfer: transfer, bubbles: true,
                                                   cancelable: true}});
             document.querySelector("canvas").dispatchEvent(event);
         }})()""")
+
+    def hand(self, path, kind):
+        """What a drop does, until ComfyUI is done with the file."""
+        self.run(f"window.app.handleFile({self._file(path, kind)})")
+
+    @staticmethod
+    def _file(path, kind):
+        data = base64.b64encode(Path(path).read_bytes()).decode()
+        return (f"new File([Uint8Array.from(atob({json.dumps(data)}), (c) => c.charCodeAt(0))], "
+                f"{json.dumps(Path(path).name)}, {{type: {json.dumps(kind)}}})")
 
     def picture(self, path):
         data = self.call("Page.captureScreenshot", format="png")["data"]

@@ -245,6 +245,91 @@ def test_a_jpeg_is_saved_however_large_its_workflow(comfy, monkeypatch, size, ke
     assert kept <= set(exif) and (0x010F in exif) == (0x010F in kept)
 
 
+# ---- killed while it decodes here -----------------------------------------------------------
+
+# Encodes a picture in a process of its own; `os.link` is when its bytes are on the disk.
+DYING = """
+import os, signal, sys, time
+sys.path.insert(0, {tests!r})
+import comfyui_stand_in as comfyui
+sys.modules.update(comfyui.modules({output!r}))
+package = comfyui.load_package()
+here = sys.modules[package.__name__ + ".decode_here"]
+class Name:
+    def candidate(self, k): return "picture.png"
+def stop(*_):
+    print("linked", flush=True)
+    {then}
+os.link = stop
+here._publish({folder!r}, Name(), b"bytes", None)
+"""
+
+
+def in_the_middle(comfy, folder, then):
+    """A process that has written its part."""
+    script = DYING.format(tests=str(Path(__file__).parent), output=str(comfy.luna.output),
+                          folder=str(folder), then=then)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE,
+                               env={**os.environ, "LUNA_OUTBOX": ""})
+    assert process.stdout.readline() == b"linked\n"
+    return process
+
+
+def parts_in(folder):
+    return {path for path in folder.iterdir() if path.name.startswith(".luna-here-")}
+
+
+def test_what_a_killed_one_left_goes_at_the_next_start(comfy):
+    folder = comfy.luna.output / "a" / "b"
+    folder.mkdir(parents=True)
+    alive = in_the_middle(comfy, folder, "time.sleep(600)")
+    living = parts_in(folder)
+    dead = in_the_middle(comfy, folder, "os.kill(os.getpid(), signal.SIGKILL)")
+    dead.communicate()
+    (left,) = parts_in(folder) - living
+    head, pid, number = left.name.removesuffix(".part").rsplit("-", 2)
+    foreign = folder / f".luna-here-{'f' * 16}-{'0' * 16}-{pid}-{number}.part"
+    own = folder / ".luna-here-mine.part"
+    for path in (foreign, own):
+        path.write_bytes(b"")
+    parts = sys.modules[f"{comfy.package.__name__}.parts"]
+    sys.modules[f"{comfy.package.__name__}.session"].start()
+    wait_for(lambda: not left.exists(), "the dead one's file is gone")
+    assert parts_in(folder) == {*living, foreign, own}
+    alive.kill()
+    alive.communicate()
+    assert parts.sweep(comfy.luna.output) == 1
+    assert parts_in(folder) == {foreign, own}
+    for path in (foreign, own):
+        path.unlink()
+
+
+def test_of_an_earlier_start_of_this_machine_too(comfy, tmp_path, monkeypatch):
+    parts = sys.modules[f"{comfy.package.__name__}.parts"]
+    before = ("0123456789abcdef", parts._HERE[1])
+    path = tmp_path / f".luna-here-{'-'.join(before)}-77-88.part"
+    path.write_bytes(b"half")
+    assert parts.sweep(tmp_path) == (parts._HERE[1] != "0")
+    nowhere = tmp_path / ".luna-here-0-0-77-88.part"
+    nowhere.write_bytes(b"half")
+    monkeypatch.setattr(parts, "_HERE", ("0", "0"))
+    assert parts.sweep(tmp_path) == 0 and nowhere.exists()
+
+
+def test_a_sweep_before_the_lock_takes_nothing_away(comfy, tmp_path, monkeypatch):
+    parts = sys.modules[f"{comfy.package.__name__}.parts"]
+    lock, swept = parts._lock, []
+
+    def late(file, flags=0):
+        if not swept:
+            swept.append(os.unlink(file.name))
+        return lock(file, flags)
+    monkeypatch.setattr(parts, "_lock", late)
+    with parts.part(tmp_path, b"bytes") as path:
+        assert swept and Path(path).read_bytes() == b"bytes"
+    assert not list(tmp_path.iterdir())
+
+
 # ---- heatmaps ---------------------------------------------------------------------------
 
 RANDOM = numpy.random.default_rng(20261)

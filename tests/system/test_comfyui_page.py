@@ -12,7 +12,7 @@ import browser
 import comfyui_real
 import pytest
 from files import DATA, VAE, photograph
-from luna import BIN, LIBRARY
+from luna import BIN, LIBRARY, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NODES = Path(__file__).resolve().parent / "comfyui_nodes.py"
@@ -36,6 +36,7 @@ MAKE_GRAPH = """(async (settings) => {
     app.graph.setDirtyCanvas(true, true);
     return save.id;
 })"""
+KINDS = {"jxl": ""}  # what Chromium says of a file that it has no type for
 BADGE = "document.querySelector('.luna-badge')"
 
 
@@ -118,17 +119,30 @@ def test_cancel_from_the_node(page, home):
 
 
 @pytest.mark.parametrize("name, settings", [
-    ("png", {}), ("webp", {}), ("webp", {"lossless_webp": True}), ("jpeg", {})],
-    ids=["png", "webp", "lossless-webp", "jpeg"])
+    ("png", {}), ("webp", {}), ("webp", {"lossless_webp": True}), ("jpeg", {}), ("avif", {}),
+    ("jxl", {}), ("jxl", {"lossless_webp": True})],
+    ids=["png", "webp", "lossless-webp", "jpeg", "avif", "jxl", "lossless-jxl"])
 def test_a_dropped_picture_restores_the_workflow(page, home, request, name, settings):
     path = saved_picture(page, home, format_1=name, **settings)
     page.run("window.app.graph.clear(); document.getElementById('luna-toasts')?.remove()")
-    page.drop(path, f"image/{name}")
+    page.drop(path, KINDS.get(name, f"image/{name}"))
     page.wait("window.app.graph.findNodesByType('LunaMultiSaverAsync').length === 1",
               "the workflow is back")
     assert page.run("window.app.graph.findNodesByType('LunaMultiSaverAsync')[0].widgets"
                     ".find((one) => one.name === 'filename').value") == "dropped"
     keep_picture(page, f"dropped-{request.node.callspec.id}.png")
+
+
+def test_what_the_page_restores_without_luna(page, home):
+    """Luna's part is off, and every file of this kind was handled when it is looked at."""
+    page.run("window.app.extensionManager.setting.set('Luna.RestoreFromJpeg', false)")
+    restored = {}
+    for name in ("png", "jpeg", "webp", "jxl", "avif"):
+        path = saved_picture(page, home, format_1=name)
+        page.run("window.app.graph.clear()")
+        page.hand(path, KINDS.get(name, f"image/{name}"))
+        restored[name] = page.run("window.app.graph.nodes.length") == 2
+    assert restored == {"png": True, "jpeg": False, "webp": True, "jxl": False, "avif": True}
 
 
 # The graph of MAKE_GRAPH with the saver under another id, its first input under another name.
@@ -173,8 +187,12 @@ def test_a_dropped_latent_restores_its_workflow(page):
 
 def saved_picture(page, home, **settings):
     """A picture saved by the daemon."""
+    known = known_jobs(page)
     queue(page, filename="dropped", **settings)
-    page.wait(f"['completed', 'failed'].includes({BADGE}?.dataset.state)", "the job has ended")
-    expect_all(page, home)
-    (job,) = page.host.ask("GET", "/luna/jobs")[1]["jobs"]
-    return home.wait_job(job["job_id"])["files"][0]["path"]
+    (job_id,) = wait_for(lambda: known_jobs(page) - known, "the job is listed")
+    home.expect(job_id)
+    return home.wait_job(job_id)["files"][0]["path"]
+
+
+def known_jobs(page):
+    return {job["job_id"] for job in page.host.ask("GET", "/luna/jobs")[1]["jobs"]}

@@ -7,6 +7,7 @@ LUNA_METADATA_SETS sets how many jobs are generated.
 import json
 import os
 import random
+import signal
 import stat
 import subprocess
 
@@ -15,6 +16,7 @@ import pytest
 import readers
 import wire
 from files import DATA, VAE, batch, photograph, read_safetensors
+from luna import wait_for
 from PIL import Image
 
 SETS = int(os.environ.get("LUNA_METADATA_SETS", 25))
@@ -229,6 +231,74 @@ def test_a_format_that_is_not_installed_is_refused(home, form, missing):
     job = home.wait_job(home.expect(job_id, "failed"), "failed")
     assert job["error"] == "unsupported" and missing in job["detail"], job
     assert job["attempts"] == 1 and not job.get("files")
+
+
+WITHOUT = {"VIPSHOME": "/nonexistent"}  # a decoder whose libvips has no modules
+
+
+@pytest.mark.skipif(not NEWER, reason="needs the modules of libvips for AVIF or JPEG XL")
+def test_a_job_goes_to_a_decoder_that_writes_its_formats(home):
+    """The other one would take it, for it has room, and keeps getting what it can write."""
+    home.start_broker()
+    home.start_decoder("without", **WITHOUT)
+    home.start_decoder("with")
+    new = [submit(home, [wire.latent_input(batch(1, 4)), wire.latent_input(batch(1, 4), **form)])
+           for form in NEWER for _ in range(4)]
+    old = [submit(home, [wire.latent_input(batch(1, 4))]) for _ in range(4)]
+    jobs = [home.wait_job(job_id) for job_id in new]
+    assert {(job["decoder"], job["attempts"]) for job in jobs} == {("with", 1)}
+    for job_id in old:
+        home.wait_job(job_id)
+
+
+@pytest.mark.skipif(not NEWER, reason="needs the modules of libvips for AVIF or JPEG XL")
+def test_a_lost_decoder_that_writes_the_format_is_waited_for(home):
+    form = NEWER[0]
+    home.start_broker()
+    home.start_decoder("without", **WITHOUT)
+    home.start_decoder("with").terminate()
+    job_id = submit(home, [wire.latent_input(batch(1, 4), **form)])
+    plain = submit(home, [wire.latent_input(batch(1, 4))])
+    assert home.wait_job(plain)["decoder"] == "without"
+    assert home.job(job_id)["state"] == "pending" and not home.job(job_id).get("attempts")
+    home.start_decoder("with")
+    job = home.wait_job(job_id)
+    assert (job["decoder"], job["attempts"]) == ("with", 1)
+
+
+@pytest.mark.skipif(not NEWER, reason="needs the modules of libvips for AVIF or JPEG XL")
+def test_a_restarted_broker_knows_the_formats(home):
+    home.start_broker()
+    home.start_decoder("without", **WITHOUT)
+    home.start_decoder("with")
+    home.lunactl("pause")
+    job_ids = [submit(home, [wire.latent_input(batch(1, 4), **NEWER[0])]) for _ in range(4)]
+    home.broker.kill()
+    home.start_broker()
+    wait_for(lambda: len([d for d in home.decoder_list() if d["state"] == "ready"]) == 2,
+             "both decoders are back")
+    home.lunactl("resume")
+    for job_id in job_ids:
+        job = home.wait_job(job_id)
+        assert (job["decoder"], job["attempts"]) == ("with", 1)
+
+
+@pytest.mark.skipif(not NEWER, reason="needs the modules of libvips for AVIF or JPEG XL")
+def test_the_first_decoder_back_after_a_restart_is_not_the_only_one(home):
+    patient = {"LUNA_LEASE_REFUSED_LIMIT": "1000", "LUNA_LEASE_BACKOFF": "100ms",
+               "LUNA_LEASE_ADOPT": "10min"}
+    home.start_broker(**patient)
+    home.start_decoder("without", **WITHOUT)
+    home.start_decoder("with")
+    home.lunactl("pause")
+    job_id = submit(home, [wire.latent_input(batch(1, 4), **NEWER[0])])
+    home.broker.kill()
+    home.decoders["with"].signal(signal.SIGSTOP)
+    home.start_broker(**patient)
+    home.lunactl("resume")
+    wait_for(lambda: home.job(job_id).get("attempts"), "the other one is asked")
+    home.decoders["with"].signal(signal.SIGCONT)
+    assert home.wait_job(job_id)["decoder"] == "with"
 
 
 # ---- what is sorted out, and beside ------------------------------------------------------

@@ -95,6 +95,7 @@ static void send_hello(fuzz_bytes *from, peer *p)
                             .instance = p->id};
     hello.vaes.items = serves;
     hello.vaes.count = (size_t)fuzz_below(from, 3);
+    if (fuzz_bool(from)) hello.formats = luna_text_of("png webp heic");
     hello.running.items = running;
     hello.running.count = (size_t)fuzz_below(from, 3);
     for (size_t i = 0; i < 2; i++)

@@ -12,6 +12,8 @@
 //  ---- events: jobs -----------------------------------------------------------------
 
 static const char *const vaes[VAES] = {"v", "x", "y", "auto"};
+static const char *const formats[FORMATS] = {NULL, "png webp jpeg avif jxl", "png avif",
+                                             " heic  webp "};
 
 static void choose_batches(world *w, luna_entry *entry)
 {
@@ -30,6 +32,7 @@ static luna_entry choose_entry(world *w, uint32_t number)
     entry.priority = fuzz_below(&w->from, LUNA_PRIORITY_MAX + 1);
     entry.bytes = fuzz_uint(&w->from, 3);
     entry.vae = luna_text_of(vaes[fuzz_below(&w->from, VAES)]);
+    entry.formats = (luna_formats)fuzz_below(&w->from, 64);
     choose_batches(w, &entry);
     const uint64_t expires = fuzz_below(&w->from, 64);
     if (expires > 48) entry.expires_ms = w->now_ms + (int64_t)(expires - 50) * 2000;
@@ -189,6 +192,7 @@ static void hello(world *w)
     for (size_t i = 0; i < message.vaes.count; i++)
         serves[i].name = luna_text_of(vaes[fuzz_below(&w->from, VAES)]);
     message.vaes.items = serves;
+    message.formats = luna_text_of(formats[fuzz_below(&w->from, FORMATS)]);
     uint32_t session = 0;
     //  What was anybody's after the restart is held from now on.
     CHECK(luna_scheduler_hello(w->scheduler, &message, w->now_ms, &session) == LUNA_OK);

@@ -10,7 +10,15 @@
 #include "broker/scheduler.h"
 #include "fuzz/fuzz.h"
 
-enum { JOBS = 32, NAMES = 6, VAES = 4, CLIENTS = 3, EVENTS = 120, ANSWERS = 512 };
+enum {
+    JOBS = 32,
+    NAMES = 6,
+    VAES = 4,
+    FORMATS = 4,
+    CLIENTS = 3,
+    EVENTS = 120,
+    ANSWERS = 512
+};
 
 typedef enum life { UNKNOWN, STORING, ACTIVE, ENDING, ENDED } life;
 

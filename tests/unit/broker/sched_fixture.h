@@ -173,9 +173,10 @@ static inline const luna_job *job(const fixture *f, uint32_t number)
     return luna_scheduler_find(f->scheduler, &id);
 }
 
-//  The hello of instance `number`, serving the VAE `vae` (NULL: lists none).
-static inline uint32_t hello(fixture *f, uint32_t number, const char *vae,
-                             const luna_job_key *running)
+//  The hello of instance `number`, serving the VAE `vae` (NULL: lists none) and writing
+//  these formats (NULL: does not say).
+static inline uint32_t hello_formats(fixture *f, uint32_t number, const char *vae,
+                                     const char *formats, const luna_job_key *running)
 {
     char name[32];
     snprintf(name, sizeof name, "dec%u", number);
@@ -185,6 +186,7 @@ static inline uint32_t hello(fixture *f, uint32_t number, const char *vae,
         .name = luna_text_of(name),
         .instance = id_of(900000 + number),
     };
+    message.formats = luna_text_of(formats);
     message.vaes.items = vaes;
     message.vaes.count = vae ? 1 : 0;
     message.running.items = running;
@@ -193,6 +195,12 @@ static inline uint32_t hello(fixture *f, uint32_t number, const char *vae,
     assert_int_equal(luna_scheduler_hello(f->scheduler, &message, f->now_ms, &session),
                      LUNA_OK);
     return session;
+}
+
+static inline uint32_t hello(fixture *f, uint32_t number, const char *vae,
+                             const luna_job_key *running)
+{
+    return hello_formats(f, number, vae, NULL, running);
 }
 
 static inline void credit(fixture *f, uint32_t session, uint64_t jobs, uint64_t bytes)
@@ -255,6 +263,7 @@ static inline void failed(fixture *f, uint32_t session, const luna_job_key *key,
                                              .error = luna_text_of(error),
                                              .detail = luna_text_of("why"),
                                              .retry = strcmp(error, "bad_latent") != 0 &&
+                                                      strcmp(error, "unsupported") != 0 &&
                                                       strcmp(error, "unknown_vae") != 0},
                           f->now_ms);
 }

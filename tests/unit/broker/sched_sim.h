@@ -98,14 +98,19 @@ static inline uint32_t sim_add(sim *s, uint32_t client, const char *vae,
     return number;
 }
 
-//  A decoder that lists nothing and so serves any VAE.
-static inline sim_decoder *sim_decoder_add(sim *s, uint64_t jobs)
+//  A decoder that lists nothing and so serves any VAE, and writes these formats.
+static inline sim_decoder *sim_writer_add(sim *s, uint64_t jobs, const char *formats)
 {
     assert_true(s->decoder_count < SIM_DECODERS);
     sim_decoder *each = &s->decoders[s->decoder_count++];
-    each->session = hello(&s->f, (uint32_t)s->decoder_count, NULL, NULL);
+    each->session = hello_formats(&s->f, (uint32_t)s->decoder_count, NULL, formats, NULL);
     credit(&s->f, each->session, jobs, UINT64_MAX / 2);
     return each;
+}
+
+static inline sim_decoder *sim_decoder_add(sim *s, uint64_t jobs)
+{
+    return sim_writer_add(s, jobs, NULL);
 }
 
 static inline sim_decoder *sim_decoder_of(sim *s, uint32_t session)

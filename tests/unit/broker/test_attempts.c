@@ -443,6 +443,104 @@ static void an_unknown_vae_is_tried_elsewhere(void **state)
     expect_end(f, 1, LUNA_JOB_FAILED, "unknown_vae");
 }
 
+static uint32_t writer(fixture *f, uint32_t number, const char *formats)
+{
+    const uint32_t session = hello_formats(f, number, "v", formats, NULL);
+    credit(f, session, 1, 1000);
+    return session;
+}
+
+static void add_formats(fixture *f, uint32_t number, const char *formats)
+{
+    luna_entry entry = entry_of(number);
+    entry.formats = luna_formats_parse(luna_text_of(formats));
+    add_entry(f, &entry);
+}
+
+//  Nobody writes it: as often as a VAE that nobody has.
+static void a_format_that_nobody_writes_is_tried_elsewhere(void **state)
+{
+    fixture *f = *state;
+    const uint32_t a = writer(f, 1, "png"), b = writer(f, 2, "png webp");
+    add_formats(f, 1, "png avif");
+    run(f);
+    const uint32_t first = last(f, 's')->session;
+    luna_job_key key = key_of(1, 1);
+    failed(f, first, &key, "unsupported");
+    tick(f, 1250);
+    run(f);
+    assert_int_equal(last(f, 's')->session, first == a ? b : a);
+    key = key_of(1, 2);
+    failed(f, last(f, 's')->session, &key, "unsupported");
+    tick(f, 2500);
+    run(f);
+    key = key_of(1, 3);
+    failed(f, last(f, 's')->session, &key, "unsupported");
+    expect_end(f, 1, LUNA_JOB_FAILED, "unsupported");
+}
+
+//  One that writes all of it refuses something else: that is final.
+static void what_a_writer_does_not_support_is_final(void **state)
+{
+    fixture *f = *state;
+    writer(f, 1, "png");
+    const uint32_t b = writer(f, 2, "png avif");
+    add_formats(f, 1, "avif");
+    run(f);
+    assert_int_equal(last(f, 's')->session, b);
+    const luna_job_key key = key_of(1, 1);
+    failed(f, b, &key, "unsupported");
+    expect_end(f, 1, LUNA_JOB_FAILED, "unsupported");
+}
+
+static void add_former(fixture *f, uint32_t number)
+{
+    luna_entry entry = entry_of(number);
+    entry.formats = luna_formats_parse(luna_text_of("avif"));
+    entry.former = true;
+    add_entry(f, &entry);
+}
+
+//  The first decoder that is back is not the only one.
+static void after_a_restart_the_others_may_still_come(void **state)
+{
+    fixture *f = *state;
+    add_former(f, 1);
+    const uint32_t a = writer(f, 1, "png");
+    run(f);
+    assert_int_equal(last(f, 's')->session, a);
+    const luna_job_key key = key_of(1, 1);
+    failed(f, a, &key, "unsupported");
+    assert_true(luna_place_is_pending(job(f, 1)->place));
+    const uint32_t b = writer(f, 2, "png avif");
+    tick(f, 1250);
+    run(f);
+    assert_int_equal(last(f, 's')->session, b);
+}
+
+static void who_is_not_back_in_time_is_not_waited_for(void **state)
+{
+    fixture *f = *state;
+    add_former(f, 1);
+    tick(f, 5000);
+    const uint32_t a = writer(f, 1, "png");
+    run(f);
+    const luna_job_key key = key_of(1, 1);
+    failed(f, a, &key, "unsupported");
+    expect_end(f, 1, LUNA_JOB_FAILED, "unsupported");
+}
+
+static void alone_without_the_format_it_is_final(void **state)
+{
+    fixture *f = *state;
+    const uint32_t a = writer(f, 1, "png");
+    add_formats(f, 1, "avif");
+    run(f);
+    const luna_job_key key = key_of(1, 1);
+    failed(f, a, &key, "unsupported");
+    expect_end(f, 1, LUNA_JOB_FAILED, "unsupported");
+}
+
 //  ---- fencing -------------------------------------------------------------------
 
 //  Attempt 1 was given back while its decoder slept; attempt 2 runs elsewhere.
@@ -749,6 +847,11 @@ int main(void)
         TEST(a_device_that_failed_is_a_lost_decoder),
         TEST(what_cannot_get_better_fails_at_once),
         TEST(an_unknown_vae_is_tried_elsewhere),
+        TEST(a_format_that_nobody_writes_is_tried_elsewhere),
+        TEST(what_a_writer_does_not_support_is_final),
+        TEST(alone_without_the_format_it_is_final),
+        TEST(after_a_restart_the_others_may_still_come),
+        TEST(who_is_not_back_in_time_is_not_waited_for),
         TEST(a_stale_attempt_changes_no_state),
         TEST(a_late_done_completes_a_waiting_job),
         TEST(an_attempt_that_never_was_is_ignored),

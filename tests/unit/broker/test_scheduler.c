@@ -334,6 +334,85 @@ static void nobody_lists_it_so_anybody_may_try(void **state)
     assert_int_equal(last(f, 's')->session, x);
 }
 
+static void add_formats(fixture *f, uint32_t number, const char *formats)
+{
+    luna_entry entry = entry_of(number);
+    entry.formats = luna_formats_parse(luna_text_of(formats));
+    add_entry(f, &entry);
+}
+
+static void only_who_writes_the_formats_is_asked(void **state)
+{
+    fixture *f = *state;
+    const uint32_t a = hello_formats(f, 1, "v", "png webp jpeg", NULL);
+    const uint32_t b = hello_formats(f, 2, "v", "png webp jpeg avif", NULL);
+    credit(f, a, 4, 1000);
+    credit(f, b, 1, 1000);
+    add_formats(f, 1, "avif png");
+    add_formats(f, 2, "avif");
+    add_formats(f, 3, "png");
+    run(f);
+    //  2 waits for b although a is free, and 3 is not held up by it.
+    expect_order(f, (uint32_t[]){1, 3}, 2);
+    assert_int_equal(f->calls[0].session, b);
+    assert_int_equal(f->calls[1].session, a);
+    done(f, b, 1, 1);
+    run(f);
+    assert_int_equal(last(f, 's')->session, b);
+    assert_int_equal(number_of(&last(f, 's')->id), 2);
+}
+
+//  A decoder of a version that does not tell its formats may have any.
+static void who_tells_no_formats_is_asked_too(void **state)
+{
+    fixture *f = *state;
+    const uint32_t a = hello_formats(f, 1, "v", "png", NULL);
+    const uint32_t b = hello(f, 2, "v", NULL);
+    credit(f, a, 4, 1000);
+    credit(f, b, 4, 1000);
+    add_formats(f, 1, "jxl");
+    run(f);
+    assert_int_equal(last(f, 's')->session, b);
+}
+
+static void a_lost_writer_is_waited_for_a_while(void **state)
+{
+    fixture *f = *state;
+    const uint32_t a = hello_formats(f, 1, "v", "png", NULL);
+    const uint32_t b = hello_formats(f, 2, "v", "png jxl", NULL);
+    credit(f, a, 4, 1000);
+    credit(f, b, 4, 1000);
+    luna_scheduler_disconnected(f->scheduler, b, f->now_ms);
+    tick(f, 200);
+    add_formats(f, 1, "jxl");
+    run(f);
+    assert_int_equal(count_of(f, 's'), 0);
+    const uint32_t again = hello_formats(f, 2, "v", "png jxl", NULL);
+    credit(f, again, 4, 1000);
+    run(f);
+    assert_int_equal(last(f, 's')->session, again);
+    luna_scheduler_bye(f->scheduler, again, f->now_ms);
+    for (int i = 0; i < 7; i++) {
+        luna_scheduler_seen(f->scheduler, a, NULL, f->now_ms);
+        tick(f, 9000);
+    }
+    run(f);
+    assert_int_equal(last(f, 's')->session, a);  //  which will say what it lacks
+}
+
+//  Those that list the VAE are asked first: who does not list it may not have it.
+static void the_vae_goes_before_the_formats(void **state)
+{
+    fixture *f = *state;
+    const uint32_t a = hello_formats(f, 1, "v", "png", NULL);
+    const uint32_t b = hello_formats(f, 2, "x", "png avif", NULL);
+    credit(f, a, 4, 1000);
+    credit(f, b, 4, 1000);
+    add_formats(f, 1, "avif");
+    run(f);
+    assert_int_equal(last(f, 's')->session, a);
+}
+
 static void too_many_vaes_are_refused(void **state)
 {
     fixture *f = *state;
@@ -387,6 +466,10 @@ int main(void)
         TEST(only_who_lists_the_vae_is_asked),
         TEST(a_lost_decoder_is_waited_for_a_while),
         TEST(nobody_lists_it_so_anybody_may_try),
+        TEST(only_who_writes_the_formats_is_asked),
+        TEST(who_tells_no_formats_is_asked_too),
+        TEST(a_lost_writer_is_waited_for_a_while),
+        TEST(the_vae_goes_before_the_formats),
         TEST(too_many_vaes_are_refused),
         TEST(positions_count_who_goes_before),
     };

@@ -14,10 +14,11 @@ static void add_alternating(sim *s, uint32_t count)
     for (uint32_t i = 0; i < count; i++) sim_add(s, 1, i % 2 ? "y" : "x", 500);
 }
 
-//  A decoder that has loaded `vae` and holds nothing.
-static sim_decoder *warm_decoder(sim *s, const char *vae, uint64_t jobs)
+//  A decoder that writes these formats, has loaded `vae` and holds nothing.
+static sim_decoder *warm_writer(sim *s, const char *vae, uint64_t jobs,
+                                const char *formats)
 {
-    sim_decoder *d = sim_decoder_add(s, jobs);
+    sim_decoder *d = sim_writer_add(s, jobs, formats);
     for (size_t i = 0; i + 1 < s->decoder_count; i++)
         credit(&s->f, s->decoders[i].session, 0, 0);
     sim_add(s, 1, vae, 100);
@@ -26,6 +27,11 @@ static sim_decoder *warm_decoder(sim *s, const char *vae, uint64_t jobs)
     for (size_t i = 0; i < s->decoder_count; i++)
         credit(&s->f, s->decoders[i].session, jobs, UINT64_MAX / 2);
     return d;
+}
+
+static sim_decoder *warm_decoder(sim *s, const char *vae, uint64_t jobs)
+{
+    return warm_writer(s, vae, jobs, NULL);
 }
 
 static int64_t waited_ms(const sim *s, uint32_t number)
@@ -90,6 +96,55 @@ static void a_vae_that_keeps_losing_gets_its_turn(void **state)
     //  What is in the decoder, the wait, and again what is in the decoder.
     assert_int_not_equal(s->jobs[lone].done_ms, 0);
     assert_in_range(waited_ms(s, lone), 2000, 1000 + 2000 + 1000 + 100);
+    sim_free(s);
+}
+
+static uint32_t add_avif(sim *s, const char *vae)
+{
+    luna_entry entry;
+    const uint32_t number = sim_describe(s, 2, vae, 500, &entry);
+    entry.formats = luna_formats_parse(luna_text_of("avif"));
+    add_entry(&s->f, &entry);
+    return number;
+}
+
+//  What others of its VAE get from a decoder that does not write its format is not its
+//  turn.
+static void a_format_that_keeps_losing_gets_its_turn(void **state)
+{
+    (void)state;
+    sim *s = new_sim(2000);
+    warm_writer(s, "x", 2, "png");
+    sim_decoder *y = warm_writer(s, "y", 2, "png avif");
+    for (int i = 0; i < 10; i++) {
+        sim_add(s, 1, "x", 500);
+        sim_add(s, 1, "y", 500);
+    }
+    const uint32_t lone = add_avif(s, "x");
+    for (int i = 0; i < 12; i++) {
+        sim_add(s, 1, "x", 500);
+        sim_add(s, 1, "y", 500);
+        sim_run_ms(s, 500);
+    }
+    assert_int_not_equal(s->jobs[lone].done_ms, 0);
+    assert_in_range(waited_ms(s, lone), 2000, 1000 + 2000 + 1000 + 100);
+    assert_true(y->swaps > 0);
+    sim_free(s);
+}
+
+//  One VAE is loaded once, whatever the formats.
+static void another_format_is_no_swap(void **state)
+{
+    (void)state;
+    sim *s = new_sim(2000);
+    warm_writer(s, "x", 2, "png avif");
+    for (int i = 0; i < 4; i++) {
+        add_avif(s, "x");
+        sim_add(s, 1, "x", 500);
+    }
+    sim_run_all(s);
+    assert_int_equal(sim_swaps(s), 0);
+    assert_in_range(sim_time_ms(s), 4000, 2000 + 100 + 4000 + 200);
     sim_free(s);
 }
 
@@ -519,6 +574,8 @@ int main(void)
         cmocka_unit_test(dear_swaps_are_spared),
         cmocka_unit_test(waiting_costs_no_more_than_twice_the_best),
         cmocka_unit_test(a_vae_that_keeps_losing_gets_its_turn),
+        cmocka_unit_test(a_format_that_keeps_losing_gets_its_turn),
+        cmocka_unit_test(another_format_is_no_swap),
         cmocka_unit_test(the_more_urgent_job_does_not_wait),
         cmocka_unit_test(a_job_ordered_next_does_not_wait),
         cmocka_unit_test(an_equal_job_does_wait),

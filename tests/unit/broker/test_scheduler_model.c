@@ -90,6 +90,23 @@ static void check_turns(const luna_job *each)
     assert_true(before->fair_ms + before->cost_ms <= each->fair_ms);
 }
 
+static void check_lanes(const luna_scheduler *s, const luna_queue *queue)
+{
+    for (size_t i = 0; i < queue->lane_count; i++) {
+        const luna_lane *lane = queue->lanes[i];
+        size_t jobs = 0, waiting = 0, at = 0;
+        for (const luna_job *each; (each = luna_scheduler_next(s, &at));) {
+            if (each->lane != lane) continue;
+            assert_ptr_equal(each->queue, queue);
+            jobs++;
+            waiting += each->place == LUNA_PLACE_WAITING;
+        }
+        assert_int_equal(lane->jobs, jobs);
+        assert_int_equal(lane->waiting.count, waiting);
+        if (waiting == 0) assert_int_equal(lane->denied_ms | lane->idled_ms, 0);
+    }
+}
+
 static void check_queues(const luna_scheduler *s)
 {
     for (size_t i = 0; i < s->queues.count; i++) {
@@ -106,8 +123,7 @@ static void check_queues(const luna_scheduler *s)
         assert_int_equal(counted, pending);
         assert_int_equal(queue->jobs, jobs);
         assert_int_equal(queue->waiting_bytes, bytes);
-        if (queue->waiting.count == 0)
-            assert_int_equal(queue->denied_ms | queue->idled_ms, 0);
+        check_lanes(s, queue);
     }
 }
 
@@ -132,7 +148,7 @@ static void check_all(const world *w)
         check_decoder(w, luna_scheduler_fleet(s)->at[i]);
 }
 
-//  What was started was the first of its queue, and an attempt never seen before.
+//  What was started was the first of its lane, and an attempt never seen before.
 static void check_start(world *w, const call *start)
 {
     const luna_scheduler *s = w->f.scheduler;
@@ -141,7 +157,7 @@ static void check_start(world *w, const call *start)
     assert_true(start->attempt > w->attempts[number]);
     w->attempts[number] = start->attempt;
     for (size_t at = 0; started && (each = luna_scheduler_next(s, &at));)
-        if (each->place == LUNA_PLACE_WAITING && each->queue == started->queue)
+        if (each->place == LUNA_PLACE_WAITING && each->lane == started->lane)
             assert_false(luna_job_ranks_before(each, started));
 }
 
@@ -204,6 +220,7 @@ static void add_random(world *w)
     entry.bytes = 1 + draw(w, 500);
     entry.images = 1 + draw(w, 3);
     entry.vae = luna_text_of(vaes[draw(w, 3)]);
+    if (draw(w, 3) == 0) entry.formats = (luna_formats)draw(w, LUNA_FORMATS_ALL + 1);
     entry.client = id_of((uint32_t)draw(w, CLIENTS));
     entry.accepted_ms = w->accepted_ms += (int64_t)draw(w, 2000);
     if (draw(w, 8) == 0) entry.expires_ms = w->f.now_ms + (int64_t)draw(w, 60000);
@@ -259,17 +276,20 @@ static void report(world *w, bool is_done)
 
 static void report_failure(world *w)
 {
-    static const char *const errors[] = {"io", "device", "bad_latent", "unknown_vae"};
+    static const char *const errors[] = {"io", "device", "bad_latent", "unknown_vae",
+                                         "unsupported"};
     const uint32_t session = random_session(w);
     const luna_job_key key = random_attempt(w, session);
-    failed(&w->f, session, &key, errors[draw(w, 12) % 4]);
+    failed(&w->f, session, &key, errors[draw(w, 15) % 5]);
 }
 
 static void arrive(world *w)
 {
     const luna_job_key running = random_attempt(w, random_session(w));
     const uint32_t number = (uint32_t)draw(w, DECODERS);
-    const uint32_t session = hello(&w->f, number, vaes[draw(w, 3)], &running);
+    static const char *const formats[] = {NULL, "png webp jpeg", "png avif", "heic"};
+    const uint32_t session =
+        hello_formats(&w->f, number, vaes[draw(w, 3)], formats[draw(w, 4)], &running);
     credit(&w->f, session, draw(w, 5), draw(w, 1000));
 }
 

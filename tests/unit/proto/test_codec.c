@@ -4,6 +4,7 @@
 
 #include "common/arena.h"
 #include "proto/codec.h"
+#include "proto/formats.h"
 #include "proto/heatmaps.h"
 #include "proto/job.h"
 #include "proto/payload.h"
@@ -554,6 +555,43 @@ static void test_payload_hash_of_pieces(void **state)
     assert_null(sum);
 }
 
+static void test_formats_as_words(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words, *written;
+    } rows[] = {{"png webp jpeg avif jxl", "png webp jpeg avif jxl"},
+                {"jxl png", "png jxl"},
+                {"png", "png"},
+                {"  heic  avif pn ng png\t ", "avif"},
+                {"", NULL},
+                {NULL, NULL}};
+    char words[LUNA_FORMATS_BYTES];
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const luna_formats set = luna_formats_parse(luna_text_of(rows[i].words));
+        const luna_text text = luna_formats_write(set, words);
+        if (rows[i].written)
+            assert_string_equal(text.data, rows[i].written);
+        else
+            assert_null(text.data);
+        assert_int_equal(luna_formats_parse(text), set);
+    }
+    luna_formats_write(LUNA_FORMATS_ALL, words);
+    assert_int_equal(luna_formats_parse(luna_text_of(words)), LUNA_FORMATS_ALL);
+    assert_int_equal(luna_formats_of((luna_text){"pngx", 4}), 0);
+    assert_int_equal(luna_formats_of((luna_text){"pngx", 3}), 1);
+}
+
+static void test_formats_of_a_job(void **state)
+{
+    (void)state;
+    luna_msg_job job = sample_job(3);
+    inputs[1].format = luna_text_of("avif");
+    inputs[2].format = luna_text_of("heic");
+    assert_int_equal(luna_formats_of_job(&job),
+                     luna_formats_parse(luna_text_of("png avif")));
+}
+
 static void test_arena(void **state)
 {
     (void)state;
@@ -588,6 +626,8 @@ int main(void)
         cmocka_unit_test(test_job_content),
         cmocka_unit_test(test_payload_header),
         cmocka_unit_test(test_payload_hash_of_pieces),
+        cmocka_unit_test(test_formats_as_words),
+        cmocka_unit_test(test_formats_of_a_job),
         cmocka_unit_test(test_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

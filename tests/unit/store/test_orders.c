@@ -125,12 +125,13 @@ static void images_outside_the_job_are_refused_whole(void **state)
 
 //  ---- a row from a message
 
-static void new_row_has_batches_and_deadline(void **state)
+static void new_row_has_batches_formats_and_deadline(void **state)
 {
     (void)state;
     luna_msg_input inputs[2] = {luna_msg_input_default(), luna_msg_input_default()};
     inputs[0].shape = (luna_dims){.at = {3, 4, 8, 8}, .count = 4};
     inputs[1].shape = (luna_dims){.at = {4096, 4, 8, 8}, .count = 4};
+    inputs[1].format = luna_text_of("avif");
     luna_msg_job job = luna_msg_job_default();
     job.inputs.items = inputs;
     job.inputs.count = 2;
@@ -138,6 +139,7 @@ static void new_row_has_batches_and_deadline(void **state)
     assert_int_equal(row.batches[0], 3);
     assert_int_equal(row.batches[1], 4096);
     assert_int_equal(row.batches[2], 0);
+    assert_int_equal(row.formats, luna_formats_parse(luna_text_of("png avif")));
     assert_int_equal(row.info.deadline_ms, 0);
     assert_false(row.info.next);
     job.deadline_ms = 60000;
@@ -148,9 +150,10 @@ static void new_row_has_batches_and_deadline(void **state)
     assert_true(row.info.deadline_ms == UINT64_MAX);
 }
 
-static void deadline_and_batches_survive_reopen(void **state)
+static void deadline_batches_and_formats_survive_reopen(void **state)
 {
     (void)state;
+    static const luna_formats formats[] = {0, 1u << 3, LUNA_FORMATS_ALL};
     static const uint64_t deadlines[] = {0, 65000, UINT64_MAX};
     luna_store_jobs active;
     luna_store *store = kit_open();
@@ -158,6 +161,7 @@ static void deadline_and_batches_survive_reopen(void **state)
         kit_job job = kit_job_new(i);
         luna_store_op op = kit_put(&job);
         op.in.put.job.info.deadline_ms = deadlines[i];
+        op.in.put.job.formats = formats[i];
         op.in.put.job.batches[1] = LUNA_MAX_BATCH;
         op.in.put.job.batches[2] = 1;
         assert_int_equal(kit_do(store, op), LUNA_OK);
@@ -169,6 +173,7 @@ static void deadline_and_batches_survive_reopen(void **state)
     for (unsigned i = 0; i < 3; i++) {
         const uint32_t want[LUNA_MAX_INPUTS] = {KIT_BATCH, LUNA_MAX_BATCH, 1};
         assert_true(active.items[i].info.deadline_ms == deadlines[i]);
+        assert_int_equal(active.items[i].formats, formats[i]);
         assert_memory_equal(active.items[i].batches, want, sizeof want);
         assert_true(active.items[i].content != 0);
     }
@@ -198,8 +203,8 @@ int main(void)
         TEST(priority_of_what_has_ended_or_never_was),
         TEST(pause_survives_reopen),
         TEST(images_outside_the_job_are_refused_whole),
-        TEST(new_row_has_batches_and_deadline),
-        TEST(deadline_and_batches_survive_reopen),
+        TEST(new_row_has_batches_formats_and_deadline),
+        TEST(deadline_batches_and_formats_survive_reopen),
         TEST(condition_of_a_sound_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

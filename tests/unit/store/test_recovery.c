@@ -269,10 +269,10 @@ static void strange_databases_are_refused_and_left_alone(void **state)
     (void)state;
     kit_job jobs[1];
     prepare(jobs, 1);
-    run_sql("PRAGMA user_version = 5");
+    run_sql("PRAGMA user_version = 6");
     assert_int_equal(open_again(), LUNA_UNSUPPORTED);
-    assert_non_null(strstr(luna_error_text(), "schema version 5"));
-    run_sql("PRAGMA user_version = 4");
+    assert_non_null(strstr(luna_error_text(), "schema version 6"));
+    run_sql("PRAGMA user_version = 5");
     assert_int_equal(open_again(), LUNA_OK);
     run_sql("PRAGMA application_id = 7");
     assert_int_equal(open_again(), LUNA_UNSUPPORTED);

@@ -146,7 +146,8 @@ static void version_3_is_brought_up_to_date(void **state)
     luna_store_close(&store);
     run_sql(
         "ALTER TABLE job DROP COLUMN vae_name; ALTER TABLE job DROP COLUMN vae_path;"
-        "ALTER TABLE job DROP COLUMN vae_sha256; UPDATE job SET sum = 12345;"
+        "ALTER TABLE job DROP COLUMN vae_sha256; ALTER TABLE job DROP COLUMN formats;"
+        "UPDATE job SET sum = 12345;"
         "PRAGMA user_version = 3;");
     luna_store_jobs active;
     store = kit_open_with(NULL, &active);
@@ -159,6 +160,29 @@ static void version_3_is_brought_up_to_date(void **state)
     luna_store_op done = kit_finish(job.id, LUNA_JOB_COMPLETED);
     done.in.finish.vae.name = luna_text_of("ae");
     assert_int_equal(kit_do(store, done), LUNA_OK);
+    luna_store_close(&store);
+    free(job.body);
+}
+
+//  A job of version 4 is asked of any decoder, as it was.
+static void version_4_is_brought_up_to_date(void **state)
+{
+    (void)state;
+    kit_job job = kit_job_new(1);
+    luna_store *store = kit_open();
+    assert_int_equal(kit_do(store, kit_put(&job)), LUNA_OK);
+    luna_store_close(&store);
+    run_sql(
+        "ALTER TABLE job DROP COLUMN formats; UPDATE job SET sum = 12345;"
+        "PRAGMA user_version = 4;");
+    luna_store_jobs active;
+    store = kit_open_with(NULL, &active);
+    assert_non_null(store);
+    assert_int_equal(active.count, 1);
+    assert_int_equal(active.items[0].info.bytes, job.len);
+    assert_int_equal(active.items[0].formats, 0);
+    luna_store_jobs_free(&active);
+    assert_int_equal(kit_do(store, kit_attempt(job.id, 1)), LUNA_OK);
     luna_store_close(&store);
     free(job.body);
 }
@@ -188,9 +212,8 @@ static void upgrade_that_fails_changes_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(version_1_is_brought_up_to_date),
-        TEST(jobs_of_version_1_go_on),
-        TEST(version_3_is_brought_up_to_date),
+        TEST(version_1_is_brought_up_to_date),    TEST(jobs_of_version_1_go_on),
+        TEST(version_3_is_brought_up_to_date),    TEST(version_4_is_brought_up_to_date),
         TEST(upgrade_that_fails_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
