@@ -28,7 +28,6 @@ struct luna_engine {
     uint64_t bytes;  //  once it is being loaded
     size_t holders;
     bool listed;
-    bool spoiled;
     luna_vae *vae;
     luna_err err;
     char detail[1024];
@@ -88,8 +87,8 @@ static luna_engine *find(luna_models *models, const luna_vae_entry *entry,
 {
     luna_engine *at = models->first;
     while (at &&
-           !(state_of(at) != ENGINE_CLOSING && !at->spoiled &&
-             luna_file_key_equal(&at->file, file) && at->precision == entry->precision &&
+           !(state_of(at) != ENGINE_CLOSING && luna_file_key_equal(&at->file, file) &&
+             at->precision == entry->precision &&
              is_same(at->scale, entry->latent_scale) &&
              is_same(at->shift, entry->latent_shift)))
         at = at->next;
@@ -457,20 +456,13 @@ const luna_file_key *luna_engine_file(const luna_engine *engine)
     return &engine->file;
 }
 
-void luna_engine_spoil(luna_engine *engine)
-{
-    pthread_mutex_lock(&engine->models->lock);
-    engine->spoiled = true;
-    pthread_mutex_unlock(&engine->models->lock);
-}
-
-//  One without holders stays when it is ready, whole, and nobody waits for its room; a
+//  One without holders stays when it is ready and nobody waits for its room; a
 //  load is the loading thread's to end. Locked.
 static bool is_over(const luna_engine *engine)
 {
     const engine_state state = state_of(engine);
     if (engine->holders || state == ENGINE_LOADING) return false;
-    return state != ENGINE_READY || engine->spoiled || engine->models->wants_room;
+    return state != ENGINE_READY || engine->models->wants_room;
 }
 
 void luna_engine_release(luna_engine **held)

@@ -67,9 +67,6 @@ const luna_file_key *luna_engine_file(const luna_engine *engine);
 //  Closes every engine that nobody holds, to give memory back; false when there was none.
 bool luna_models_spare(luna_models *models);
 
-//  Nobody finds this engine any more: it is closed when the last holder has released it.
-void luna_engine_spoil(luna_engine *engine);
-
 //  Ends a hold and nulls the pointer; NULL is fine.
 void luna_engine_release(luna_engine **engine);
 

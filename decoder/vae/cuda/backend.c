@@ -157,8 +157,7 @@ static luna_err build_plan(state *s, const luna_plan_request *request, luna_plan
     return luna_backend_over_limit(request, cost->peak_bytes);
 }
 
-//  The lean plan has not been seen right on a card since its last change: only when it is
-//  asked for, LUNA_CUDA_LEAN=1, as its test does.
+//  The lean plan is not proven on a card: only where it is asked for, LUNA_CUDA_LEAN=1.
 static bool may_be_lean(const state *s)
 {
     return s->device.fusing != GPU_FUSES_NOTHING && getenv("LUNA_CUDA_LEAN") != NULL;

@@ -4,7 +4,6 @@
 
 #include "decoder/vae/cuda/kernels.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { ROWS = GPU_FUSED_TO, CHUNK = GPU_FUSED_FROM, LANES = 8 };
@@ -35,26 +34,29 @@ static size_t place_of(size_t row, size_t channel)
     return row * CHUNK + ((channel / LANES) ^ (row % 8)) * LANES + channel % LANES;
 }
 
-//  Along a side, the taps of a 3 x 3 that meet the same pixel once it is there twice: for
-//  the first copy {0}, {1, 2}, for the second {0, 1}, {2}.
-static const size_t first_tap[2][2] = {{0, 1}, {0, 2}};
-static const size_t last_tap[2][2] = {{0, 2}, {1, 2}};
+//  Along a side the taps are {2}, {1, 2}, {0, 1}, {0}.
+float gpu_folded_weight(const float *taps, size_t row, size_t column)
+{
+    static const size_t first[] = {2, 1, 0, 0}, last[] = {2, 2, 1, 0};
+    float sum = 0.0F;
+    for (size_t r = first[row]; r <= last[row]; r++)
+        for (size_t c = first[column]; c <= last[column]; c++) sum += taps[r * 3 + c];
+    return sum;
+}
 
 typedef struct tap {
     size_t corner, number;
 } tap;
 
+//  Folded, each of the four results of a pixel meets every second one of the 4 x 4, from
+//  the far side on.
 static float weight_at(const gpu_fused_weights *w, tap t, size_t to, size_t from)
 {
     const float *taps = w->weight + (to * (size_t)w->from + from) * 9;
     if (!w->folded) return taps[t.number];
     const size_t row = t.number / 2, column = t.number % 2;
     const size_t down = t.corner / 2, right = t.corner % 2;
-    float sum = 0.0F;
-    for (size_t r = first_tap[down][row]; r <= last_tap[down][row]; r++)
-        for (size_t c = first_tap[right][column]; c <= last_tap[right][column]; c++)
-            sum += taps[r * 3 + c];
-    return sum;
+    return gpu_folded_weight(taps, 3 - down - 2 * row, 3 - right - 2 * column);
 }
 
 static void pack_tap(const gpu_fused_weights *w, tap t, size_t to, size_t from,

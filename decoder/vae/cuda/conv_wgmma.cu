@@ -3,17 +3,15 @@
 //  A block keeps one multiprocessor busy and goes from tile to tile: 16 x 16 pixels, 128
 //  channels of the result. Its warps share the work out:
 //
-//    bringing     four warps: pixels of the tile and of the ring around it, 64 channels
-//    at
-//                 a time, normalised and activated on the way, to a slab in shared memory
-//    multiplying  two warpgroups, each eight rows of the tile: all taps of the kernel
-//    read
-//                 the same slab, each from another row on, because a matrix may start
-//                 anywhere; the copy engine brings the weights, tap after tap
-//    storing      two warps: the residual to shared memory before the tile is done, the
-//                 result from there to where it belongs, and the mean and the spread of
-//                 every four channels for the norm that follows
-
+//  - bringing, four warps: pixels of the tile and of the ring around it, 64 channels
+//    at a time, normalised and activated on the way, to a slab in shared memory;
+//  - multiplying, two warpgroups, each eight rows of the tile: all taps of the kernel
+//    read the same slab, each from another row on, because a matrix may start
+//    anywhere; one thread has the copy engine bring the weights, tap after tap;
+//  - storing, two warps: the residual to shared memory before the tile is done, the
+//    result from there to where it belongs, and the mean and the spread of every four
+//    channels for the norm that follows.
+//
 //  They are in wgmma_bring.cuh, wgmma_multiply.cuh and wgmma_store.cuh; what they share
 //  is in wgmma_shared.cuh, how the work is cut in fused.cuh.
 

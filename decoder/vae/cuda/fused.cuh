@@ -6,10 +6,10 @@
 #include "decoder/vae/cuda/kernels.h"
 
 enum {
-    SIDE = 16,        //  pixels a side of a tile
-    HALO = SIDE + 2,  //  with the ring around it
-    CHUNK = 64,       //  channels brought at a time
-    WIDTH = 128,      //  channels of the result in a tile
+    SIDE = GPU_PART_SIDE,    //  pixels a side of a tile
+    HALO = SIDE + 2,         //  with the ring around it
+    CHUNK = GPU_FUSED_FROM,  //  channels brought at a time
+    WIDTH = GPU_FUSED_TO,    //  channels of the result in a tile
     ROW_BYTES = CHUNK * 2,
     LANES_A_ROW = ROW_BYTES / 16,
     TAP_BYTES = WIDTH * ROW_BYTES  //  weights of one tap of one chunk
@@ -91,8 +91,8 @@ static fused_work<T> work_of(const gpu_fused_args *args, const void *x, void *y)
     work.columns = (work.width + SIDE - 1) / SIDE;
     work.across = work.to_channels / WIDTH;
     work.corners = args->folded ? 4 : 1;
-    work.tiles =
-        (work.height + SIDE - 1) / SIDE * work.columns * work.across * work.corners;
+    const gpu_parts parts = {work.height, work.width, args->folded};
+    work.tiles = (int)gpu_part_count(&parts) * work.across;
     return work;
 }
 

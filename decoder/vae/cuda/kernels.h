@@ -210,6 +210,10 @@ typedef struct gpu_fused_weights {
     const float *shortcut;  //  [to][beside]
 } gpu_fused_weights;
 
+//  Nearest 2 x 2 and then 3 x 3 is a transposed convolution of 4 x 4 with stride 2: a
+//  pixel reaches a result through those of the three taps that meet one of its copies.
+//  That convolution's weight at (row, column), of the nine of the 3 x 3.
+float gpu_folded_weight(const float *taps, size_t row, size_t column);
 size_t gpu_fused_weight_bytes(const gpu_fused_weights *weights);
 //  In host memory, to the blocks that a tile reads one after the other.
 void gpu_fused_pack(gpu_type type, const gpu_fused_weights *weights, void *packed);

@@ -39,17 +39,9 @@ static void pack_conv(const packer *p)
                     weight_at(p, o, i, t / p->kernel, t % p->kernel);
 }
 
-//  Nearest 2 x 2 and then 3 x 3 is a transposed convolution of 4 x 4 with stride 2: a
-//  pixel reaches a result through those of the three taps that meet one of its copies.
-//  Along a side: {2}, {1, 2}, {0, 1}, {0}.
-static float folded_at(const packer *p, size_t out, size_t in, size_t row, size_t column)
+static float folded_at(const packer *p, size_t out, size_t in, size_t tap)
 {
-    static const size_t first[] = {2, 1, 0, 0}, last[] = {2, 2, 1, 0};
-    float sum = 0.0F;
-    for (size_t r = first[row]; r <= last[row]; r++)
-        for (size_t c = first[column]; c <= last[column]; c++)
-            sum += weight_at(p, out, in, r, c);
-    return sum;
+    return gpu_folded_weight(p->from + (out * p->in + in) * 9, tap / 4, tap % 4);
 }
 
 static void pack_folded(const packer *p)
@@ -57,7 +49,7 @@ static void pack_folded(const packer *p)
     for (size_t i = 0; i < p->in; i++)
         for (size_t t = 0; t < 16; t++)
             for (size_t o = 0; o < p->out; o++)
-                p->to[(i * 16 + t) * p->out_room + o] = folded_at(p, o, i, t / 4, t % 4);
+                p->to[(i * 16 + t) * p->out_room + o] = folded_at(p, o, i, t);
 }
 
 static size_t packed_count(const packer *p, gpu_form form)

@@ -45,6 +45,8 @@ struct slab_room {
     unsigned long long rest[(SLAB_BYTES - HALO * HALO * ROW_BYTES) / 8];
 };
 
+static_assert(BARRIERS * 8 <= sizeof(slab_room::rest), "the barriers have room");
+
 struct shared_memory {
     slab_room slab[SLABS];
     unsigned char weight[STAGES][TAP_BYTES];

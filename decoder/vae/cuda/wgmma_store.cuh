@@ -36,7 +36,6 @@ struct spread {
     float pivot, sum, squares, count;
 };
 
-template <typename T>
 __device__ __forceinline__ void add_four(spread &s, const float *v)
 {
     if (s.count == 0.0F) s.pivot = v[0];
@@ -71,8 +70,8 @@ __device__ __forceinline__ void store_half(const fused_work<T> &work, shared_mem
             out.at = *reinterpret_cast<const words *>(from);
             out.write(to + x * h.column_step);
             out.to(value);
-            add_four<T>(sums[0], value);
-            add_four<T>(sums[1], value + 4);
+            add_four(sums[0], value);
+            add_four(sums[1], value + 4);
         }
     }
 }

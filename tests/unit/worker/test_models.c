@@ -326,21 +326,6 @@ static void a_replaced_file_is_loaded_anew(void **state)
     luna_engine_release(&fresh);
 }
 
-static void a_spoilt_engine_is_not_found(void **state)
-{
-    rig *self = *state;
-    start(self, 2, UINT64_MAX);
-    luna_engine *a = get(self, 0), *other = ask(self, 0);
-    assert_ptr_equal(a, other);
-    luna_engine_spoil(a);
-    luna_engine *fresh = get(self, 0);
-    assert_ptr_not_equal(a, fresh);
-    luna_engine_release(&a);
-    luna_engine_release(&other);
-    luna_engine_release(&fresh);
-    assert_true(is_loaded(self, 0));
-}
-
 static void absent_files_are_told_at_once(void **state)
 {
     rig *self = *state;
@@ -390,7 +375,6 @@ int main(void)
                                        T(a_load_that_is_wanted_again_is_made),
                                        T(a_replaced_file_is_loaded_anew),
                                        T(a_file_that_is_no_model_is_told),
-                                       T(a_spoilt_engine_is_not_found),
                                        T(absent_files_are_told_at_once),
                                        T(the_end_gives_a_load_up)};
     return cmocka_run_group_tests(tests, NULL, NULL);
