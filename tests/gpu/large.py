@@ -20,7 +20,7 @@ STRIPS = 32
 def decode(folder, name, *more):
     subprocess.run([VAE, "decode", "--model", folder + "/model.safetensors", "--latents", folder + "/latents.safetensors:latents",
                     "--output", "%s/%s.safetensors" % (folder, name), "--raw", "--device", "cuda:0", *more],
-                   env=dict(os.environ, LUNA_CUDA_LEAN="1"), check=True)
+                   check=True)
     return load_file("%s/%s.safetensors" % (folder, name))["pixels"]
 
 

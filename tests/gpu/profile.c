@@ -27,6 +27,7 @@ typedef struct profile {
     gpu_lane lane;
     gpu_program *program;
     int8_t exponents[LUNA_GRAPH_MAX];
+    bool lean;
     float ms[4 * LUNA_GRAPH_MAX][RUNS];
 } profile;
 
@@ -126,7 +127,7 @@ static luna_err build(profile *p, const char *family, size_t width, size_t heigh
     LUNA_TRY(
         luna_graph_infer(&p->model.plain, height / factor, width / factor, p->shapes));
     LUNA_TRY(gpu_program_build(&p->lane, &p->model.plain, p->shapes, p->exponents,
-                               getenv("LUNA_CUDA_LEAN") != NULL, &p->program));
+                               p->lean, &p->program));
     LUNA_TRY(gpu_arena_grow(&p->device, p->program->arena_bytes));
     return gpu_check(gpu_fill(GPU_FP32, gpu_buffer(p->program, GPU_INPUT),
                               p->shapes[0].count, p->device.stream),
@@ -146,11 +147,12 @@ int main(int argc, char **argv)
     size_t width = 0, height = 0;
     profile *p = calloc(1, sizeof *p);
     if (argc < 3 || !p || sscanf(argv[2], "%zux%zu", &width, &height) != 2) {
-        fputs("usage: profile FAMILY WIDTHxHEIGHT [fp16|bf16|fp32]\n", stderr);
+        fputs("usage: profile FAMILY WIDTHxHEIGHT [fp16|bf16|fp32] [lean]\n", stderr);
         return 64;
     }
     if (argc > 3 && strcmp(argv[3], "bf16") == 0) p->lane.type = GPU_BF16;
     if (argc > 3 && strcmp(argv[3], "fp32") == 0) p->lane.type = GPU_FP32;
+    p->lean = argc > 4 && strcmp(argv[4], "lean") == 0;
     if (getenv("LUNA_TUNE_LOG")) luna_log_set_level(LUNA_LOG_DEBUG);
     const luna_err err = run(p, argv[1], width, height);
     if (err != LUNA_OK) fprintf(stderr, "profile: %s\n", luna_error_text());

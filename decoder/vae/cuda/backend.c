@@ -157,10 +157,10 @@ static luna_err build_plan(state *s, const luna_plan_request *request, luna_plan
     return luna_backend_over_limit(request, cost->peak_bytes);
 }
 
-//  The lean plan is not proven on a card: only where it is asked for, LUNA_CUDA_LEAN=1.
+//  Only the fused convolution adds a shortcut that lies over its input.
 static bool may_be_lean(const state *s)
 {
-    return s->device.fusing != GPU_FUSES_NOTHING && getenv("LUNA_CUDA_LEAN") != NULL;
+    return s->device.fusing != GPU_FUSES_NOTHING;
 }
 
 static luna_err fill_plan(state *s, const luna_plan_request *request, luna_plan *plan,
