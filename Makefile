@@ -249,7 +249,7 @@ asan-system tsan-system: programs
 	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
 	 TSAN_OPTIONS=$$reports:halt_on_error=1:suppressions=$(abspath tests/unit/tsan.supp) \
 	 LUNA_TEST_LIBRARY=$(abspath $(LIBLUNA)) LUNA_BIN=$(abspath $(BUILD)/$(@:-system=)/bin) \
-	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	 LUNA_SANITIZED=$(@:-system=) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 	@! ls $(BUILD)/reports/* 2>/dev/null
 
 # ---- fuzzing: tests/fuzz/<room>/x.c is one libFuzzer program, linked with its room --

@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-//  The smallest KL decoder that has every part of a large one.
+//  The smallest KL decoder that has every part of a large one, in the middle as wide as
+//  the GPU's fused convolution wants it.
 #define LUNA_RANDOM_TINY "tiny"
 
 //  A decoder of the family, "sd", "sdxl", "flux" or "taesd" in full size and topology, or

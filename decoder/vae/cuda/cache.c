@@ -45,7 +45,7 @@ static void describe(const gpu_device *device, const gpu_conv_problem *p,
              device->properties.minor, device->properties.multiProcessorCount,
              types[p->from.type], p->from.channels, p->from.height, p->from.width,
              p->channels, p->kernel, p->folded, p->bias, p->residual, p->relu,
-             gpu_tries());
+             device->tries);
 }
 
 //  FNV-1a.
