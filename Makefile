@@ -300,10 +300,10 @@ test-gpu: gpu-programs
 	@BENCH=no tests/gpu/run $(BUILD)
 bench-gpu: gpu-programs
 	@cd tests/gpu && LUNA_BIN=$(abspath $(BUILD)/bin) LUNA_GPU_BIN=$(abspath $(BUILD)/gpu) python3 bench.py $(BENCH_FLAGS)
-	@[ ! -e $(BUILD)/gpu-chain/luna.tar.gz ] || python3 tests/gpu/chain --bundle $(BUILD)/gpu-chain/luna.tar.gz $(CHAIN_FLAGS)
+	@[ ! -e $(BUILD)/gpu-chain/luna.tar.xz ] || python3 tests/gpu/chain --bundle $(BUILD)/gpu-chain/luna.tar.xz $(CHAIN_FLAGS)
 # A whole Luna in one archive, for a GPU machine that has none of its libraries.
 gpu-chain: programs
-	@tests/gpu/collect $(BUILD) $(BUILD)/gpu-chain/luna.tar.gz
+	@tests/gpu/collect $(BUILD) $(BUILD)/gpu-chain/luna.tar.xz
 .PHONY: gpu-programs test-gpu bench-gpu gpu-chain
 
 # ---- faults: a disk that fails as planned, and everything killed at random ----------
