@@ -42,14 +42,15 @@ static void describe(const gpu_device *device, const char *about, char out[KEY_R
              device->properties.multiProcessorCount, about);
 }
 
-static void describe_problem(const gpu_conv_problem *p, char out[KEY_ROOM])
+static void describe_problem(const gpu_device *device, const gpu_conv_problem *p,
+                             char out[KEY_ROOM])
 {
     static const char *const types[] = {"fp16", "bf16", "fp32"};
     snprintf(out, KEY_ROOM,
              "%s %dx%dx%d %d kernel-%d folded-%d bias-%d residual-%d relu-%d tries-%zu",
              types[p->from.type], p->from.channels, p->from.height, p->from.width,
              p->channels, p->kernel, p->folded, p->bias, p->residual, p->relu,
-             gpu_tries());
+             device->tries);
 }
 
 //  FNV-1a.
@@ -105,7 +106,7 @@ void gpu_cache_write_note(const gpu_device *device, const char *about, const cha
 char *gpu_cache_read(const gpu_device *device, const gpu_conv_problem *problem)
 {
     char about[KEY_ROOM];
-    describe_problem(problem, about);
+    describe_problem(device, problem, about);
     return gpu_cache_read_note(device, about);
 }
 
@@ -113,6 +114,6 @@ void gpu_cache_write(const gpu_device *device, const gpu_conv_problem *problem,
                      const char *text)
 {
     char about[KEY_ROOM];
-    describe_problem(problem, about);
+    describe_problem(device, problem, about);
     gpu_cache_write_note(device, about, text);
 }

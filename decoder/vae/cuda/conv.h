@@ -24,9 +24,6 @@ LUNA_MUST_USE luna_err gpu_conv_graph_make(gpu_device *device,
 gpu_desc gpu_conv_graph_desc(const gpu_conv_graph *graph);
 void gpu_conv_graph_free(gpu_conv_graph *graph);
 
-//  How many plans are timed for one convolution: LUNA_CUDA_TRIES, else 8.
-size_t gpu_tries(void);
-
 //  ---- cache.c ---------------------------------------------------------------------
 
 //  The plan kept on disk for a problem on this card with this library, as text that the

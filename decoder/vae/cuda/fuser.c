@@ -207,6 +207,9 @@ luna_err gpu_fuser_choose(gpu_device *device)
     char *text = gpu_cache_read_note(device, key);
     device->fuser = fuser_named(text);
     free(text);
+    //  Where all is to be fused there is nothing to weigh.
+    if (device->fuser == GPU_FUSER_UNKNOWN && device->fusing == GPU_FUSES_ALL)
+        device->fuser = GPU_FUSER_MMA;
     if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
     LUNA_TRY(try_all(device));
     gpu_cache_write_note(device, key, names[device->fuser]);

@@ -19,7 +19,8 @@
 //  ---- device.c --------------------------------------------------------------------
 
 //  Which convolutions the fused kernel does: none where the card cannot; those of enough
-//  tiles for the card; or every one it can, for tests: LUNA_CUDA_FUSED=never or always.
+//  tiles for the card; or every one it can, on trial and for tests: LUNA_CUDA_FUSED=never
+//  or always.
 typedef enum gpu_fusing { GPU_FUSES_NOTHING, GPU_FUSES_LARGE, GPU_FUSES_ALL } gpu_fusing;
 
 //  The kernel that does them (fuser.c): none, the library is faster; that of sm_90; the
@@ -38,6 +39,7 @@ typedef struct gpu_device {
     struct cudaDeviceProp properties;
     gpu_fusing fusing;
     gpu_fuser fuser;
+    size_t tries;         //  plans of cuDNN's that are timed for a convolution
     cudaStream_t stream;  //  of the kernels
     cudaStream_t copies;  //  of what goes back to the host
     cudnnHandle_t dnn;
@@ -59,6 +61,8 @@ LUNA_MUST_USE luna_err gpu_device_probe(int index);
 LUNA_MUST_USE luna_err gpu_memory(int index, luna_backend_memory *out);
 LUNA_MUST_USE luna_err gpu_device_open(int index, gpu_device *device);
 void gpu_device_close(gpu_device *device);
+//  As in luna_backend_options: the fused kernel where it can be, one plan of cuDNN's.
+void gpu_device_set_trial(gpu_device *device);
 //  Waits for the work of this engine.
 void gpu_device_finish(const gpu_device *device);
 
