@@ -85,21 +85,6 @@ __device__ __forceinline__ void ask_for_tile(const square<T> &from, uint32_t sla
     }
 }
 
-//  2^x and 1/x, one instruction each; volatile, so that they stay in the order in which
-//  they are written: the compiler's own has each wait for the one before.
-__device__ __forceinline__ float exponential(float x)
-{
-    float power;
-    asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-    return power;
-}
-__device__ __forceinline__ float inverse(float x)
-{
-    float part;
-    asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(part) : "f"(x));
-    return part;
-}
-
 //  Norm and activation of vectors, each step for all of their values so that none waits
 //  for another. Two share one division: 1 / a = b / (a b). Powers stop at 2^60, so that
 //  the product has an inverse; from there on the result is 0 in 16 bits.
