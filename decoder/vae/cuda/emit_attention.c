@@ -20,33 +20,32 @@ static size_t smaller(size_t a, size_t b)
 
 //  ---- our kernels ------------------------------------------------------------------
 
+static size_t rows_a_round(const gpu_planner *p)
+{
+    return gpu_attention_round(gpu_lane_of(p)->device->properties.multiProcessorCount);
+}
+
 static size_t rounds_of(const gpu_planner *p, size_t rows)
 {
-    const size_t a_round =
-        gpu_attention_round(gpu_lane_of(p)->device->properties.multiProcessorCount);
-    return (rows + a_round - 1) / a_round;
+    return (rows + rows_a_round(p) - 1) / rows_a_round(p);
 }
 
-//  Rows at a time in whole rounds of the card, else in as many as there is room for.
+//  Rows at a time: whole rounds of the card, else as many as there is room for.
 static size_t fused_rows(const gpu_planner *p, size_t tokens)
 {
-    const size_t block = GPU_ATTENTION_ROWS;
+    const size_t block = GPU_ATTENTION_ROWS, a_round = rows_a_round(p);
     const size_t fit = room_of(p) / gpu_attention_bytes(tokens, block) * block;
-    const size_t a_round =
-        gpu_attention_round(gpu_lane_of(p)->device->properties.multiProcessorCount);
-    const size_t rows = fit < a_round ? fit : fit / a_round * a_round;
-    return smaller(tokens, rows < block ? block : rows);
+    if (fit < block) return smaller(tokens, block);
+    return smaller(tokens, fit < a_round ? fit : fit / a_round * a_round);
 }
 
-//  As for convolutions (emit_fused.c): too few rows leave most of the card idle in the
-//  last round.
+//  With too few rows most of the card is idle; from about half of it on our kernels are
+//  the faster ones.
 static bool fills_the_card(const gpu_planner *p, size_t tokens, size_t rows)
 {
-    const size_t a_round =
-        gpu_attention_round(gpu_lane_of(p)->device->properties.multiProcessorCount);
     const size_t rounds =
         tokens / rows * rounds_of(p, rows) + rounds_of(p, tokens % rows);
-    return 10 * tokens >= 7 * rounds * a_round;
+    return 20 * tokens >= 9 * rounds * rows_a_round(p);
 }
 
 static bool fuses(const gpu_planner *p, const gpu_step *step)
