@@ -18,9 +18,9 @@
 
 //  ---- device.c --------------------------------------------------------------------
 
-//  Which convolutions the fused kernel does: none where the card cannot; those of enough
-//  tiles for the card; or every one it can, on trial and for tests: LUNA_CUDA_FUSED=never
-//  or always.
+//  Which convolutions and attentions the fused kernels do: none where the card cannot;
+//  those large enough for the card; or every one they can, on trial and for tests:
+//  LUNA_CUDA_FUSED=never or always.
 typedef enum gpu_fusing { GPU_FUSES_NOTHING, GPU_FUSES_LARGE, GPU_FUSES_ALL } gpu_fusing;
 
 //  The kernel that does them (fuser.c): none, the library is faster; that of sm_90; the
@@ -205,7 +205,8 @@ typedef enum gpu_kind {
     GPU_STEP_ADD,
     GPU_STEP_UPSAMPLE,
     GPU_STEP_UNPACK,
-    GPU_STEP_ATTENTION
+    GPU_STEP_ATTENTION,       //  the library's products and a softmax
+    GPU_STEP_ATTENTION_FUSED  //  ours
 } gpu_kind;
 
 typedef struct gpu_step {
