@@ -250,9 +250,9 @@ SYSTEM_tsan := tsan-system
 sanitized = $(MAKE) --no-print-directory BUILD=$(BUILD)/$(1) OPT=-O1 CUDA=0 PLAIN_MATHS=$(filter tsan-system,$(1)) \
     SANITIZE='-fsanitize=$(SANITIZERS_$(1)) -fno-omit-frame-pointer'
 asan tsan:
-	@$(call sanitized,$@) unit
+	@+$(call sanitized,$@) unit
 asan-system tsan-system: programs
-	@$(call sanitized,$(SYSTEM_$(@:-system=))) programs faulty
+	@+$(call sanitized,$(SYSTEM_$(@:-system=))) programs faulty
 	@rm -rf $(BUILD)/reports; mkdir -p $(BUILD)/reports
 	@reports=log_path=$(abspath $(BUILD)/reports)/report:abort_on_error=1; \
 	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
