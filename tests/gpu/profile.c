@@ -17,7 +17,7 @@ enum { RUNS = 9 };
 static const char *const kinds[] = {
     "from planes", "to planes", "conv",   "conv plain", "conv last",
     "conv fused",  "conv over", "norm",   "apply",      "rms norm",
-    "add",         "upsample",  "unpack", "attention"};
+    "add",         "upsample",  "unpack", "attention",  "attn fused"};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 typedef struct profile {

@@ -166,13 +166,21 @@ static void free_fused(fused_data *d)
     free(d->pairs);
 }
 
-static void one_fused(const fused_case *c)
+//  Where that is a question of blocks, few at first, so that each goes through several
+//  tiles.
+static cudaError_t start(gpu_fuser fuser, const fused_data *d, int run)
+{
+    if (fuser == GPU_FUSER_WGMMA)
+        return gpu_conv_wgmma(&d->args, d->x.device, d->y, run == 0 ? 2 : 132, NULL);
+    return gpu_conv_mma(&d->args, d->x.device, d->y, fuser == GPU_FUSER_MMA_HALF, NULL);
+}
+
+static void one_fused(gpu_fuser fuser, const fused_case *c)
 {
     fused_data d = new_fused(c);
     float *first = NULL;
     for (int i = 0; i < 3; i++) {
-        //  Few blocks, so that each goes through several tiles.
-        ok(gpu_conv_wgmma(&d.args, d.x.device, d.y, i == 0 ? 2 : 132, NULL));
+        ok(start(fuser, &d, i));
         float *is = planes_of(&d.result, d.y);
         if (first)
             assert_memory_equal(is, first,
@@ -187,15 +195,17 @@ static void one_fused(const fused_case *c)
     free_fused(&d);
 }
 
-static void fused(void **state)
+static void skip_before(int major)
 {
-    (void)state;
     struct cudaDeviceProp card;
     ok(cudaGetDeviceProperties(&card, 0));
-    if (card.major != 9) {
-        print_message("the card has no fused convolution\n");
-        skip();
-    }
+    if (card.major >= major && (major != 9 || card.major == 9)) return;
+    print_message("the card does not have this fused convolution\n");
+    skip();
+}
+
+static void all_kinds(gpu_fuser fuser)
+{
     for (int i = 0; i < 16; i++) {
         const fused_case c = {.type = types[i % 2],
                               .from = 64 * (1 + (int)random_below(4)),
@@ -207,14 +217,37 @@ static void fused(void **state)
                               .norm = i % 4 != 1,
                               .residual = i % 4 > 1,
                               .spread = i % 5 == 4 ? 200.0F : 2.0F};
-        one_fused(&c);
+        one_fused(fuser, &c);
     }
+}
+
+static void by_wgmma(void **state)
+{
+    (void)state;
+    skip_before(9);
+    all_kinds(GPU_FUSER_WGMMA);
+}
+
+static void by_mma(void **state)
+{
+    (void)state;
+    skip_before(8);
+    all_kinds(GPU_FUSER_MMA);
+}
+
+static void by_mma_with_short_sums_in_half(void **state)
+{
+    (void)state;
+    skip_before(8);
+    all_kinds(GPU_FUSER_MMA_HALF);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fused),
+        cmocka_unit_test(by_wgmma),
+        cmocka_unit_test(by_mma),
+        cmocka_unit_test(by_mma_with_short_sums_in_half),
     };
     fresh_seed();
     return cmocka_run_group_tests(tests, NULL, NULL);

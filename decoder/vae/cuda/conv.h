@@ -1,4 +1,4 @@
-//  conv.h - shared by conv.c and tune.c
+//  conv.h - shared by conv.c, tune.c, fuser.c and cache.c
 
 #ifndef LUNA_DECODER_VAE_CUDA_CONV_H
 #define LUNA_DECODER_VAE_CUDA_CONV_H
@@ -32,5 +32,8 @@ char *gpu_cache_read(const gpu_device *device, const gpu_conv_problem *problem);
 //  Keeps it; a failure only costs the next start some time.
 void gpu_cache_write(const gpu_device *device, const gpu_conv_problem *problem,
                      const char *text);
+//  The same of anything else: `about` says what.
+char *gpu_cache_read_note(const gpu_device *device, const char *about);
+void gpu_cache_write_note(const gpu_device *device, const char *about, const char *text);
 
 #endif

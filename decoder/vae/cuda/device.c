@@ -160,11 +160,11 @@ static luna_err start(gpu_device *device)
     return gpu_workspace_grow(device, WORKSPACE_BYTES);
 }
 
-//  The fused kernel's instructions are those of 9.0, and of no card before or after.
+//  The fused kernels' instructions begin with 8.0.
 static gpu_fusing fusing_of(const struct cudaDeviceProp *properties)
 {
     const char *wish = getenv("LUNA_CUDA_FUSED");
-    if (properties->major != 9 || properties->minor != 0) return GPU_FUSES_NOTHING;
+    if (properties->major < 8) return GPU_FUSES_NOTHING;
     if (wish && strcmp(wish, "never") == 0) return GPU_FUSES_NOTHING;
     return wish && strcmp(wish, "always") == 0 ? GPU_FUSES_ALL : GPU_FUSES_LARGE;
 }
