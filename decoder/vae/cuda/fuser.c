@@ -195,6 +195,17 @@ static luna_err try_all(gpu_device *device)
 
 static const char *const key = "fuser-1 fp16 256x256x256";
 
+//  Where there is no room for a trial, or nothing to compare with, ours will do; the next
+//  start tries again.
+static luna_err choose_by_trial(gpu_device *device)
+{
+    const luna_err err = try_all(device);
+    if (err == LUNA_OK) gpu_cache_write_note(device, key, names[device->fuser]);
+    if (err != LUNA_NO_MEMORY && err != LUNA_UNSUPPORTED) return err;
+    device->fuser = GPU_FUSER_MMA;
+    return LUNA_OK;
+}
+
 luna_err gpu_fuser_choose(gpu_device *device)
 {
     if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
@@ -210,10 +221,7 @@ luna_err gpu_fuser_choose(gpu_device *device)
     //  Where all is to be fused there is nothing to weigh.
     if (device->fuser == GPU_FUSER_UNKNOWN && device->fusing == GPU_FUSES_ALL)
         device->fuser = GPU_FUSER_MMA;
-    if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
-    LUNA_TRY(try_all(device));
-    gpu_cache_write_note(device, key, names[device->fuser]);
-    return LUNA_OK;
+    return device->fuser == GPU_FUSER_UNKNOWN ? choose_by_trial(device) : LUNA_OK;
 }
 
 gpu_fuser gpu_fuser_for(const gpu_device *device, gpu_type type, bool lean)
