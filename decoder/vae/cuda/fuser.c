@@ -206,15 +206,23 @@ static luna_err choose_by_trial(gpu_device *device)
     return LUNA_OK;
 }
 
+static bool has_wgmma(const gpu_device *device)
+{
+    return device->properties.major == 9 && device->properties.minor == 0;
+}
+
 luna_err gpu_fuser_choose(gpu_device *device)
 {
     if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
     device->fuser = fuser_named(getenv("LUNA_CUDA_FUSER"));
-    if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
-    if (device->properties.major == 9 && device->properties.minor == 0) {
+    if (device->fuser == GPU_FUSER_UNKNOWN && has_wgmma(device))
         device->fuser = GPU_FUSER_WGMMA;
-        return LUNA_OK;
-    }
+    if (device->fuser == GPU_FUSER_WGMMA && !has_wgmma(device))
+        return luna_error(LUNA_UNAVAILABLE,
+                          "LUNA_CUDA_FUSER=wgmma is for compute capability 9.0, this "
+                          "card has %d.%d; mma does the same",
+                          device->properties.major, device->properties.minor);
+    if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
     char *text = gpu_cache_read_note(device, key);
     device->fuser = fuser_named(text);
     free(text);
