@@ -1,6 +1,6 @@
 //  Where the time of a decode goes: each step by itself, and all of them as one graph.
 //
-//  gpu-profile FAMILY WIDTHxHEIGHT [fp16|bf16|fp32]
+//  profile FAMILY|MODEL WIDTHxHEIGHT [fp16|bf16|fp32] [lean]
 
 #include "decoder/vae/cuda/gpu.h"
 #include "decoder/vae/family.h"
@@ -109,13 +109,19 @@ static luna_err clock_graph(profile *p)
     return LUNA_OK;
 }
 
-static luna_err build(profile *p, const char *family, size_t width, size_t height)
+//  A file, or random weights of a family.
+static luna_err open_model(const char *name, luna_safetensors **out)
 {
     void *image = NULL;
     size_t len = 0;
-    LUNA_TRY(luna_random_model(family, &image, &len));
-    LUNA_TRY(luna_safetensors_parse(image, len, family,
-                                    (luna_safetensors **)(uintptr_t)&p->model.file));
+    if (strchr(name, '.')) return luna_safetensors_open(name, out);
+    LUNA_TRY(luna_random_model(name, &image, &len));
+    return luna_safetensors_parse(image, len, name, out);
+}
+
+static luna_err build(profile *p, const char *family, size_t width, size_t height)
+{
+    LUNA_TRY(open_model(family, (luna_safetensors **)(uintptr_t)&p->model.file));
     LUNA_TRY(luna_model_build(&p->model));
     p->lane.weights = &p->model.weights;
     p->lane.device = &p->device;
@@ -147,7 +153,7 @@ int main(int argc, char **argv)
     size_t width = 0, height = 0;
     profile *p = calloc(1, sizeof *p);
     if (argc < 3 || !p || sscanf(argv[2], "%zux%zu", &width, &height) != 2) {
-        fputs("usage: profile FAMILY WIDTHxHEIGHT [fp16|bf16|fp32] [lean]\n", stderr);
+        fputs("usage: profile FAMILY|MODEL WIDTHxHEIGHT [fp16|bf16|fp32] [lean]\n", stderr);
         return 64;
     }
     if (argc > 3 && strcmp(argv[3], "bf16") == 0) p->lane.type = GPU_BF16;

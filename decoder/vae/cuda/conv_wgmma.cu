@@ -15,6 +15,7 @@
 //  They are in wgmma_bring.cuh, wgmma_multiply.cuh and wgmma_store.cuh; what they share
 //  is in wgmma_shared.cuh, how the work is cut in fused.cuh.
 
+#include "decoder/vae/cuda/launch.cuh"
 #include "decoder/vae/cuda/wgmma_bring.cuh"
 #include "decoder/vae/cuda/wgmma_multiply.cuh"
 #include "decoder/vae/cuda/wgmma_store.cuh"
@@ -52,18 +53,21 @@ __global__ void __launch_bounds__(THREADS, 1)
     const int group = threadIdx.x / GROUP, thread = threadIdx.x % GROUP;
     if (threadIdx.x == 0) start_barriers(s);
     __syncthreads();
+    let_next_start();
     if (group < 2) {
         take_registers<MULTIPLIER_REGISTERS>();
         multiply_tiles<T, TAPS>(work, s, group, thread);
     } else if (group == 2) {
         give_registers<BRINGER_REGISTERS>();
+        wait_for_stream();
         bring_tiles<T, NORM>(work, s, thread);
     } else {
         give_registers<STORER_REGISTERS>();
-        if (thread < STORERS)
-            store_tiles<T, TAPS>(work, s, thread);
-        else if (thread == STORERS)
-            bring_weights(work, s);
+        //  Weights, as biases, are constants: they need not wait.
+        if (thread == STORERS) bring_weights(work, s);
+        if (thread >= STORERS) return;
+        wait_for_stream();
+        store_tiles<T, TAPS>(work, s, thread);
     }
 #else
     __trap();
@@ -77,8 +81,8 @@ cudaError_t start(const fused_work<T> &work, int blocks, cudaStream_t stream)
         conv_wgmma<T, TAPS, NORM>, cudaFuncAttributeMaxDynamicSharedMemorySize,
         (int)sizeof(shared_memory));
     if (error != cudaSuccess) return error;
-    conv_wgmma<T, TAPS, NORM><<<blocks, THREADS, sizeof(shared_memory), stream>>>(work);
-    return cudaGetLastError();
+    return launch_early(conv_wgmma<T, TAPS, NORM>, dim3((unsigned int)blocks), THREADS,
+                        sizeof(shared_memory), stream, work);
 }
 
 template <typename T>
