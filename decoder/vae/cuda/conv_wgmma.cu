@@ -54,20 +54,19 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == 0) start_barriers(s);
     __syncthreads();
     let_next_start();
+    wait_for_stream();
     if (group < 2) {
         take_registers<MULTIPLIER_REGISTERS>();
         multiply_tiles<T, TAPS>(work, s, group, thread);
     } else if (group == 2) {
         give_registers<BRINGER_REGISTERS>();
-        wait_for_stream();
         bring_tiles<T, NORM>(work, s, thread);
     } else {
         give_registers<STORER_REGISTERS>();
-        //  Weights, as biases, are constants: they need not wait.
-        if (thread == STORERS) bring_weights(work, s);
-        if (thread >= STORERS) return;
-        wait_for_stream();
-        store_tiles<T, TAPS>(work, s, thread);
+        if (thread < STORERS)
+            store_tiles<T, TAPS>(work, s, thread);
+        else if (thread == STORERS)
+            bring_weights(work, s);
     }
 #else
     __trap();
