@@ -18,7 +18,7 @@ enum { RUNS = 9, LEAD = 3 };  //  LEAD: whole decodes ahead of the steps
 static const char *const kinds[] = {
     "from planes", "to planes", "conv",   "conv plain", "conv last",
     "conv fused",  "conv over", "norm",   "apply",      "rms norm",
-    "add",         "upsample",  "unpack", "attention"};
+    "add",         "upsample",  "unpack", "attention",  "attn fused"};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 typedef struct profile {
@@ -171,7 +171,8 @@ int main(int argc, char **argv)
     size_t width = 0, height = 0;
     profile *p = calloc(1, sizeof *p);
     if (argc < 3 || !p || sscanf(argv[2], "%zux%zu", &width, &height) != 2) {
-        fputs("usage: profile FAMILY|MODEL WIDTHxHEIGHT [fp16|bf16|fp32] [lean]\n", stderr);
+        fputs("usage: profile FAMILY|MODEL WIDTHxHEIGHT [fp16|bf16|fp32] [lean]\n",
+              stderr);
         return 64;
     }
     if (argc > 3 && strcmp(argv[3], "bf16") == 0) p->lane.type = GPU_BF16;

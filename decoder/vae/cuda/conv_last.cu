@@ -8,20 +8,22 @@
 //  three sums of the product, and each row goes on adding where the row before has left
 //  off. So only a row's three columns are summed by hand. Depth is taken in an order in
 //  which a thread's eight neighbouring channels are its own operands: what it loads it
-//  multiplies, without a way through shared memory.
+//  multiplies, without a way through shared memory. It is memory that is waited for: a
+//  thread has the next 64 channels of four pixels on their way, whole lines of 128 bytes.
 
-#include "decoder/vae/cuda/element.cuh"
-#include "decoder/vae/cuda/launch.cuh"
+#include "decoder/vae/cuda/prepare.cuh"
 
 enum {
-    STRIP = 32,            //  pixels across
-    RESULTS = STRIP - 2,   //  of a strip's row
-    EIGHTS = STRIP / 8,    //  pixels of a product
-    WARPS = 8,             //  of a block
+    STRIP = 32,           //  pixels across
+    RESULTS = STRIP - 2,  //  of a strip's row
+    EIGHTS = STRIP / 8,   //  pixels of a product
+    WARPS = 4,            //  of a block
     THREADS = 32 * WARPS,
-    BLOCKS = 2,  //  of a multiprocessor
-    DEPTH = 32,  //  channels at a time: eight for each of a pixel's four threads
-    STEPS = 2,   //  products of a depth
+    BLOCKS = 3,  //  of a multiprocessor
+    DEPTH = 32,  //  channels: eight for each of a pixel's four threads
+    DEPTHS = 2,  //  on their way at once
+    LINE = DEPTHS * DEPTH,
+    STEPS = 2,  //  products of a depth
     TAPS = 9,
     SUMS = 3 * GPU_LAST_CHANNELS,  //  of a row: columns by channels
     PITCH = STRIP + 8              //  floats; lets eight sums be written at a time
@@ -31,9 +33,8 @@ enum {
 //  is the weights' row h of the first eight sums, half 3 of the ninth in its row h.
 typedef float halves[4][2];
 
-__device__ __forceinline__ void multiply(float (&top)[2], float (&low)[2],
-                                         const uint4 &a, unsigned int b0,
-                                         unsigned int b1, __half)
+__device__ __forceinline__ void multiply(float (&top)[2], float (&low)[2], const uint4 &a,
+                                         unsigned int b0, unsigned int b1, __half)
 {
 #if __CUDA_ARCH__ >= 800
     asm volatile(
@@ -55,9 +56,8 @@ __device__ __forceinline__ void multiply(float (&top)[2], float (&low)[2],
 #endif
 }
 
-__device__ __forceinline__ void multiply(float (&top)[2], float (&low)[2],
-                                         const uint4 &a, unsigned int b0,
-                                         unsigned int b1, __nv_bfloat16)
+__device__ __forceinline__ void multiply(float (&top)[2], float (&low)[2], const uint4 &a,
+                                         unsigned int b0, unsigned int b1, __nv_bfloat16)
 {
 #if __CUDA_ARCH__ >= 800
     asm volatile(
@@ -68,123 +68,137 @@ __device__ __forceinline__ void multiply(float (&top)[2], float (&low)[2],
 #endif
 }
 
-//  How the picture is cut, and what a block keeps in shared memory.
+//  How the picture is cut.
 struct last_work {
-    int room, depths;
+    int room, lines;
     int strips, runs;  //  across; of rows, down
     int rows;          //  of a run
 };
 
+//  What a block keeps in shared memory.
 struct last_shared {
     const uint4 *weight;  //  [depth][step][product][lane]
     const float4 *pairs;  //  [depth][two channels][thread of a pixel]
     float *sums;          //  of the warp: [sum][PITCH]
 };
 
-//  Where a warp is in its strip, and what a thread reads next.
+//  A strip's pixels on their way: what a thread reads next.
 template <typename T>
 struct cursor {
     const T *at;  //  its channels of the strip's pixel lane / 4
-    int row, depth;
+    int row, line;
     unsigned int inside;  //  a bit for each of its pixels that is in the picture
 };
 
+//  Read once, by this thread alone, and soon the rest of the line by it too.
+__device__ __forceinline__ words read_past(const void *from)
+{
+    words w;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(w.w[0]), "=r"(w.w[1]), "=r"(w.w[2]), "=r"(w.w[3])
+                 : "l"(from));
+    return w;
+}
+
 template <typename T>
 __device__ __forceinline__ vector<T> read(const cursor<T> &c, const last_work &work,
-                                          int height, int i)
+                                          int height, int depth, int i)
 {
     vector<T> v;
     v.at = words{{0, 0, 0, 0}};
-    const bool there = (unsigned)c.row < (unsigned)height && (c.inside >> i & 1) &&
-                       c.depth * DEPTH + (int)threadIdx.x % 4 * LANES < work.room;
-    if (there) v.read(c.at + (size_t)i * 8 * work.room);
+    const int channel = c.line * LINE + depth * DEPTH + (int)threadIdx.x % 4 * LANES;
+    if ((unsigned)c.row < (unsigned)height && (c.inside >> i & 1) && channel < work.room)
+        v.at = read_past(c.at + (size_t)i * 8 * work.room + depth * DEPTH);
     return v;
 }
 
 template <typename T>
 __device__ __forceinline__ void move_on(cursor<T> &c, const last_work &work, int width)
 {
-    c.at += DEPTH;
-    if (++c.depth < work.depths) return;
-    c.depth = 0;
+    c.at += LINE;
+    if (++c.line < work.lines) return;
+    c.line = 0;
     c.row++;
-    c.at += (long long)width * work.room - work.depths * DEPTH;
+    c.at += (long long)width * work.room - work.lines * LINE;
 }
 
-//  SiLU of eight values, each step for all before the next so that none waits for
-//  another. Two share one division: 1 / a = b / (a b). Powers stop at 2^60, so that the
-//  product has an inverse; from there on the result is 0 in 16 bits.
-__device__ __forceinline__ void silu_all(float (&v)[LANES])
+//  The pairs are those of x / 2 for SiLU; see prepare.cuh.
+template <gpu_act ACT>
+__device__ __forceinline__ void activate_all(float (&v)[LANES], const float4 (&pairs)[4])
 {
-    float e[LANES];
-#pragma unroll
-    for (int k = 0; k < LANES; k++)
-        asm("ex2.approx.ftz.f32 %0, %1;"
-            : "=f"(e[k])
-            : "f"(fminf(v[k] * -1.4426950408889634F, 60.0F)));
+    float t[LANES];
 #pragma unroll
     for (int k = 0; k < LANES; k += 2) {
-        const float a = e[k] + 1.0F, b = e[k + 1] + 1.0F;
-        float both;
-        asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(both) : "f"(a * b));
-        v[k] *= b * both;
-        v[k + 1] *= a * both;
+        v[k] = fmaf(v[k], pairs[k / 2].x, pairs[k / 2].y);
+        v[k + 1] = fmaf(v[k + 1], pairs[k / 2].z, pairs[k / 2].w);
     }
+#pragma unroll
+    for (int k = 0; k < LANES; k++)
+        if (ACT == GPU_SILU) t[k] = tangent(v[k]);
+#pragma unroll
+    for (int k = 0; k < LANES; k++)
+        v[k] = ACT == GPU_SILU ? fmaf(v[k], t[k], v[k]) : activate<ACT>(v[k]);
 }
 
+//  Around the picture there are zeros, whatever the activation makes of 0.
 template <typename T, gpu_act ACT>
-__device__ __forceinline__ void activate_all(vector<T> &v, const float4 (&pairs)[4],
-                                             bool inside)
+__device__ __forceinline__ void prepare(vector<T> &v, const float4 (&pairs)[4],
+                                        bool inside)
 {
     float f[LANES];
     v.to(f);
-#pragma unroll
-    for (int k = 0; k < LANES; k += 2) {
-        f[k] = fmaf(f[k], pairs[k / 2].x, pairs[k / 2].y);
-        f[k + 1] = fmaf(f[k + 1], pairs[k / 2].z, pairs[k / 2].w);
-    }
-    if (ACT == GPU_SILU) silu_all(f);
-#pragma unroll
-    for (int k = 0; k < LANES; k++)
-        if (ACT == GPU_RELU) f[k] = activate<ACT>(f[k]);
+    activate_all<ACT>(f, pairs);
     v.from(f);
-    //  Around the picture there are zeros, whatever the activation makes of 0.
 #pragma unroll
     for (int i = 0; i < 4; i++)
         if (!inside) v.at.w[i] = 0;
 }
 
-//  Adds a row's products; `next` holds its first vectors, and then those of the next.
+//  A depth's weights and pairs, and what they are for: its vectors give way to the next.
+template <typename T, gpu_act ACT, bool PLAIN>
+__device__ __forceinline__ void multiply_depth(const last_work &work,
+                                               const last_shared &s, int height,
+                                               int depth, int part, const cursor<T> &c,
+                                               vector<T> (&next)[EIGHTS],
+                                               halves (&sum)[EIGHTS])
+{
+    const int lane = threadIdx.x % 32;
+    uint4 a[STEPS][2];
+    float4 pairs[4];
+#pragma unroll
+    for (int i = 0; i < 2 * STEPS; i++)
+        a[i / 2][i % 2] = s.weight[(depth * 2 * STEPS + i) * 32 + lane];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (!PLAIN) pairs[i] = s.pairs[(depth * 4 + i) * 4 + lane % 4];
+#pragma unroll
+    for (int i = 0; i < EIGHTS; i++) {
+        vector<T> now = next[i];
+        next[i] = read(c, work, height, part, i);
+        if (!PLAIN) prepare<T, ACT>(now, pairs, c.inside >> i & 1);
+#pragma unroll
+        for (int step = 0; step < STEPS; step++)
+#pragma unroll
+            for (int p = 0; p < 2; p++)
+                multiply(sum[i][2 * p], sum[i][2 * p + 1], a[step][p], now.at.w[2 * step],
+                         now.at.w[2 * step + 1], T());
+    }
+}
+
+//  Adds a row's products; `next` holds its first line, and then that of the next row.
 template <typename T, gpu_act ACT, bool PLAIN>
 __device__ __forceinline__ void multiply_row(const last_work &work, const last_shared &s,
                                              int height, int width, cursor<T> &c,
-                                             vector<T> (&next)[EIGHTS],
+                                             vector<T> (&next)[DEPTHS][EIGHTS],
                                              halves (&sum)[EIGHTS])
 {
-    const int lane = threadIdx.x % 32;
 #pragma unroll 1
-    for (int depth = 0; depth < work.depths; depth++) {
-        uint4 a[STEPS][2];
-        float4 pairs[4];
-#pragma unroll
-        for (int i = 0; i < 2 * STEPS; i++)
-            a[i / 2][i % 2] = s.weight[(depth * 2 * STEPS + i) * 32 + lane];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (!PLAIN) pairs[i] = s.pairs[(depth * 4 + i) * 4 + lane % 4];
+    for (int line = 0; line < work.lines; line++) {
         move_on(c, work, width);
 #pragma unroll
-        for (int i = 0; i < EIGHTS; i++) {
-            vector<T> now = next[i];
-            next[i] = read(c, work, height, i);
-            if (!PLAIN) activate_all<T, ACT>(now, pairs, c.inside >> i & 1);
-#pragma unroll
-            for (int step = 0; step < STEPS; step++)
-#pragma unroll
-                for (int p = 0; p < 2; p++)
-                    multiply(sum[i][2 * p], sum[i][2 * p + 1], a[step][p],
-                             now.at.w[2 * step], now.at.w[2 * step + 1], T());
-        }
+        for (int part = 0; part < DEPTHS; part++)
+            multiply_depth<T, ACT, PLAIN>(work, s, height, line * DEPTHS + part, part, c,
+                                          next[part], sum);
     }
 }
 
@@ -200,8 +214,7 @@ __device__ __forceinline__ void leave_row(const gpu_last_args &a, const last_sha
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < EIGHTS; i++) {
-        *reinterpret_cast<float2 *>(to + 8 * i) =
-            make_float2(sum[i][2][0], sum[i][2][1]);
+        *reinterpret_cast<float2 *>(to + 8 * i) = make_float2(sum[i][2][0], sum[i][2][1]);
         if (line == 2)  //  the ninth sum
             *reinterpret_cast<float2 *>(to + (SUMS - 1 - 2) * PITCH + 8 * i) =
                 make_float2(sum[i][3][0], sum[i][3][1]);
@@ -243,9 +256,9 @@ __device__ __forceinline__ cursor<T> cursor_of(const gpu_last_args &a,
 {
     const int lane = threadIdx.x % 32;
     const int column = strip * RESULTS - 1 + lane / 4;
-    cursor<T> c = {x + ((long long)row * a.from.width + column) * work.room +
-                       lane % 4 * LANES,
-                   row, 0, 0};
+    cursor<T> c = {
+        x + ((long long)row * a.from.width + column) * work.room + lane % 4 * LANES, row,
+        0, 0};
 #pragma unroll
     for (int i = 0; i < EIGHTS; i++)
         c.inside |= (unsigned)((unsigned)(column + 8 * i) < (unsigned)a.from.width) << i;
@@ -259,10 +272,13 @@ __device__ void convolve_run(const gpu_last_args &a, const last_work &work,
                              const T *x, float *planes)
 {
     halves sum[EIGHTS] = {};
-    vector<T> next[EIGHTS];
+    vector<T> next[DEPTHS][EIGHTS];
     cursor<T> c = cursor_of(a, work, x, strip, first > 0 ? first - 1 : 0);
 #pragma unroll
-    for (int i = 0; i < EIGHTS; i++) next[i] = read(c, work, a.from.height, i);
+    for (int part = 0; part < DEPTHS; part++)
+#pragma unroll
+        for (int i = 0; i < EIGHTS; i++)
+            next[part][i] = read(c, work, a.from.height, part, i);
 #pragma unroll 1
     for (int row = c.row; row <= end; row++) {
         if (row < a.from.height)
@@ -273,16 +289,17 @@ __device__ void convolve_run(const gpu_last_args &a, const last_work &work,
     }
 }
 
+template <gpu_act ACT>
 __device__ __forceinline__ void fill_pairs(const gpu_last_args &a, const last_work &work,
                                            float4 *out)
 {
     gpu_pair *pairs = reinterpret_cast<gpu_pair *>(out);
-    for (int i = threadIdx.x; i < work.depths * DEPTH; i += THREADS) {
-        const int own = i % LANES;
-        const gpu_pair plain = {1.0F, 0.0F}, none = {0.0F, 0.0F};
-        const gpu_pair pair = a.pairs ? a.pairs[i < work.room ? i : 0] : plain;
-        pairs[((i / DEPTH * 4 + own / 2) * 4 + i % DEPTH / LANES) * 2 + own % 2] =
-            i < work.room ? pair : none;
+    for (int i = threadIdx.x; i < work.lines * LINE; i += THREADS) {
+        const int own = i % LANES, at = (i / DEPTH * 4 + own / 2) * 4 + i % DEPTH / LANES;
+        gpu_pair pair = {i < work.room ? 1.0F : 0.0F, 0.0F};
+        if (a.pairs && i < work.room) pair = a.pairs[i];
+        if (ACT == GPU_SILU) pair = gpu_pair{0.5F * pair.scale, 0.5F * pair.offset};
+        pairs[at * 2 + own % 2] = pair;
     }
 }
 
@@ -291,16 +308,14 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     conv_last(gpu_last_args a, last_work work, const T *x, float *planes)
 {
     extern __shared__ uint4 memory[];
-    const int warp = threadIdx.x / 32, weights = work.depths * STEPS * 2 * 32;
+    const int warp = threadIdx.x / 32, weights = work.lines * DEPTHS * STEPS * 2 * 32;
     float4 *pairs = reinterpret_cast<float4 *>(memory + weights);
-    const last_shared s = {memory, pairs,
-                           reinterpret_cast<float *>(pairs + work.depths * 16) +
-                               warp * SUMS * PITCH};
+    const last_shared s = {
+        memory, pairs,
+        reinterpret_cast<float *>(pairs + work.lines * LINE / 2) + warp * SUMS * PITCH};
     for (int i = threadIdx.x; i < weights; i += THREADS)
         memory[i] = static_cast<const uint4 *>(a.fragments)[i];
-    let_next_start();
-    wait_for_stream();
-    fill_pairs(a, work, pairs);
+    fill_pairs<ACT>(a, work, pairs);
     __syncthreads();
     const int item = blockIdx.x * WARPS + warp, run = item / work.strips;
     if (run >= work.runs) return;
@@ -309,14 +324,14 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
                                 planes);
 }
 
-static int depths_of(int channels)
+static int lines_of(int channels)
 {
-    return ((int)gpu_room((size_t)channels) + DEPTH - 1) / DEPTH;
+    return (channels + LINE - 1) / LINE;
 }
 
 extern "C" size_t gpu_conv_last_bytes(int from_channels)
 {
-    return (size_t)depths_of(from_channels) * STEPS * 2 * 32 * sizeof(uint4);
+    return (size_t)lines_of(from_channels) * DEPTHS * STEPS * 2 * 32 * sizeof(uint4);
 }
 
 static unsigned short bits_of(gpu_type type, float value)
@@ -354,7 +369,7 @@ extern "C" void gpu_conv_last_pack(gpu_type type, const float *weight, int chann
                                    int from_channels, void *fragments)
 {
     unsigned short *out = static_cast<unsigned short *>(fragments);
-    for (int step = 0; step < depths_of(from_channels) * STEPS; step++)
+    for (int step = 0; step < lines_of(from_channels) * DEPTHS * STEPS; step++)
         for (int product = 0; product < 2; product++)
             for (int lane = 0; lane < 32; lane++)
                 for (int i = 0; i < 8; i++) {
@@ -372,7 +387,7 @@ static last_work work_of(const gpu_last_args *a, int multiprocessors)
     last_work work;
     const int height = a->from.height, warps = multiprocessors * BLOCKS * WARPS;
     work.room = (int)gpu_room((size_t)a->from.channels);
-    work.depths = depths_of(a->from.channels);
+    work.lines = lines_of(a->from.channels);
     work.strips = (a->from.width + RESULTS - 1) / RESULTS;
     const int runs = warps / work.strips < 1 ? 1 : warps / work.strips;
     work.rows = (height + runs - 1) / runs;
@@ -387,10 +402,10 @@ static cudaError_t launch(const gpu_last_args *a, const T *x, float *planes,
     const last_work work = work_of(a, multiprocessors);
     const int blocks = (work.strips * work.runs + WARPS - 1) / WARPS;
     const size_t shared = gpu_conv_last_bytes(a->from.channels) +
-                          (size_t)work.depths * DEPTH * sizeof(gpu_pair) +
+                          (size_t)work.lines * LINE * sizeof(gpu_pair) +
                           WARPS * SUMS * PITCH * sizeof(float);
-    return launch_early(conv_last<T, ACT, PLAIN>, dim3((unsigned int)blocks), THREADS,
-                        shared, stream, *a, work, x, planes);
+    conv_last<T, ACT, PLAIN><<<blocks, THREADS, shared, stream>>>(*a, work, x, planes);
+    return cudaGetLastError();
 }
 
 template <typename T>

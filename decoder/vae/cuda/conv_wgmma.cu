@@ -15,7 +15,6 @@
 //  They are in wgmma_bring.cuh, wgmma_multiply.cuh and wgmma_store.cuh; what they share
 //  is in wgmma_shared.cuh, how the work is cut in fused.cuh.
 
-#include "decoder/vae/cuda/launch.cuh"
 #include "decoder/vae/cuda/wgmma_bring.cuh"
 #include "decoder/vae/cuda/wgmma_multiply.cuh"
 #include "decoder/vae/cuda/wgmma_store.cuh"
@@ -53,8 +52,6 @@ __global__ void __launch_bounds__(THREADS, 1)
     const int group = threadIdx.x / GROUP, thread = threadIdx.x % GROUP;
     if (threadIdx.x == 0) start_barriers(s);
     __syncthreads();
-    let_next_start();
-    wait_for_stream();
     if (group < 2) {
         take_registers<MULTIPLIER_REGISTERS>();
         multiply_tiles<T, TAPS>(work, s, group, thread);
@@ -80,15 +77,15 @@ cudaError_t start(const fused_work<T> &work, int blocks, cudaStream_t stream)
         conv_wgmma<T, TAPS, NORM>, cudaFuncAttributeMaxDynamicSharedMemorySize,
         (int)sizeof(shared_memory));
     if (error != cudaSuccess) return error;
-    return launch_early(conv_wgmma<T, TAPS, NORM>, dim3((unsigned int)blocks), THREADS,
-                        sizeof(shared_memory), stream, work);
+    conv_wgmma<T, TAPS, NORM><<<blocks, THREADS, sizeof(shared_memory), stream>>>(work);
+    return cudaGetLastError();
 }
 
 template <typename T>
 cudaError_t start_for(const gpu_fused_args *args, const void *x, void *y, int blocks,
                       cudaStream_t stream)
 {
-    const fused_work<T> work = work_of<T>(args, x, y);
+    const fused_work<T> work = work_of<WIDTH, T>(args, x, y);
     if (work.tiles < blocks) blocks = work.tiles;
     if (args->folded)
         return args->pairs ? start<T, 4, true>(work, blocks, stream)

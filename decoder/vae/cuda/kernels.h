@@ -145,6 +145,34 @@ cudaError_t gpu_rms_norm(const gpu_extent *e, float epsilon, const float *weight
 cudaError_t gpu_softmax(gpu_type from_type, const void *from, gpu_type to_type, void *to,
                         size_t rows, size_t count, cudaStream_t stream);
 
+//  ---- attention_wgmma.cu ----------------------------------------------------------
+
+//  Attention of one head of 512 channels without a mask, for some of its rows: y =
+//  softmax( scale * q k^T) v. FP16 and BF16, on cards of compute capability 9.0.
+enum { GPU_ATTENTION_CHANNELS = 512, GPU_ATTENTION_ROWS = 256 };
+typedef struct gpu_attention_args {
+    gpu_type type;
+    size_t tokens;
+    size_t first, rows;     //  that are made
+    float scale;            //  positive
+    const void *q, *k, *v;  //  [tokens][512]
+    void *y;                //  [tokens][512]
+    void *scratch;          //  gpu_attention_bytes
+} gpu_attention_args;
+
+//  Rows that keep so many multiprocessors busy once over.
+static inline size_t gpu_attention_round(int multiprocessors)
+{
+    const size_t blocks = (size_t)multiprocessors / 4;
+    return (blocks ? blocks : 1) * GPU_ATTENTION_ROWS;
+}
+
+//  For so many rows; a multiple of GPU_ATTENTION_ROWS leaves no room unused.
+size_t gpu_attention_bytes(size_t tokens, size_t rows);
+//  The same bits whatever the rows are cut into.
+cudaError_t gpu_attention_wgmma(const gpu_attention_args *args, int multiprocessors,
+                                cudaStream_t stream);
+
 //  ---- conv_plain.cu, conv_last.cu -------------------------------------------------
 
 //  A convolution of stride 1 with zeros around; kernel 1 or 3. weight: [room of the
@@ -184,7 +212,7 @@ void gpu_conv_last_pack(gpu_type type, const float *weight, int channels,
 cudaError_t gpu_conv_last(const gpu_last_args *last, const void *x, float *planes,
                           int multiprocessors, cudaStream_t stream);
 
-//  ---- conv_wgmma.cu, conv_fused.c ---------------------------------------------------
+//  ---- conv_wgmma.cu, conv_mma.cu, conv_fused.c --------------------------------------
 
 //  A 3 x 3 convolution together with the group norm and SiLU before it, another value's
 //  1 x 1 convolution added to it, and the statistics that the norm after it needs. FP16
@@ -222,6 +250,10 @@ void gpu_fused_pack(gpu_type type, const gpu_fused_weights *weights, void *packe
 //  On cards of compute capability 9.0.
 cudaError_t gpu_conv_wgmma(const gpu_fused_args *args, const void *x, void *y,
                            int multiprocessors, cudaStream_t stream);
+//  On cards of compute capability 8.0 and up. half_sums: of FP16, each 32 products are
+//  summed up in FP16 and these sums in FP32, which cards for games do in half the time.
+cudaError_t gpu_conv_mma(const gpu_fused_args *args, const void *x, void *y,
+                         bool half_sums, cudaStream_t stream);
 
 //  Floats to 16-bit values, in place and in host memory.
 void gpu_narrow(gpu_type type, float *values, size_t count);

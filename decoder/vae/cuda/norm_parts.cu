@@ -3,7 +3,6 @@
 //  All it does is wait: for the kernel before, for memory, for the sums of other threads.
 //  So the parts of a group lie next to each other and are asked for all at once.
 
-#include "decoder/vae/cuda/launch.cuh"
 #include "decoder/vae/cuda/norm_end.cuh"
 
 enum { MERGERS = 512, AT_ONCE = 8 };
@@ -28,8 +27,6 @@ __global__ void __launch_bounds__(MERGERS)
     const int g = blockIdx.x;
     distances mine = {};
     left += (size_t)g * each;
-    let_next_start();
-    wait_for_stream();
     for (int first = threadIdx.x; first < each; first += AT_ONCE * MERGERS) {
         moments m[AT_ONCE];
 #pragma unroll
@@ -56,7 +53,11 @@ extern "C" cudaError_t gpu_norm_pairs_of_parts(const gpu_norm *norm,
     const int each = count * (work.width / GPU_PART_CHANNELS);
     const bool whole =
         parts->height % GPU_PART_SIDE == 0 && parts->width % GPU_PART_SIDE == 0;
-    return launch_early(whole ? pairs_of_parts<true> : pairs_of_parts<false>,
-                        dim3((unsigned int)norm->groups), MERGERS, 0, stream, *parts,
-                        count, each, left, work);
+    if (whole)
+        pairs_of_parts<true>
+            <<<norm->groups, MERGERS, 0, stream>>>(*parts, count, each, left, work);
+    else
+        pairs_of_parts<false>
+            <<<norm->groups, MERGERS, 0, stream>>>(*parts, count, each, left, work);
+    return cudaGetLastError();
 }

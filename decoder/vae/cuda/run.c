@@ -95,8 +95,7 @@ static cudaError_t start_conv_last(const gpu_program *program, const gpu_step *s
                          program->lane->device->properties.multiProcessorCount, stream);
 }
 
-static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *step,
-                                    cudaStream_t stream)
+static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *step)
 {
     const gpu_fused_args args = {.from = step->from,
                                  .channels = step->to.channels,
@@ -108,9 +107,8 @@ static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *
                                  .beside = gpu_buffer(program, step->v),
                                  .beside_channels = step->beside,
                                  .parts = gpu_buffer(program, step->parts)};
-    return gpu_conv_wgmma(&args, gpu_buffer(program, step->x),
-                          gpu_buffer(program, step->y),
-                          program->lane->device->properties.multiProcessorCount, stream);
+    return gpu_fused_start(program->fuser, program->lane->device, &args,
+                           gpu_buffer(program, step->x), gpu_buffer(program, step->y));
 }
 
 static cudaError_t start_norm(const gpu_program *program, const gpu_step *step,
@@ -166,6 +164,28 @@ static luna_err start_attention(const gpu_program *program, const gpu_step *step
     return LUNA_OK;
 }
 
+static luna_err start_attention_fused(const gpu_program *program, const gpu_step *step)
+{
+    const gpu_device *device = program->lane->device;
+    gpu_attention_args args = {.type = step->to.type,
+                               .tokens = gpu_pixels(&step->to),
+                               .scale = 1.0F / sqrtf((float)step->to.channels),
+                               .q = gpu_buffer(program, step->x),
+                               .k = gpu_buffer(program, step->z),
+                               .v = gpu_buffer(program, step->v),
+                               .y = gpu_buffer(program, step->y),
+                               .scratch = gpu_buffer(program, step->scratch)};
+    for (; args.first < args.tokens; args.first += step->rows) {
+        const size_t left = args.tokens - args.first;
+        args.rows = left < step->rows ? left : step->rows;
+        LUNA_TRY(
+            gpu_check(gpu_attention_wgmma(&args, device->properties.multiProcessorCount,
+                                          device->stream),
+                      "starting attention"));
+    }
+    return LUNA_OK;
+}
+
 static cudaError_t start_own(const gpu_program *program, const gpu_step *step,
                              cudaStream_t stream)
 {
@@ -181,7 +201,7 @@ static cudaError_t start_own(const gpu_program *program, const gpu_step *step,
         case GPU_STEP_CONV_LAST:
             return start_conv_last(program, step, stream);
         case GPU_STEP_CONV_FUSED:
-            return start_conv_fused(program, step, stream);
+            return start_conv_fused(program, step);
         case GPU_STEP_NORM:
             return start_norm(program, step, stream);
         case GPU_STEP_APPLY:
@@ -205,6 +225,8 @@ luna_err gpu_step_start(const gpu_program *program, const gpu_step *step)
     if (step->kind == GPU_STEP_CONV) return start_conv(program, step);
     if (step->kind == GPU_STEP_CONV_OVER) return start_conv_over(program, step);
     if (step->kind == GPU_STEP_ATTENTION) return start_attention(program, step);
+    if (step->kind == GPU_STEP_ATTENTION_FUSED)
+        return start_attention_fused(program, step);
     return gpu_check(start_own(program, step, program->lane->device->stream),
                      "starting a kernel");
 }

@@ -54,19 +54,6 @@ struct shared_memory {
     moments parts[STORERS / 32][WIDTH / 4];
 };
 
-//  Counts through a ring; the parity of the round.
-template <int COUNT>
-struct ring {
-    int at = 0;
-    uint32_t parity = 0;
-    __device__ void next()
-    {
-        if (++at < COUNT) return;
-        at = 0;
-        parity ^= 1;
-    }
-};
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 __device__ __forceinline__ uint32_t barrier_at(shared_memory &s, int which)

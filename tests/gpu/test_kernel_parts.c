@@ -1,9 +1,6 @@
-//  Group norm from statistics that are there already, against their definition in double,
-//  and kernels that start before those ahead of them have ended.
+//  Group norm from statistics that are there already, against its definition in double.
 
 #include "gpu_test.h"
-
-//  ---- pairs of parts ----------------------------------------------------------------
 
 typedef struct parts_case {
     gpu_parts parts;
@@ -45,12 +42,12 @@ static parts_data new_parts(const parts_case *c)
     }
     d.device = to_device(d.moments, d.runs * d.count * sizeof *d.moments);
     d.pairs = device_room(channels * sizeof *d.pairs);
-    d.norm = (gpu_norm){.from = {GPU_FP16, (int)channels, grow * c->parts.height,
-                                 grow * c->parts.width},
-                        .groups = c->groups,
-                        .epsilon = 1e-6F,
-                        .weight = to_device(d.weight, channels * sizeof *d.weight),
-                        .bias = to_device(d.bias, channels * sizeof *d.bias)};
+    d.norm = (gpu_norm){
+        .from = {GPU_FP16, (int)channels, grow * c->parts.height, grow * c->parts.width},
+        .groups = c->groups,
+        .epsilon = 1e-6F,
+        .weight = to_device(d.weight, channels * sizeof *d.weight),
+        .bias = to_device(d.bias, channels * sizeof *d.bias)};
     return d;
 }
 
@@ -102,11 +99,12 @@ static void one_parts(const parts_case *c)
         const double to = scale * (double)d.weight[i], offset = d.bias[i] - mean * to;
         if (!(fabs((double)is[2 * i] - to) <= 2e-6 * fabs(to)) ||
             !(fabs((double)is[2 * i + 1] - offset) <= 2e-6 * (1.0 + fabs(mean * to))))
-            fail_msg("%dx%d%s, %d groups of %d: channel %zu has %.8g, %.8g, not %.8g, "
-                     "%.8g",
-                     c->parts.width, c->parts.height, c->parts.folded ? " folded" : "",
-                     c->groups, c->width, i, (double)is[2 * i], (double)is[2 * i + 1],
-                     to, offset);
+            fail_msg(
+                "%dx%d%s, %d groups of %d: channel %zu has %.8g, %.8g, not %.8g, "
+                "%.8g",
+                c->parts.width, c->parts.height, c->parts.folded ? " folded" : "",
+                c->groups, c->width, i, (double)is[2 * i], (double)is[2 * i + 1], to,
+                offset);
     }
     free(is);
     free(again);
@@ -163,127 +161,12 @@ static void not_numbers_are_seen(void **state)
     }
 }
 
-//  ---- kernels that start early --------------------------------------------------------
-
-enum { TURNS = 6, SIDE = 96, CHANNELS = 64, PLANES = 3 * SIDE * SIDE };
-
-//  Pairs from one turn's parts and then a convolution with them; each turn's pairs lie
-//  where those of the turn before do.
-typedef struct relay {
-    parts_data turn[TURNS];
-    parts_case parts;
-    gpu_last_args last;
-    gpu_pair *pairs;
-    void *x;
-    float *planes[TURNS];
-    cudaStream_t stream;
-} relay;
-
-static relay new_relay(void)
-{
-    relay r = {.parts = {{SIDE, SIDE, false}, 16, 4, 0.0F, 1.0F}};
-    const gpu_extent from = {GPU_FP16, CHANNELS, SIDE, SIDE};
-    const size_t bytes = gpu_conv_last_bytes(CHANNELS);
-    float *weight = random_floats((size_t)CHANNELS * 27, 0.2F, 0.0F);
-    void *fragments = calloc(1, bytes);
-    assert_non_null(fragments);
-    gpu_conv_last_pack(GPU_FP16, weight, 3, CHANNELS, fragments);
-    r.x = device_room(gpu_bytes(&from));
-    ok(gpu_fill(GPU_FP16, r.x, (size_t)SIDE * SIDE * CHANNELS, NULL));
-    r.pairs = device_room(CHANNELS * sizeof *r.pairs);
-    for (int i = 0; i < TURNS; i++) {
-        r.turn[i] = new_parts(&r.parts);
-        r.planes[i] = device_room(PLANES * sizeof(float));
-    }
-    r.last = (gpu_last_args){.from = from,
-                             .channels = 3,
-                             .fragments = to_device(fragments, bytes),
-                             .pairs = r.pairs,
-                             .act = GPU_SILU};
-    ok(cudaStreamCreateWithFlags(&r.stream, cudaStreamNonBlocking));
-    ok(cudaDeviceSynchronize());
-    free(weight);
-    free(fragments);
-    return r;
-}
-
-static void start_relay(relay *r, bool wait)
-{
-    for (int i = 0; i < TURNS; i++) {
-        ok(gpu_norm_pairs_of_parts(&r->turn[i].norm, &r->parts.parts, r->turn[i].device,
-                                   r->pairs, r->stream));
-        if (wait) ok(cudaStreamSynchronize(r->stream));
-        ok(gpu_conv_last(&r->last, r->x, r->planes[i], 132, r->stream));
-        if (wait) ok(cudaStreamSynchronize(r->stream));
-    }
-}
-
-static void compare_relay(const relay *r, float *const wanted[TURNS])
-{
-    ok(cudaStreamSynchronize(r->stream));
-    for (int i = 0; i < TURNS; i++) {
-        float *is = from_device(r->planes[i], PLANES);
-        assert_memory_equal(is, wanted[i], PLANES * sizeof *is);
-        free(is);
-        ok(cudaMemset(r->planes[i], 0xff, PLANES * sizeof *is));
-    }
-    ok(cudaDeviceSynchronize());
-}
-
-static void replay(relay *r, float *const wanted[TURNS])
-{
-    cudaGraph_t graph = NULL;
-    cudaGraphExec_t run = NULL;
-    ok(cudaStreamBeginCapture(r->stream, cudaStreamCaptureModeThreadLocal));
-    start_relay(r, false);
-    ok(cudaStreamEndCapture(r->stream, &graph));
-    ok(cudaGraphInstantiate(&run, graph, 0));
-    for (int i = 0; i < 20; i++) {
-        ok(cudaGraphLaunch(run, r->stream));
-        compare_relay(r, wanted);
-    }
-    ok(cudaGraphExecDestroy(run));
-    ok(cudaGraphDestroy(graph));
-}
-
-static void free_relay(relay *r)
-{
-    for (int i = 0; i < TURNS; i++) {
-        free_parts(&r->turn[i]);
-        ok(cudaFree(r->planes[i]));
-    }
-    ok(cudaFree(r->pairs));
-    ok(cudaFree(r->x));
-    ok(cudaFree((void *)(uintptr_t)r->last.fragments));
-    ok(cudaStreamDestroy(r->stream));
-}
-
-//  What each reads and writes is as if it had waited for the one ahead.
-static void early_kernels_wait(void **state)
-{
-    (void)state;
-    relay r = new_relay();
-    float *wanted[TURNS];
-    start_relay(&r, true);
-    for (int i = 0; i < TURNS; i++) wanted[i] = from_device(r.planes[i], PLANES);
-    for (size_t i = 0; i < PLANES; i++) assert_true(isfinite(wanted[0][i]));
-    assert_memory_not_equal(wanted[0], wanted[1], PLANES * sizeof(float));
-    for (int i = 0; i < 20; i++) {
-        start_relay(&r, false);
-        compare_relay(&r, wanted);
-    }
-    replay(&r, wanted);
-    for (int i = 0; i < TURNS; i++) free(wanted[i]);
-    free_relay(&r);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_and_groups),
         cmocka_unit_test(far_from_zero),
         cmocka_unit_test(not_numbers_are_seen),
-        cmocka_unit_test(early_kernels_wait),
     };
     fresh_seed();
     return cmocka_run_group_tests(tests, NULL, NULL);
