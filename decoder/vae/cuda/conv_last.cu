@@ -404,6 +404,11 @@ static cudaError_t launch(const gpu_last_args *a, const T *x, float *planes,
     const size_t shared = gpu_conv_last_bytes(a->from.channels) +
                           (size_t)work.lines * LINE * sizeof(gpu_pair) +
                           WARPS * SUMS * PITCH * sizeof(float);
+    //  Of very many channels more than a kernel may have unasked.
+    const cudaError_t error =
+        cudaFuncSetAttribute(conv_last<T, ACT, PLAIN>,
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    if (error != cudaSuccess) return error;
     conv_last<T, ACT, PLAIN><<<blocks, THREADS, shared, stream>>>(*a, work, x, planes);
     return cudaGetLastError();
 }
