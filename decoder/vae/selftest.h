@@ -15,7 +15,7 @@
 
 //  Latents of its pictures: low, for plain C does them too; wider at the end than a tile
 //  of the fused convolution.
-enum { LUNA_SELFTEST_HEIGHT = 1, LUNA_SELFTEST_WIDTH = 5 };
+enum { LUNA_SELFTEST_HEIGHT = 2, LUNA_SELFTEST_WIDTH = 9 };
 
 typedef struct luna_selftest_result {
     double distance_db;  //  of the pixels from plain C's; infinite when they are equal

@@ -101,11 +101,6 @@ static bool is_conv(const gpu_step *s)
     return (s->kind == GPU_STEP_CONV || s->kind == GPU_STEP_CONV_PLAIN) && s->kernel == 3;
 }
 
-static bool is_conv_with_upsample(const gpu_step *s)
-{
-    return s->kind == GPU_STEP_CONV && s->kernel == 4;
-}
-
 static bool is_last(const gpu_step *s)
 {
     return s->kind == GPU_STEP_CONV_LAST;
@@ -138,7 +133,6 @@ static void every_card(void **state)
         EXPECT_ANY(t, is_norm_of_values);
         EXPECT_ANY(t, is_attention);
         if (type != GPU_FP32) EXPECT_ANY(t, is_last);
-        if (type != GPU_FP32) EXPECT_ANY(t, is_conv_with_upsample);
         free_trial(t);
     }
 }

@@ -72,8 +72,10 @@ __device__ void bring(const attention_work &w, const CUtensorMap &values,
                 box_copy_to(3, shared_address(to.value[rank * (BOXES / 2) + i]), &values,
                             channel + i * LINE, key, full);
 #pragma unroll
-            for (int i = 0; i < 2; i++, from[i - 1] += WEIGHT_BYTES)
+            for (int i = 0; i < 2; i++) {
                 bulk_copy(shared_address(to.weight[i]), from[i], WEIGHT_BYTES, full);
+                from[i] += WEIGHT_BYTES;
+            }
         }
     }
 }
@@ -163,13 +165,6 @@ __device__ __forceinline__ void multiply(shared_memory &s, multiplier &m,
     let_go(s, m);
     m.let_go = m.stage.at;
     m.stage.next();
-}
-
-//  The compiler must not use sums before here.
-__device__ __forceinline__ void hold(float (&sum)[128])
-{
-#pragma unroll
-    for (int i = 0; i < 128; i++) asm volatile("" : "+f"(sum[i])::"memory");
 }
 
 template <typename T>

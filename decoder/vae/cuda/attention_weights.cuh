@@ -202,8 +202,8 @@ __device__ __forceinline__ void finish_step(const attention_work &w,
 
 __device__ __forceinline__ void start_rows(rows &r)
 {
-    r.most[0] = r.most[1] =
-        -1e30F;  //  not infinite: there is no difference of infinities
+    //  Not infinite: there is no difference of infinities.
+    r.most[0] = r.most[1] = -1e30F;
     r.sum[0] = r.sum[1] = 0.0F;
 }
 
@@ -217,13 +217,6 @@ __device__ __forceinline__ void finish_rows(const attention_work &w, rows &r,
         if (lane % 4 == 0) w.sums[to.sums + 8 * i] = sum;
     }
     start_rows(r);
-}
-
-//  The compiler must not use sums before here.
-__device__ __forceinline__ void hold(float (&sum)[64])
-{
-#pragma unroll
-    for (int i = 0; i < 64; i++) asm volatile("" : "+f"(sum[i])::"memory");
 }
 
 //  64 channels of a tile, and a part of what is to be done with the tile before.

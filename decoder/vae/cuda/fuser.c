@@ -195,25 +195,49 @@ static luna_err try_all(gpu_device *device)
 
 static const char *const key = "fuser-1 fp16 256x256x256";
 
-luna_err gpu_fuser_choose(gpu_device *device)
+//  Where there is no room for a trial, or nothing to compare with, ours will do; the next
+//  start tries again.
+static luna_err choose_by_trial(gpu_device *device)
 {
-    if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
-    device->fuser = fuser_named(getenv("LUNA_CUDA_FUSER"));
-    if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
-    if (device->properties.major == 9 && device->properties.minor == 0) {
-        device->fuser = GPU_FUSER_WGMMA;
-        return LUNA_OK;
-    }
+    const luna_err err = try_all(device);
+    if (err == LUNA_OK) gpu_cache_write_note(device, key, names[device->fuser]);
+    if (err != LUNA_NO_MEMORY && err != LUNA_UNSUPPORTED) return err;
+    device->fuser = GPU_FUSER_MMA;
+    return LUNA_OK;
+}
+
+static bool has_wgmma(const gpu_device *device)
+{
+    return device->properties.major == 9 && device->properties.minor == 0;
+}
+
+//  The kernel wished for, by what the card is, or by what was kept; else unknown.
+static luna_err choose_at_once(const gpu_device *device, gpu_fuser *out)
+{
+    *out = fuser_named(getenv("LUNA_CUDA_FUSER"));
+    if (*out == GPU_FUSER_WGMMA && !has_wgmma(device))
+        return luna_error(LUNA_UNAVAILABLE,
+                          "LUNA_CUDA_FUSER=wgmma is for compute capability 9.0, this "
+                          "card has %d.%d; mma does the same",
+                          device->properties.major, device->properties.minor);
+    if (*out == GPU_FUSER_UNKNOWN && has_wgmma(device)) *out = GPU_FUSER_WGMMA;
+    if (*out != GPU_FUSER_UNKNOWN) return LUNA_OK;
     char *text = gpu_cache_read_note(device, key);
-    device->fuser = fuser_named(text);
+    *out = fuser_named(text);
     free(text);
     //  Where all is to be fused there is nothing to weigh.
-    if (device->fuser == GPU_FUSER_UNKNOWN && device->fusing == GPU_FUSES_ALL)
-        device->fuser = GPU_FUSER_MMA;
-    if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
-    LUNA_TRY(try_all(device));
-    gpu_cache_write_note(device, key, names[device->fuser]);
+    if (*out == GPU_FUSER_UNKNOWN && device->fusing == GPU_FUSES_ALL)
+        *out = GPU_FUSER_MMA;
     return LUNA_OK;
+}
+
+luna_err gpu_fuser_choose(gpu_device *device)
+{
+    gpu_fuser chosen = GPU_FUSER_UNKNOWN;
+    if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
+    LUNA_TRY(choose_at_once(device, &chosen));
+    device->fuser = chosen;
+    return chosen == GPU_FUSER_UNKNOWN ? choose_by_trial(device) : LUNA_OK;
 }
 
 gpu_fuser gpu_fuser_for(const gpu_device *device, gpu_type type, bool lean)

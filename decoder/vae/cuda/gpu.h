@@ -61,7 +61,7 @@ LUNA_MUST_USE luna_err gpu_device_probe(int index);
 LUNA_MUST_USE luna_err gpu_memory(int index, luna_backend_memory *out);
 LUNA_MUST_USE luna_err gpu_device_open(int index, gpu_device *device);
 void gpu_device_close(gpu_device *device);
-//  As in luna_backend_options: the fused kernel where it can be, one plan of cuDNN's.
+//  As in luna_backend_options: the fused kernels where they can be, one plan of cuDNN's.
 void gpu_device_set_trial(gpu_device *device);
 //  Waits for the work of this engine.
 void gpu_device_finish(const gpu_device *device);

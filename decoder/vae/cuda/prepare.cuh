@@ -34,7 +34,8 @@ __device__ __forceinline__ float tangent(float x)
 //  Norm and activation of vectors, each step for all of their values so that none waits
 //  for another. With h = x / 2, of which `halves` are the pairs, silu(x) = h + h tanh(h):
 //  one instruction of the special kind where exponential and division take two; it is
-//  off by 2^-11 at most, less than the rounding to 16 bits.
+//  off by 2^-11 at most, less than the rounding to 16 bits. One that is not there is not
+//  read either, the first in its stead: another thread may be writing it.
 template <typename T, int COUNT, int STEP_BYTES>
 __device__ __forceinline__ void prepare_vectors(unsigned char *at, unsigned there,
                                                 const gpu_pair (&halves)[LANES])
@@ -42,7 +43,8 @@ __device__ __forceinline__ void prepare_vectors(unsigned char *at, unsigned ther
     float h[COUNT][LANES], t[COUNT][LANES];
 #pragma unroll
     for (int i = 0; i < COUNT; i++)
-        load8(reinterpret_cast<const T *>(at + i * STEP_BYTES), h[i]);
+        load8(reinterpret_cast<const T *>(at + (there >> i & 1 ? i * STEP_BYTES : 0)),
+              h[i]);
 #pragma unroll
     for (int i = 0; i < COUNT; i++)
 #pragma unroll
