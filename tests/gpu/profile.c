@@ -1,6 +1,7 @@
-//  Where the time of a decode goes: each step by itself, and all of them as one graph.
+//  Where the time of a decode goes: each step, and all of them as one graph. Steps are
+//  timed in their order and behind other work, so that none waits for the host.
 //
-//  gpu-profile FAMILY WIDTHxHEIGHT [fp16|bf16|fp32]
+//  profile FAMILY|MODEL WIDTHxHEIGHT [fp16|bf16|fp32] [lean]
 
 #include "decoder/vae/cuda/gpu.h"
 #include "decoder/vae/family.h"
@@ -12,7 +13,7 @@
 
 #include "common/log.h"
 
-enum { RUNS = 9 };
+enum { RUNS = 9, LEAD = 3 };  //  LEAD: whole decodes ahead of the steps
 
 static const char *const kinds[] = {
     "from planes", "to planes", "conv",   "conv plain", "conv last",
@@ -43,16 +44,6 @@ static float median(float *ms)
     return ms[RUNS / 2];
 }
 
-static luna_err clock_step(profile *p, size_t i, cudaEvent_t at[2], int run)
-{
-    cudaStream_t stream = p->device.stream;
-    (void)cudaEventRecord(at[0], stream);
-    LUNA_TRY(gpu_step_start(p->program, &p->program->steps[i]));
-    (void)cudaEventRecord(at[1], stream);
-    LUNA_TRY(gpu_check(cudaEventSynchronize(at[1]), "a step"));
-    return gpu_check(cudaEventElapsedTime(&p->ms[i][run], at[0], at[1]), "a clock");
-}
-
 static void print_step(profile *p, size_t i, double *sums)
 {
     const gpu_step *s = &p->program->steps[i];
@@ -73,20 +64,47 @@ static void print_step(profile *p, size_t i, double *sums)
     puts("");
 }
 
-static luna_err clock_steps(profile *p)
+//  Marks before the first step and after each.
+static luna_err mark_steps(profile *p, cudaEvent_t *mark)
 {
-    cudaEvent_t at[2];
+    cudaStream_t stream = p->device.stream;
+    const size_t count = p->program->step_count;
+    for (int i = 0; i < LEAD; i++) LUNA_TRY(gpu_program_start(p->program));
+    LUNA_TRY(gpu_check(cudaEventRecord(mark[0], stream), "a clock"));
+    for (size_t i = 0; i < count; i++) {
+        LUNA_TRY(gpu_step_start(p->program, &p->program->steps[i]));
+        LUNA_TRY(gpu_check(cudaEventRecord(mark[i + 1], stream), "a clock"));
+    }
+    return gpu_check(cudaEventSynchronize(mark[count]), "the steps");
+}
+
+static luna_err clock_run(profile *p, cudaEvent_t *mark, int run)
+{
+    LUNA_TRY(mark_steps(p, mark));
+    for (size_t i = 0; i < p->program->step_count; i++)
+        LUNA_TRY(gpu_check(cudaEventElapsedTime(&p->ms[i][run], mark[i], mark[i + 1]),
+                           "a clock"));
+    return LUNA_OK;
+}
+
+static void print_steps(profile *p)
+{
     double sums[KINDS] = {0}, all = 0.0;
-    for (int i = 0; i < 2; i++) LUNA_TRY(gpu_check(cudaEventCreate(&at[i]), "a clock"));
-    for (int run = 0; run < RUNS; run++)
-        for (size_t i = 0; i < p->program->step_count; i++)
-            LUNA_TRY(clock_step(p, i, at, run));
     for (size_t i = 0; i < p->program->step_count; i++) print_step(p, i, sums);
     for (size_t k = 0; k < KINDS; k++) {
         if (sums[k] > 0.0) printf("sum %-11s %8.3f ms\n", kinds[k], sums[k]);
         all += sums[k];
     }
     printf("sum of the steps %8.3f ms\n", all);
+}
+
+static luna_err clock_steps(profile *p)
+{
+    static cudaEvent_t mark[4 * LUNA_GRAPH_MAX + 1];
+    for (size_t i = 0; i <= p->program->step_count; i++)
+        LUNA_TRY(gpu_check(cudaEventCreate(&mark[i]), "a clock"));
+    for (int run = 0; run < RUNS; run++) LUNA_TRY(clock_run(p, mark, run));
+    print_steps(p);
     return LUNA_OK;
 }
 
@@ -109,13 +127,19 @@ static luna_err clock_graph(profile *p)
     return LUNA_OK;
 }
 
-static luna_err build(profile *p, const char *family, size_t width, size_t height)
+//  A file, or random weights of a family.
+static luna_err open_model(const char *name, luna_safetensors **out)
 {
     void *image = NULL;
     size_t len = 0;
-    LUNA_TRY(luna_random_model(family, &image, &len));
-    LUNA_TRY(luna_safetensors_parse(image, len, family,
-                                    (luna_safetensors **)(uintptr_t)&p->model.file));
+    if (strchr(name, '.')) return luna_safetensors_open(name, out);
+    LUNA_TRY(luna_random_model(name, &image, &len));
+    return luna_safetensors_parse(image, len, name, out);
+}
+
+static luna_err build(profile *p, const char *family, size_t width, size_t height)
+{
+    LUNA_TRY(open_model(family, (luna_safetensors **)(uintptr_t)&p->model.file));
     LUNA_TRY(luna_model_build(&p->model));
     p->lane.weights = &p->model.weights;
     p->lane.device = &p->device;
@@ -147,7 +171,8 @@ int main(int argc, char **argv)
     size_t width = 0, height = 0;
     profile *p = calloc(1, sizeof *p);
     if (argc < 3 || !p || sscanf(argv[2], "%zux%zu", &width, &height) != 2) {
-        fputs("usage: profile FAMILY WIDTHxHEIGHT [fp16|bf16|fp32] [lean]\n", stderr);
+        fputs("usage: profile FAMILY|MODEL WIDTHxHEIGHT [fp16|bf16|fp32] [lean]\n",
+              stderr);
         return 64;
     }
     if (argc > 3 && strcmp(argv[3], "bf16") == 0) p->lane.type = GPU_BF16;

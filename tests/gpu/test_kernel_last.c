@@ -26,14 +26,19 @@ static void one_conv_last(gpu_type type, int in, int out, int height, int width,
     for (size_t i = 0; i < (size_t)out * pixels; i++) wanted[i] += bias[i / pixels];
     const gpu_last_args args = {x.extent, out, df, db, with_pairs ? dp : NULL, act};
     float *planes = device_room((size_t)out * pixels * 4);
-    ok(gpu_conv_last(&args, x.device, planes, NULL));
+    //  Few multiprocessors, so that a warp goes down many rows; then many.
+    ok(gpu_conv_last(&args, x.device, planes, 1, NULL));
     float *is = from_device(planes, (size_t)out * pixels);
+    ok(cudaMemset(planes, 0xff, (size_t)out * pixels * 4));
+    ok(gpu_conv_last(&args, x.device, planes, 132, NULL));
+    float *again = from_device(planes, (size_t)out * pixels);
+    assert_memory_equal(is, again, (size_t)out * pixels * 4);
     const gpu_extent result = {type, out, height, width};
     compare("conv last", &result, is, wanted);
     void *gone[] = {dp, db, df, planes};
     for (int i = 0; i < 4; i++) ok(cudaFree(gone[i]));
-    void *lost[] = {pairs, weight, bias, fragments, wanted, is};
-    for (int i = 0; i < 6; i++) free(lost[i]);
+    void *lost[] = {pairs, weight, bias, fragments, wanted, is, again};
+    for (int i = 0; i < 7; i++) free(lost[i]);
     free_subject(&x);
 }
 
@@ -41,11 +46,12 @@ static void last_convolutions(void **state)
 {
     (void)state;
     static const int in[] = {8, 24, 64, 96, 128};
+    static const gpu_act acts[] = {GPU_LINEAR, GPU_SILU, GPU_RELU};
     for (int t = 0; t < 2; t++)
-        for (int i = 0; i < 10; i++)
+        for (int i = 0; i < 30; i++)
             one_conv_last(types[t], in[i % 5], 1 + (int)random_below(GPU_LAST_CHANNELS),
                           1 + (int)random_below(40), 1 + (int)random_below(70),
-                          i % 3 ? GPU_SILU : GPU_LINEAR, i % 2);
+                          acts[i % 3], i % 2);
 }
 
 int main(void)

@@ -1,200 +1,306 @@
-//  The last convolution, 3 x 3 to three or four channels: bound by reading its input, so
+//  The last convolution, 3 x 3 to at most three channels: bound by reading its input, so
 //  the norm and the activation before it are applied on the way in.
 //
-//  A convolution to so few channels is turned round: each pixel of a tile and its border
-//  is multiplied once by the weights of all nine taps (a matrix product of pixels by taps
-//  and channels, mma.sync m16n8k16), and a result is the sum of nine neighbours'
-//  products. Depth is summed in an order in which a thread's eight neighbouring channels
-//  are its own operands: what it loads it multiplies, without a way through shared
-//  memory.
+//  A convolution to so few channels is turned round: each pixel is multiplied once by the
+//  weights of all nine taps (a matrix product of taps and channels by pixels, mma.sync
+//  m16n8k16), and a result is the sum of nine pixels' products. A warp goes down a strip
+//  of 32 pixels: what a row's pixels add to the results above, beside and below them are
+//  three sums of the product, and each row goes on adding where the row before has left
+//  off. So only a row's three columns are summed by hand. Depth is taken in an order in
+//  which a thread's eight neighbouring channels are its own operands: what it loads it
+//  multiplies, without a way through shared memory. It is memory that is waited for: a
+//  thread has the next 64 channels of four pixels on their way, whole lines of 128 bytes.
 
 #include "decoder/vae/cuda/element.cuh"
+#include "decoder/vae/cuda/tensor.cuh"
 
 enum {
-    ROWS = 16,
-    COLUMNS = 30,
-    TILE_ROWS = ROWS + 2,
-    TILE_COLUMNS = COLUMNS + 2,
-    TILE = TILE_ROWS * TILE_COLUMNS,
-    GROUP = 16,  //  pixels of a product
-    WARPS = 12,
+    STRIP = 32,           //  pixels across
+    RESULTS = STRIP - 2,  //  of a strip's row
+    EIGHTS = STRIP / 8,   //  pixels of a product
+    WARPS = 4,            //  of a block
     THREADS = 32 * WARPS,
-    DEPTH = 32,  //  channels at a time: eight for each of a row's four threads
+    BLOCKS = 3,  //  of a multiprocessor
+    DEPTH = 32,  //  channels: eight for each of a pixel's four threads
+    DEPTHS = 2,  //  on their way at once
+    LINE = DEPTHS * DEPTH,
+    STEPS = 2,  //  products of a depth
     TAPS = 9,
-    COLUMN_TILES = (TAPS * GPU_LAST_CHANNELS + 7) / 8
+    SUMS = 3 * GPU_LAST_CHANNELS,  //  of a row: columns by channels
+    PITCH = STRIP + 8              //  floats; lets eight sums be written at a time
 };
 
-__device__ __forceinline__ void multiply(float (&d)[4], const unsigned int (&a)[4],
-                                         uint2 b, __half)
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
-        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
-#else
-    asm volatile(
-        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
-        "{%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(b.x));
-    asm volatile(
-        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
-        "{%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[2]), "r"(a[3]), "r"(b.y));
-#endif
-}
+//  Sums of eight pixels: [half][element] of rows 0..7 and 8..15 of two products. Half h
+//  is the weights' row h of the first eight sums, half 3 of the ninth in its row h.
+typedef float halves[4][2];
 
-__device__ __forceinline__ void multiply(float (&d)[4], const unsigned int (&a)[4],
-                                         uint2 b, __nv_bfloat16)
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
-#endif
-}
-
-//  The two pixels of a group that a thread loads; NULL outside the picture.
 template <typename T>
-struct pixels {
-    const T *at[2];
+__device__ __forceinline__ void multiply(float (&top)[2], float (&low)[2], const uint4 &a,
+                                         unsigned int b0, unsigned int b1)
+{
+    const uint32_t weights[4] = {a.x, a.y, a.z, a.w}, pixels[2] = {b0, b1};
+    float sum[4] = {top[0], top[1], low[0], low[1]};
+    product(sum, weights, pixels, T());
+    top[0] = sum[0];
+    top[1] = sum[1];
+    low[0] = sum[2];
+    low[1] = sum[3];
+}
+
+//  How the picture is cut.
+struct last_work {
+    int room, lines;
+    int strips, runs;  //  across; of rows, down
+    int rows;          //  of a run
+};
+
+//  What a block keeps in shared memory.
+struct last_shared {
+    const uint4 *weight;  //  [depth][step][product][lane]
+    const float4 *pairs;  //  [depth][two channels][thread of a pixel]
+    float *sums;          //  of the warp: [sum][PITCH]
+};
+
+//  A strip's pixels on their way: what a thread reads next.
+template <typename T>
+struct cursor {
+    const T *at;  //  its channels of the strip's pixel lane / 4
+    int row, line;
+    unsigned int inside;  //  a bit for each of its pixels that is in the picture
 };
 
 template <typename T>
-__device__ pixels<T> find_pixels(const gpu_last_args &a, const T *x, int room, int group)
+__device__ __forceinline__ vector<T> read(const cursor<T> &c, const last_work &work,
+                                          int height, int depth, int i)
 {
-    pixels<T> p;
+    vector<T> v;
+    v.at = words{{0, 0, 0, 0}};
+    const int channel = c.line * LINE + depth * DEPTH + (int)threadIdx.x % 4 * LANES;
+    if ((unsigned)c.row < (unsigned)height && (c.inside >> i & 1) && channel < work.room)
+        read_past(c.at + (size_t)i * 8 * work.room + depth * DEPTH, v.at.w);
+    return v;
+}
+
+template <typename T>
+__device__ __forceinline__ void move_on(cursor<T> &c, const last_work &work, int width)
+{
+    c.at += LINE;
+    if (++c.line < work.lines) return;
+    c.line = 0;
+    c.row++;
+    c.at += (long long)width * work.room - work.lines * LINE;
+}
+
+//  The pairs are those of x / 2 for SiLU; see prepare.cuh.
+template <gpu_act ACT>
+__device__ __forceinline__ void activate_all(float (&v)[LANES], const float4 (&pairs)[4])
+{
+    float t[LANES];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const int i = group * GROUP + threadIdx.x % 32 / 4 + half * 8;
-        const int row = blockIdx.y * ROWS + i / TILE_COLUMNS - 1;
-        const int column = blockIdx.x * COLUMNS + i % TILE_COLUMNS - 1;
-        const bool inside =
-            row >= 0 && row < a.from.height && column >= 0 && column < a.from.width;
-        p.at[half] = inside ? x + ((size_t)row * a.from.width + column) * room : nullptr;
+    for (int k = 0; k < LANES; k += 2) {
+        v[k] = fmaf(v[k], pairs[k / 2].x, pairs[k / 2].y);
+        v[k + 1] = fmaf(v[k + 1], pairs[k / 2].z, pairs[k / 2].w);
     }
-    return p;
-}
-
-//  Zeros for what is outside, also of the activation's value there.
-template <typename T>
-__device__ __forceinline__ void read(const pixels<T> &p, int channel, int room,
-                                     vector<T> (&out)[2])
-{
 #pragma unroll
-    for (int half = 0; half < 2; half++)
-        if (p.at[half] && channel < room) out[half].read(p.at[half] + channel);
+    for (int k = 0; k < LANES; k++)
+        if (ACT == GPU_SILU) t[k] = tangent(v[k]);
+#pragma unroll
+    for (int k = 0; k < LANES; k++)
+        v[k] = ACT == GPU_SILU ? fmaf(v[k], t[k], v[k]) : activate<ACT>(v[k]);
 }
 
+//  Around the picture there are zeros, whatever the activation makes of 0.
 template <typename T, gpu_act ACT>
-__device__ __forceinline__ void activate_pixel(vector<T> &v, bool inside,
-                                               const gpu_pair *pairs)
+__device__ __forceinline__ void prepare(vector<T> &v, const float4 (&pairs)[4],
+                                        bool inside)
 {
     float f[LANES];
     v.to(f);
-#pragma unroll
-    for (int k = 0; k < LANES; k++) {
-        const gpu_pair plain = {1.0F, 0.0F};
-        f[k] = inside ? apply_pair<ACT>(f[k], pairs ? pairs[k] : plain) : 0.0F;
-    }
+    activate_all<ACT>(f, pairs);
     v.from(f);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (!inside) v.at.w[i] = 0;
 }
 
-//  The products of one group of pixels.
-template <typename T, gpu_act ACT>
-__device__ void multiply_group(const gpu_last_args &a, const T *x, int room, int group,
-                               float (&sum)[COLUMN_TILES][4])
+//  A depth's weights and pairs, and what they are for: its vectors give way to the next.
+template <typename T, gpu_act ACT, bool PLAIN>
+__device__ __forceinline__ void multiply_depth(const last_work &work,
+                                               const last_shared &s, int height,
+                                               int depth, int part, const cursor<T> &c,
+                                               vector<T> (&next)[EIGHTS],
+                                               halves (&sum)[EIGHTS])
 {
-    const int lane = threadIdx.x % 32, own = lane % 4 * LANES;
-    const pixels<T> p = find_pixels(a, x, room, group);
-    const uint2 *fragments = static_cast<const uint2 *>(a.fragments) + lane;
-    vector<T> now[2], next[2];
-    read(p, own, room, next);
-    for (int depth = 0; depth < room; depth += DEPTH) {
-        const int channel = depth + own;
-        const gpu_pair *pairs = a.pairs ? a.pairs + channel : nullptr;
-        now[0] = next[0];
-        now[1] = next[1];
-        read(p, channel + DEPTH, room, next);
-        activate_pixel<T, ACT>(now[0], p.at[0] && channel < room, pairs);
-        activate_pixel<T, ACT>(now[1], p.at[1] && channel < room, pairs);
+    const int lane = threadIdx.x % 32;
+    uint4 a[STEPS][2];
+    float4 pairs[4];
 #pragma unroll
-        for (int step = 0; step < 2; step++) {
-            const unsigned int m[4] = {now[0].at.w[2 * step], now[1].at.w[2 * step],
-                                       now[0].at.w[2 * step + 1],
-                                       now[1].at.w[2 * step + 1]};
+    for (int i = 0; i < 2 * STEPS; i++)
+        a[i / 2][i % 2] = s.weight[(depth * 2 * STEPS + i) * 32 + lane];
 #pragma unroll
-            for (int t = 0; t < COLUMN_TILES; t++)
-                multiply(sum[t], m,
-                         __ldg(fragments +
-                               ((depth / DEPTH * 2 + step) * COLUMN_TILES + t) * 32),
-                         T());
-        }
+    for (int i = 0; i < 4; i++)
+        if (!PLAIN) pairs[i] = s.pairs[(depth * 4 + i) * 4 + lane % 4];
+#pragma unroll
+    for (int i = 0; i < EIGHTS; i++) {
+        vector<T> now = next[i];
+        next[i] = read(c, work, height, part, i);
+        if (!PLAIN) prepare<T, ACT>(now, pairs, c.inside >> i & 1);
+#pragma unroll
+        for (int step = 0; step < STEPS; step++)
+#pragma unroll
+            for (int p = 0; p < 2; p++)
+                multiply<T>(sum[i][2 * p], sum[i][2 * p + 1], a[step][p],
+                            now.at.w[2 * step], now.at.w[2 * step + 1]);
     }
 }
 
-__device__ void keep_group(const float (&sum)[COLUMN_TILES][4], int group, int used,
-                           float *products)
+//  Adds a row's products; `next` holds its first line, and then that of the next row.
+template <typename T, gpu_act ACT, bool PLAIN>
+__device__ __forceinline__ void multiply_row(const last_work &work, const last_shared &s,
+                                             int height, int width, cursor<T> &c,
+                                             vector<T> (&next)[DEPTHS][EIGHTS],
+                                             halves (&sum)[EIGHTS])
+{
+#pragma unroll 1
+    for (int line = 0; line < work.lines; line++) {
+        move_on(c, work, width);
+#pragma unroll
+        for (int part = 0; part < DEPTHS; part++)
+            multiply_depth<T, ACT, PLAIN>(work, s, height, line * DEPTHS + part, part, c,
+                                          next[part], sum);
+    }
+}
+
+//  The results of one row of a strip, whose sums are complete.
+__device__ __forceinline__ void leave_row(const gpu_last_args &a, const last_shared &s,
+                                          const halves (&sum)[EIGHTS], int strip, int row,
+                                          float *planes)
+{
+    const int lane = threadIdx.x % 32, line = lane / 4;
+    const size_t area = (size_t)a.from.height * a.from.width;
+    const int x = strip * RESULTS + lane - 1;
+    float *to = s.sums + line * PITCH + lane % 4 * 2;
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < EIGHTS; i++) {
+        *reinterpret_cast<float2 *>(to + 8 * i) = make_float2(sum[i][2][0], sum[i][2][1]);
+        if (line == 2)  //  the ninth sum
+            *reinterpret_cast<float2 *>(to + (SUMS - 1 - 2) * PITCH + 8 * i) =
+                make_float2(sum[i][3][0], sum[i][3][1]);
+    }
+    __syncwarp();
+    if (lane < 1 || lane > RESULTS || x >= a.from.width) return;
+#pragma unroll
+    for (int c = 0; c < GPU_LAST_CHANNELS; c++) {
+        if (c >= a.channels) break;
+        float out = a.bias ? a.bias[c] : 0.0F;
+#pragma unroll
+        for (int k = 0; k < 3; k++)
+            out += s.sums[(k * a.channels + c) * PITCH + lane - 1 + k];
+        planes[c * area + (size_t)row * a.from.width + x] = out;
+    }
+}
+
+//  What a row has added to the results beside it is what the next adds to from above, and
+//  so on.
+__device__ __forceinline__ void pass_down(halves (&sum)[EIGHTS])
 {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int t = 0; t < COLUMN_TILES; t++)
+    for (int i = 0; i < EIGHTS; i++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int column = t * 8 + lane % 4 * 2 + i % 2;
-            const int pixel = group * GROUP + lane / 4 + i / 2 * 8;
-            if (column < used) products[pixel * used + column] = sum[t][i];
+        for (int k = 0; k < 2; k++) {
+            sum[i][2][k] = sum[i][1][k];
+            sum[i][1][k] = sum[i][0][k];
+            sum[i][0][k] = 0.0F;
+            const float above = __shfl_up_sync(0xffffffffu, sum[i][3][k], 4);
+            sum[i][3][k] = lane < 4 ? 0.0F : above;
         }
 }
 
-__device__ void sum_taps(const gpu_last_args &a, const float *products, float *planes)
+template <typename T>
+__device__ __forceinline__ cursor<T> cursor_of(const gpu_last_args &a,
+                                               const last_work &work, const T *x,
+                                               int strip, int row)
 {
-    const int used = TAPS * a.channels;
-    const size_t area = (size_t)a.from.height * a.from.width;
-    for (int i = threadIdx.x; i < ROWS * COLUMNS; i += THREADS) {
-        const int row = i / COLUMNS, column = i % COLUMNS;
-        const int y = blockIdx.y * ROWS + row, x = blockIdx.x * COLUMNS + column;
-        if (y >= a.from.height || x >= a.from.width) continue;
-        for (int c = 0; c < a.channels; c++) {
-            float sum = a.bias ? a.bias[c] : 0.0F;
+    const int lane = threadIdx.x % 32;
+    const int column = strip * RESULTS - 1 + lane / 4;
+    cursor<T> c = {
+        x + ((long long)row * a.from.width + column) * work.room + lane % 4 * LANES, row,
+        0, 0};
 #pragma unroll
-            for (int tap = 0; tap < TAPS; tap++) {
-                const int pixel = (row + tap / 3) * TILE_COLUMNS + column + tap % 3;
-                sum += products[pixel * used + tap * a.channels + c];
-            }
-            planes[c * area + (size_t)y * a.from.width + x] = sum;
-        }
-    }
+    for (int i = 0; i < EIGHTS; i++)
+        c.inside |= (unsigned)((unsigned)(column + 8 * i) < (unsigned)a.from.width) << i;
+    return c;
 }
 
-template <typename T, gpu_act ACT>
-__global__ void __launch_bounds__(THREADS, 2)
-    conv_last(gpu_last_args a, int room, const T *x, float *planes)
+//  One run of rows of one strip.
+template <typename T, gpu_act ACT, bool PLAIN>
+__device__ void convolve_run(const gpu_last_args &a, const last_work &work,
+                             const last_shared &s, int strip, int first, int end,
+                             const T *x, float *planes)
 {
-    extern __shared__ float products[];  //  [TILE][taps x channels]
+    halves sum[EIGHTS] = {};
+    vector<T> next[DEPTHS][EIGHTS];
+    cursor<T> c = cursor_of(a, work, x, strip, first > 0 ? first - 1 : 0);
+#pragma unroll
+    for (int part = 0; part < DEPTHS; part++)
+#pragma unroll
+        for (int i = 0; i < EIGHTS; i++)
+            next[part][i] = read(c, work, a.from.height, part, i);
 #pragma unroll 1
-    for (int group = threadIdx.x / 32; group < TILE / GROUP; group += WARPS) {
-        float sum[COLUMN_TILES][4] = {};
-        multiply_group<T, ACT>(a, x, room, group, sum);
-        keep_group(sum, group, TAPS * a.channels, products);
+    for (int row = c.row; row <= end; row++) {
+        if (row < a.from.height)
+            multiply_row<T, ACT, PLAIN>(work, s, a.from.height, a.from.width, c, next,
+                                        sum);
+        if (row > first) leave_row(a, s, sum, strip, row - 1, planes);
+        pass_down(sum);
     }
-    __syncthreads();
-    sum_taps(a, products, planes);
 }
 
-static int steps_of(int channels)
+template <gpu_act ACT>
+__device__ __forceinline__ void fill_pairs(const gpu_last_args &a, const last_work &work,
+                                           float4 *out)
 {
-    return ((int)gpu_room((size_t)channels) + DEPTH - 1) / DEPTH * 2;
+    gpu_pair *pairs = reinterpret_cast<gpu_pair *>(out);
+    for (int i = threadIdx.x; i < work.lines * LINE; i += THREADS) {
+        const int own = i % LANES, at = (i / DEPTH * 4 + own / 2) * 4 + i % DEPTH / LANES;
+        gpu_pair pair = {i < work.room ? 1.0F : 0.0F, 0.0F};
+        if (a.pairs && i < work.room) pair = a.pairs[i];
+        if (ACT == GPU_SILU) pair = gpu_pair{0.5F * pair.scale, 0.5F * pair.offset};
+        pairs[at * 2 + own % 2] = pair;
+    }
+}
+
+template <typename T, gpu_act ACT, bool PLAIN>
+__global__ void __launch_bounds__(THREADS, BLOCKS)
+    conv_last(gpu_last_args a, last_work work, const T *x, float *planes)
+{
+    extern __shared__ uint4 memory[];
+    const int warp = threadIdx.x / 32, weights = work.lines * DEPTHS * STEPS * 2 * 32;
+    float4 *pairs = reinterpret_cast<float4 *>(memory + weights);
+    const last_shared s = {
+        memory, pairs,
+        reinterpret_cast<float *>(pairs + work.lines * LINE / 2) + warp * SUMS * PITCH};
+    for (int i = threadIdx.x; i < weights; i += THREADS)
+        memory[i] = static_cast<const uint4 *>(a.fragments)[i];
+    fill_pairs<ACT>(a, work, pairs);
+    __syncthreads();
+    const int item = blockIdx.x * WARPS + warp, run = item / work.strips;
+    if (run >= work.runs) return;
+    const int first = run * work.rows, end = min(first + work.rows, a.from.height);
+    convolve_run<T, ACT, PLAIN>(a, work, s, item - run * work.strips, first, end, x,
+                                planes);
+}
+
+static int lines_of(int channels)
+{
+    return (channels + LINE - 1) / LINE;
 }
 
 extern "C" size_t gpu_conv_last_bytes(int from_channels)
 {
-    return (size_t)steps_of(from_channels) * COLUMN_TILES * 32 * sizeof(uint2);
+    return (size_t)lines_of(from_channels) * DEPTHS * STEPS * 2 * 32 * sizeof(uint4);
 }
 
 static unsigned short bits_of(gpu_type type, float value)
@@ -215,60 +321,89 @@ extern "C" void gpu_narrow(gpu_type type, float *values, size_t count)
     }
 }
 
-//  Lane l holds, of column l / 4 of each tile, four depths of each step (PTX ISA, matrix
-//  fragments for mma.m16n8k16): in our order the channels 8 (l % 4) + 4 step + {0, 1, 2,
-//  3} of each 32. Columns are taps by channels.
+//  The weight in line `line` of half `half`, for channel k; 0 where there is none.
+static float weight_at(const float *weight, int channels, int from_channels, int half,
+                       int line, int k)
+{
+    const int row = half < 3 ? half : line, sum = half < 3 ? line : SUMS - 1;
+    if (row > 2 || sum >= 3 * channels || k >= from_channels) return 0.0F;
+    const int column = sum / channels, n = sum % channels;
+    return weight[(n * from_channels + k) * TAPS + row * 3 + column];
+}
+
+//  Lane l holds, of lines l / 4 and 8 + l / 4 of each product, four depths of each step
+//  (PTX ISA, matrix fragments for mma.m16n8k16): in our order the channels 8 (l % 4) + 4
+//  step + {0, 1, 2, 3} of each 32.
 extern "C" void gpu_conv_last_pack(gpu_type type, const float *weight, int channels,
                                    int from_channels, void *fragments)
 {
-    const int steps = steps_of(from_channels);
     unsigned short *out = static_cast<unsigned short *>(fragments);
-    for (int step = 0; step < steps; step++)
-        for (int tile = 0; tile < COLUMN_TILES; tile++)
+    for (int step = 0; step < lines_of(from_channels) * DEPTHS * STEPS; step++)
+        for (int product = 0; product < 2; product++)
             for (int lane = 0; lane < 32; lane++)
-                for (int i = 0; i < 4; i++) {
-                    const int column = tile * 8 + lane / 4;
-                    const int tap = column / channels, n = column % channels;
-                    const int k = step / 2 * DEPTH + lane % 4 * LANES + step % 2 * 4 + i;
-                    const bool there = tap < TAPS && k < from_channels;
-                    *out++ =
-                        bits_of(type, there ? weight[(n * from_channels + k) * TAPS + tap]
-                                            : 0.0F);
+                for (int i = 0; i < 8; i++) {
+                    const int half = 2 * product + i / 2 % 2;
+                    const int k = step / STEPS * DEPTH + lane % 4 * LANES +
+                                  step % STEPS * 4 + i / 4 * 2 + i % 2;
+                    *out++ = bits_of(type, weight_at(weight, channels, from_channels,
+                                                     half, lane / 4, k));
                 }
 }
 
-template <typename T, gpu_act ACT>
-static cudaError_t launch(const gpu_last_args *a, const T *x, float *planes,
-                          cudaStream_t stream)
+//  Runs as long as give every warp of the card one. Where they end changes no result.
+static last_work work_of(const gpu_last_args *a, int multiprocessors)
 {
-    const dim3 grid((a->from.width + COLUMNS - 1) / COLUMNS,
-                    (a->from.height + ROWS - 1) / ROWS);
-    const int shared = TILE * TAPS * a->channels * (int)sizeof(float);
-    //  More than a kernel may have unasked.
-    const cudaError_t error = cudaFuncSetAttribute(
-        conv_last<T, ACT>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    last_work work;
+    const int height = a->from.height, warps = multiprocessors * BLOCKS * WARPS;
+    work.room = (int)gpu_room((size_t)a->from.channels);
+    work.lines = lines_of(a->from.channels);
+    work.strips = (a->from.width + RESULTS - 1) / RESULTS;
+    const int runs = warps / work.strips < 1 ? 1 : warps / work.strips;
+    work.rows = (height + runs - 1) / runs;
+    work.runs = (height + work.rows - 1) / work.rows;
+    return work;
+}
+
+template <typename T, gpu_act ACT, bool PLAIN>
+static cudaError_t launch(const gpu_last_args *a, const T *x, float *planes,
+                          int multiprocessors, cudaStream_t stream)
+{
+    const last_work work = work_of(a, multiprocessors);
+    const int blocks = (work.strips * work.runs + WARPS - 1) / WARPS;
+    const size_t shared = gpu_conv_last_bytes(a->from.channels) +
+                          (size_t)work.lines * LINE * sizeof(gpu_pair) +
+                          WARPS * SUMS * PITCH * sizeof(float);
+    //  Of very many channels more than a kernel may have unasked.
+    const cudaError_t error =
+        cudaFuncSetAttribute(conv_last<T, ACT, PLAIN>,
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     if (error != cudaSuccess) return error;
-    conv_last<T, ACT><<<grid, THREADS, shared, stream>>>(
-        *a, (int)gpu_room((size_t)a->from.channels), x, planes);
+    conv_last<T, ACT, PLAIN><<<blocks, THREADS, shared, stream>>>(*a, work, x, planes);
     return cudaGetLastError();
 }
 
 template <typename T>
 static cudaError_t choose(const gpu_last_args *a, const T *x, float *planes,
-                          cudaStream_t stream)
+                          int multiprocessors, cudaStream_t stream)
 {
-    if (a->act == GPU_RELU) return launch<T, GPU_RELU>(a, x, planes, stream);
-    if (a->act == GPU_SILU) return launch<T, GPU_SILU>(a, x, planes, stream);
-    return launch<T, GPU_LINEAR>(a, x, planes, stream);
+    if (a->act == GPU_RELU)
+        return launch<T, GPU_RELU, false>(a, x, planes, multiprocessors, stream);
+    if (a->act == GPU_SILU)
+        return launch<T, GPU_SILU, false>(a, x, planes, multiprocessors, stream);
+    if (a->pairs)
+        return launch<T, GPU_LINEAR, false>(a, x, planes, multiprocessors, stream);
+    return launch<T, GPU_LINEAR, true>(a, x, planes, multiprocessors, stream);
 }
 
 extern "C" cudaError_t gpu_conv_last(const gpu_last_args *last, const void *x,
-                                     float *planes, cudaStream_t stream)
+                                     float *planes, int multiprocessors,
+                                     cudaStream_t stream)
 {
-    if (last->from.type == GPU_FP32 || last->channels > GPU_LAST_CHANNELS ||
-        last->from.height > 65535 * ROWS)
+    if (last->from.type == GPU_FP32 || last->channels > GPU_LAST_CHANNELS)
         return cudaErrorInvalidValue;
     if (last->from.type == GPU_FP16)
-        return choose(last, static_cast<const __half *>(x), planes, stream);
-    return choose(last, static_cast<const __nv_bfloat16 *>(x), planes, stream);
+        return choose(last, static_cast<const __half *>(x), planes, multiprocessors,
+                      stream);
+    return choose(last, static_cast<const __nv_bfloat16 *>(x), planes, multiprocessors,
+                  stream);
 }

@@ -4,6 +4,7 @@
 #define LUNA_DECODER_VAE_CUDA_ELEMENT_CUH
 
 #include "decoder/vae/cuda/kernels.h"
+#include "decoder/vae/cuda/special.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -118,10 +119,7 @@ __device__ __forceinline__ void store8(T *p, const float (&v)[LANES])
 //  the result -0, as it should be; NaN and infinite -x give NaN.
 __device__ __forceinline__ float silu(float x)
 {
-    float power, inverse;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * -1.4426950408889634F));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0F + power));
-    return x * inverse;
+    return x * inverse(1.0F + power_of_two(x * -1.4426950408889634F));
 }
 
 //  Written so that NaN stays NaN: it must be seen at the end, not hidden.

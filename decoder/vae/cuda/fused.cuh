@@ -30,12 +30,13 @@ struct fused_work {
     int height, width;  //  of x
     int chunks, beside_chunks;
     int columns, tiles;  //  tiles a row of the picture; all
+    int part_count;      //  tiles without their channels
     int across;          //  tiles over the result's channels, each WIDE of them
     int corners;         //  4 when folded, else 1
 };
 
 //  One tile: its first pixel of x, its first channel; when folded, which of the four
-//  results of a pixel. `part` counts tiles without their channels.
+//  results of a pixel. `part`: see part_count.
 struct tile_place {
     int y, x, channel, row, column, part;
 };
@@ -57,6 +58,15 @@ template <typename T>
 __device__ __forceinline__ int taps_of(const fused_work<T> &work)
 {
     return work.chunks * (work.corners == 4 ? 4 : 9) + work.beside_chunks;
+}
+
+//  Where a tile leaves the moments of its `run`th four channels.
+template <typename T>
+__device__ __forceinline__ moments &part_of(const fused_work<T> &work,
+                                            const tile_place &at, int run)
+{
+    const size_t first = (size_t)(at.channel / GPU_PART_CHANNELS + run);
+    return work.parts[first * work.part_count + at.part];
 }
 
 //  Blocks of TAP_BYTES lie in the order [corner][128 of the result][chunk][tap], then
@@ -93,7 +103,8 @@ static fused_work<T> work_of(const gpu_fused_args *args, const void *x, void *y)
     work.across = work.to_channels / WIDE;
     work.corners = args->folded ? 4 : 1;
     const gpu_parts parts = {work.height, work.width, args->folded};
-    work.tiles = (int)gpu_part_count(&parts) * work.across;
+    work.part_count = (int)gpu_part_count(&parts);
+    work.tiles = work.part_count * work.across;
     return work;
 }
 

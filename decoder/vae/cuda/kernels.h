@@ -89,7 +89,7 @@ cudaError_t gpu_largest(const gpu_extent *e, const void *x, float *largest,
 //  Numbers in (-1, 1) of about the spread that activations have, for timing.
 cudaError_t gpu_fill(gpu_type type, void *x, size_t count, cudaStream_t stream);
 
-//  ---- norm.cu ---------------------------------------------------------------------
+//  ---- norm.cu, norm_parts.cu ------------------------------------------------------
 
 //  Mean and sum of squared distances from it.
 typedef struct gpu_moments {
@@ -99,7 +99,7 @@ typedef struct gpu_moments {
 
 //  Statistics by squares of GPU_PART_SIDE pixels a side and GPU_PART_CHANNELS channels,
 //  of a value of this size or, folded, of each of the four values that make one twice as
-//  large: [square][fourth][channels / GPU_PART_CHANNELS].
+//  large: [channels / GPU_PART_CHANNELS][square][fourth].
 enum { GPU_PART_SIDE = 16, GPU_PART_CHANNELS = 4 };
 typedef struct gpu_parts {
     int height;
@@ -128,7 +128,8 @@ size_t gpu_norm_scratch(const gpu_norm *norm);
 //  Group norm's statistics, as the pairs that gpu_apply takes: pairs[room].
 cudaError_t gpu_norm_pairs(const gpu_norm *norm, const void *x, void *scratch,
                            gpu_pair *pairs, cudaStream_t stream);
-//  The same from statistics that are there: moments[gpu_part_count][channels / 4].
+//  The same from statistics that are there: moments[channels / 4][gpu_part_count], of
+//  groups of a multiple of 4 channels; nothing pending.
 cudaError_t gpu_norm_pairs_of_parts(const gpu_norm *norm, const gpu_parts *parts,
                                     const gpu_moments *moments, gpu_pair *pairs,
                                     cudaStream_t stream);
@@ -207,8 +208,9 @@ size_t gpu_conv_last_bytes(int from_channels);
 //  tensor cores' lanes read them.
 void gpu_conv_last_pack(gpu_type type, const float *weight, int channels,
                         int from_channels, void *fragments);
+//  `multiprocessors` of the card change how the work is cut, no bit of the result.
 cudaError_t gpu_conv_last(const gpu_last_args *last, const void *x, float *planes,
-                          cudaStream_t stream);
+                          int multiprocessors, cudaStream_t stream);
 
 //  ---- conv_wgmma.cu, conv_mma.cu, conv_fused.c --------------------------------------
 
@@ -227,7 +229,7 @@ typedef struct gpu_fused_args {
     const void *residual;  //  added; NULL: nothing
     const void *beside;    //  its 1 x 1 convolution is added; NULL: nothing. Not folded.
     int beside_channels;
-    gpu_moments *parts;  //  [gpu_part_count][channels / 4]; NULL: no statistics
+    gpu_moments *parts;  //  [channels / 4][gpu_part_count]; NULL: no statistics
 } gpu_fused_args;
 
 //  Weights of a fused convolution, [out][taps][in] and [out][beside].

@@ -84,9 +84,7 @@ __device__ __forceinline__ void leave_moments(const fused_work<T> &work,
     if (threadIdx.x >= RUNS) return;
     counted sum = {0.0F, 0.0F, 0.0F};
     for (int w = 0; w < WARPS_DOWN; w++) sum = merge(sum, all[w][threadIdx.x]);
-    work.parts[(size_t)at.part * (work.to_channels / GPU_PART_CHANNELS) +
-               at.channel / GPU_PART_CHANNELS + threadIdx.x] =
-        moments{sum.mean, sum.squares};
+    part_of(work, at, threadIdx.x) = moments{sum.mean, sum.squares};
 }
 
 #endif

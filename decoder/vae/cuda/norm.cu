@@ -2,21 +2,18 @@
 //
 //  A block takes a run of pixels and sums, for each channel, the distances from one of
 //  its own values and their squares: no cancellation, however far the mean is from zero.
-//  Its channels are merged to groups, and the groups of all blocks, each about the mean
-//  of them all (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
-//  computing sample variances", 1979), in one fixed order.
+//  Its channels are merged to groups, and the groups of all blocks (norm_end.cuh), in one
+//  fixed order.
 
 #include "decoder/vae/cuda/element.cuh"
+#include "decoder/vae/cuda/norm_end.cuh"
 
 enum {
     BLOCKS_MAX = 264,
     PIXELS_A_ROW = 16,
     MERGERS = 128,
-    PARTS_MAX = 3,
-    PART_MERGERS = 512
+    PARTS_MAX = 3  //  blocks that a merger takes, at most
 };
-
-typedef gpu_moments moments;
 
 static int block_count(const gpu_norm *norm)
 {
@@ -130,92 +127,22 @@ __global__ void __launch_bounds__(256, 2)
             merge_channels(channel + g * width, width, (float)count);
 }
 
-//  The sum over the block's threads, for each of them, always in one order.
-template <int THREADS>
-__device__ double sum_all(double mine)
-{
-    __shared__ double part[THREADS / 32];
-    for (int off = 16; off > 0; off /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, off);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = mine;
-    __syncthreads();
-    double sum = 0.0;
-    for (int i = 0; i < THREADS / 32; i++) sum += part[i];
-    return sum;
-}
-
-//  One block a group: the mean of the blocks' means, then their squares about it.
+//  One block a group, from what the blocks before have left of it.
 __global__ void __launch_bounds__(MERGERS)
     group_pairs(const moments *blocks, int block_count, size_t pixels, size_t a_block,
-                int channels, int groups, int room, float epsilon, const float *weight,
-                const float *bias, const float *pending, gpu_pair *pairs)
+                group_work work)
 {
-    const int g = blockIdx.x, width = channels / groups;
-    moments m[PARTS_MAX];
-    double count[PARTS_MAX], sum = 0.0, squares = 0.0;
+    const int g = blockIdx.x;
+    distances mine = {};
 #pragma unroll
     for (int i = 0; i < PARTS_MAX; i++) {
         const size_t b = threadIdx.x + i * MERGERS, first = b * a_block;
-        const bool there = b < block_count && first < pixels;
-        const size_t left = there ? pixels - first : 0;
-        count[i] = (double)(left < a_block ? left : a_block) * width;
-        m[i] = there ? blocks[b * groups + g] : moments{0.0F, 0.0F};
-        sum += count[i] * m[i].mean;
+        if (b >= block_count || first >= pixels) continue;
+        const size_t left = pixels - first;
+        add_part(mine, blocks[b * work.groups + g],
+                 (float)(left < a_block ? left : a_block), work.share);
     }
-    const double all = (double)pixels * width, mean = sum_all<MERGERS>(sum) / all;
-#pragma unroll
-    for (int i = 0; i < PARTS_MAX; i++) {
-        const double off = m[i].mean - mean;
-        squares += m[i].squares + count[i] * off * off;
-    }
-    const double scale = 1.0 / sqrt(sum_all<MERGERS>(squares) / all + epsilon);
-    for (int i = threadIdx.x; i < width; i += MERGERS) {
-        const int c = g * width + i;
-        const double to = scale * weight[c], before = pending ? pending[c] : 0.0F;
-        pairs[c] = gpu_pair{(float)to, (float)(bias[c] + (before - mean) * to)};
-    }
-    //  Channels that are only room.
-    for (int c = channels + threadIdx.x; g == 0 && c < room; c += MERGERS)
-        pairs[c] = gpu_pair{0.0F, 0.0F};
-}
-
-//  Pixels of one square of those that a kernel before has left.
-__device__ int part_pixels(const gpu_parts &parts, int part)
-{
-    const int columns = (parts.width + GPU_PART_SIDE - 1) / GPU_PART_SIDE;
-    const int square = parts.folded ? part / 4 : part, row = square / columns;
-    const int down = parts.height - row * GPU_PART_SIDE;
-    const int across = parts.width - (square - row * columns) * GPU_PART_SIDE;
-    return min(down, (int)GPU_PART_SIDE) * min(across, (int)GPU_PART_SIDE);
-}
-
-//  One block a group. Sums are about 0, but in double: nothing is lost.
-__global__ void __launch_bounds__(PART_MERGERS)
-    pairs_of_parts(gpu_parts parts, int count, const moments *left, int channels,
-                   int groups, float epsilon, const float *weight, const float *bias,
-                   gpu_pair *pairs)
-{
-    const int g = blockIdx.x, width = channels / groups;
-    const int runs = width / GPU_PART_CHANNELS, pitch = channels / GPU_PART_CHANNELS;
-    double sum = 0.0, squares = 0.0, all = 0.0;
-#pragma unroll 8
-    for (int i = threadIdx.x; i < count * runs; i += PART_MERGERS) {
-        const int part = i / runs;
-        const moments m = left[(size_t)part * pitch + g * runs + i - part * runs];
-        const double n = (double)(part_pixels(parts, part) * GPU_PART_CHANNELS);
-        all += n;
-        sum += n * m.mean;
-        squares += m.squares + n * m.mean * m.mean;
-    }
-    all = sum_all<PART_MERGERS>(all);
-    const double mean = sum_all<PART_MERGERS>(sum) / all;
-    const double variance = fmax(sum_all<PART_MERGERS>(squares) / all - mean * mean, 0.0);
-    const double scale = 1.0 / sqrt(variance + epsilon);
-    for (int i = threadIdx.x; i < width; i += PART_MERGERS) {
-        const int c = g * width + i;
-        const double to = isfinite(mean) ? scale * weight[c] : NAN;
-        pairs[c] = gpu_pair{(float)to, (float)(bias[c] - mean * to)};
-    }
+    leave_pairs<MERGERS>(mine, g, work);
 }
 
 //  `lanes` threads a pixel, a power of two.
@@ -270,20 +197,10 @@ extern "C" cudaError_t gpu_norm_pairs(const gpu_norm *norm, const void *x, void 
              block_moments<T><<<blocks, t.threads, shared, stream>>>(
                  static_cast<const T *>(x), pixels, norm->from.channels, norm->groups,
                  t.slots, t.rows, a_block, norm->pending, partial));
-    group_pairs<<<norm->groups, MERGERS, 0, stream>>>(
-        partial, blocks, pixels, a_block, norm->from.channels, norm->groups, room,
-        norm->epsilon, norm->weight, norm->bias, norm->pending, pairs);
-    return cudaGetLastError();
-}
-
-extern "C" cudaError_t gpu_norm_pairs_of_parts(const gpu_norm *norm,
-                                               const gpu_parts *parts,
-                                               const gpu_moments *left, gpu_pair *pairs,
-                                               cudaStream_t stream)
-{
-    pairs_of_parts<<<norm->groups, PART_MERGERS, 0, stream>>>(
-        *parts, (int)gpu_part_count(parts), left, norm->from.channels, norm->groups,
-        norm->epsilon, norm->weight, norm->bias, pairs);
+    const group_work work =
+        group_work_of(norm, norm->from.channels / norm->groups, pairs);
+    group_pairs<<<norm->groups, MERGERS, 0, stream>>>(partial, blocks, pixels, a_block,
+                                                      work);
     return cudaGetLastError();
 }
 

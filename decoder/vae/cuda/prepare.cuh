@@ -5,30 +5,16 @@
 
 #include "decoder/vae/cuda/element.cuh"
 
-//  The pairs of x / 2. Read here: before what is waited for afterwards.
+//  The pairs of x / 2.
 __device__ __forceinline__ void read_halves(const gpu_pair *pairs, gpu_pair (&out)[LANES])
 {
 #pragma unroll
-    for (int i = 0; i < LANES; i += 2)
-        asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
-                     : "=f"(out[i].scale), "=f"(out[i].offset), "=f"(out[i + 1].scale),
-                       "=f"(out[i + 1].offset)
-                     : "l"(pairs + i)
-                     : "memory");
+    for (int i = 0; i < LANES; i += 2) read_two(pairs + i, out[i], out[i + 1]);
 #pragma unroll
     for (int i = 0; i < LANES; i++) {
         out[i].scale *= 0.5F;
         out[i].offset *= 0.5F;
     }
-}
-
-//  Volatile, so that they stay in the order in which they are written: the compiler's own
-//  has each wait for the one before.
-__device__ __forceinline__ float tangent(float x)
-{
-    float t;
-    asm volatile("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x));
-    return t;
 }
 
 //  Norm and activation of vectors, each step for all of their values so that none waits

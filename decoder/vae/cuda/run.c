@@ -91,7 +91,8 @@ static cudaError_t start_conv_last(const gpu_program *program, const gpu_step *s
                                 .pairs = pairs_of(program, step),
                                 .act = step->act};
     return gpu_conv_last(&args, gpu_buffer(program, step->x),
-                         gpu_buffer(program, step->y), stream);
+                         gpu_buffer(program, step->y),
+                         program->lane->device->properties.multiProcessorCount, stream);
 }
 
 static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *step)

@@ -1,4 +1,4 @@
-//  tensor.cuh - matrix products of a warp, sm_80 and up. Names as in the PTX manual.
+//  tensor.cuh - matrix products of a warp. Names as in the PTX manual.
 
 #ifndef LUNA_DECODER_VAE_CUDA_TENSOR_CUH
 #define LUNA_DECODER_VAE_CUDA_TENSOR_CUH
@@ -18,7 +18,9 @@ __device__ __forceinline__ void load_matrices(uint32_t (&m)[4], uint32_t row)
 }
 
 //  sum[16, 8] += a[16, 16] * b[8, 16]^T. A lane holds rows l / 4 and l / 4 + 8 of the
-//  sum, columns 2 (l % 4) and the next.
+//  sum, columns 2 (l % 4) and the next. sm_75 does it in two halves, and has no BF16.
+#if __CUDA_ARCH__ >= 800
+
 #define LUNA_PRODUCT(TYPES)                                                              \
     asm("mma.sync.aligned.m16n8k16.row.col.f32." TYPES                                   \
         ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"           \
@@ -39,7 +41,33 @@ __device__ __forceinline__ void product(float (&sum)[4], const uint32_t (&a)[4],
 
 #undef LUNA_PRODUCT
 
-//  The same in 16 bits: rows l / 4 and l / 4 + 8, two columns a register.
+#else
+
+__device__ __forceinline__ void half_product(float (&sum)[4], uint32_t upper,
+                                             uint32_t lower, uint32_t b)
+{
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
+        "{%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(upper), "r"(lower), "r"(b));
+}
+
+__device__ __forceinline__ void product(float (&sum)[4], const uint32_t (&a)[4],
+                                        const uint32_t *b, __half)
+{
+    half_product(sum, a[0], a[1], b[0]);
+    half_product(sum, a[2], a[3], b[1]);
+}
+
+__device__ __forceinline__ void product(float (&sum)[4], const uint32_t (&a)[4],
+                                        const uint32_t *b, __nv_bfloat16)
+{
+    __trap();
+}
+
+#endif
+
+//  The same in 16 bits, sm_80 and up: rows l / 4 and l / 4 + 8, two columns a register.
 __device__ __forceinline__ void product_16(uint32_t (&sum)[2], const uint32_t (&a)[4],
                                            const uint32_t *b)
 {

@@ -101,8 +101,7 @@ __device__ __forceinline__ void leave_moments(const fused_work<T> &work, shared_
             const moments m = s.parts[w][thread];
             all = merge(all, counted{m.mean, m.squares, part_pixels(s)[w]});
         }
-        work.parts[(size_t)at.part * (work.to_channels / 4) + at.channel / 4 + thread] =
-            moments{all.mean, all.squares};
+        part_of(work, at, thread) = moments{all.mean, all.squares};
     }
     asm volatile("bar.sync 1, 64;" ::: "memory");
 }
