@@ -224,8 +224,30 @@ $(FAULTY): tests/plugin/faulty.c $(BUILD)/obj/decoder/vae/cuda/plugin.o $(call a
 	@echo | $(CC) -shared -x c - -o $(@D)/driver/libcuda.so.1
 faulty: $(FAULTY)
 .PHONY: faulty
-unit: $(UNIT)
-	@LUNA_TEST_DATA=tests/data tests/unit/run $(filter $(BUILD)/unit/%,$(if $(T),$(foreach u,$(UNIT),$(if $(findstring $(T),$u),$u)),$(UNIT)))
+# ---- lanes: the portable kernels on the processor, where there is CUDA but no card ----
+# (by_wgmma is skipped there; test_kernel_convolution needs the libraries.)
+LANES_CU    := conv_last conv_mma layout norm norm_parts pixels pointwise softmax
+LANES_OBJ   := $(LANES_CU:%=$(BUILD)/lanes/%.cu.o) $(BUILD)/lanes/lanes.o $(BUILD)/lanes/runtime.o
+LANES       := $(patsubst %,$(BUILD)/lanes/test_kernel_%,fused last layout maps norms parts pixels softmax)
+LANES_FLAGS := -std=c++17 -O2 -g -Itests/gpu/lanes -I. -isystem $(CUDA_HOME)/include -Wall -Werror \
+    -Wno-unknown-pragmas -Wno-class-memaccess -Wno-sign-compare -MMD -MP
+$(BUILD)/lanes/%.cu.o: decoder/vae/cuda/%.cu tests/gpu/lanes/translate
+	@mkdir -p $(@D)
+	@tests/gpu/lanes/translate $< >$(@:.o=.cpp)
+	$(call say,lanes,$<)$(CXX) $(LANES_FLAGS) -include tests/gpu/lanes/lanes.h -c $(@:.o=.cpp) -o $@
+$(BUILD)/lanes/%.o: tests/gpu/lanes/%.cpp
+	@mkdir -p $(@D)
+	$(call say,lanes,$<)$(CXX) $(LANES_FLAGS) -c $< -o $@
+$(BUILD)/lanes/test_kernel_%: tests/gpu/test_kernel_%.c $(LANES_OBJ) $(BUILD)/obj/decoder/vae/cuda/conv_fused.o \
+    $(call archives,$(VAE_ROOMS) common) $(FLAGS)
+	$(call say,test,$@)$(CC) $(CPPFLAGS) -DLUNA_LANES -isystem $(CUDA_HOME)/include -Itests/gpu $(CFLAGS) -MMD -MP -c $< -o $@.o
+	@$(CXX) $(LDFLAGS) -o $@ $@.o $(filter %.o,$^) -Wl,--start-group $(call archives,$(VAE_ROOMS) common) -Wl,--end-group \
+	    $(VAE_LIBS) -lcmocka
+.SECONDARY: $(LANES_OBJ)
+
+UNIT_ALL := $(filter $(BUILD)/unit/%,$(UNIT)) $(if $(filter 1,$(CUDA)),$(LANES))
+unit: $(UNIT) $(UNIT_ALL)
+	@LUNA_TEST_DATA=tests/data tests/unit/run $(if $(T),$(foreach u,$(UNIT_ALL),$(if $(findstring $(T),$u),$u)),$(UNIT_ALL))
 # Stands in for a file that is slow to open, in a program under test.
 GATE := $(BUILD)/test/gate.so
 $(GATE): tests/system/preload/gate.c $(FLAGS)
@@ -235,7 +257,7 @@ system: programs $(FAULTY) $(GATE)
 	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
-	@$(MAKE) --no-print-directory programs $(UNIT) faulty $(if $(filter 1,$(CUDA)),gpu-programs)
+	@$(MAKE) --no-print-directory programs $(UNIT_ALL) faulty $(if $(filter 1,$(CUDA)),gpu-programs)
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory system
 	@$(MAKE) --no-print-directory fault-tests

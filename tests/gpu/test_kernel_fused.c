@@ -3,6 +3,13 @@
 
 #include "kernel_test.h"
 
+//  A card made of lanes takes its time (lanes/lanes.h).
+#ifdef LUNA_LANES
+enum { CASES = 6, SIDE_MOST = 20, CHUNKS_MOST = 2, RUNS = 2 };
+#else
+enum { CASES = 16, SIDE_MOST = 70, CHUNKS_MOST = 4, RUNS = 3 };
+#endif
+
 typedef struct fused_case {
     gpu_type type;
     int from, beside, to, height, width;
@@ -179,7 +186,7 @@ static void one_fused(gpu_fuser fuser, const fused_case *c)
 {
     fused_data d = new_fused(c);
     float *first = NULL;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < RUNS; i++) {
         ok(start(fuser, &d, i));
         float *is = planes_of(&d.result, d.y);
         if (first)
@@ -206,13 +213,13 @@ static void skip_before(int major)
 
 static void all_kinds(gpu_fuser fuser)
 {
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < CASES; i++) {
         const fused_case c = {.type = types[i % 2],
-                              .from = 64 * (1 + (int)random_below(4)),
-                              .beside = i % 3 == 0 ? 64 * (1 + (int)random_below(4)) : 0,
+                              .from = 64 * (1 + (int)random_below(CHUNKS_MOST)),
+                              .beside = i % 3 == 0 ? 64 * (1 + (int)random_below(CHUNKS_MOST)) : 0,
                               .to = 128 * (1 + (int)random_below(2)),
-                              .height = 1 + (int)random_below(70),
-                              .width = 1 + (int)random_below(70),
+                              .height = 1 + (int)random_below(SIDE_MOST),
+                              .width = 1 + (int)random_below(SIDE_MOST),
                               .folded = i % 3 == 1,
                               .norm = i % 4 != 1,
                               .residual = i % 4 > 1,

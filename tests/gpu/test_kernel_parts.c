@@ -41,7 +41,7 @@ static parts_data new_parts(const parts_case *c)
         d.moments[i].squares = n * c->spread * (1.1F + random_float());
     }
     d.device = to_device(d.moments, d.runs * d.count * sizeof *d.moments);
-    d.pairs = device_room(channels * sizeof *d.pairs);
+    d.pairs = device_room(gpu_room(channels) * sizeof *d.pairs);
     d.norm = (gpu_norm){
         .from = {GPU_FP16, (int)channels, grow * c->parts.height, grow * c->parts.width},
         .groups = c->groups,

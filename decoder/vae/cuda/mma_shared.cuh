@@ -40,7 +40,7 @@ static_assert(PIECES * ROWS_AT_ONCE == HALO, "all rows are brought");
 //  eight of them from any on meet all banks. Rows of the slab start at bank 0.
 __device__ __forceinline__ int slice_at(int column, int vector)
 {
-    return column * SLICE_BYTES + ((vector ^ column >> 1) & SLICE_VECTORS - 1) * 16;
+    return column * SLICE_BYTES + ((vector ^ (column >> 1)) & (SLICE_VECTORS - 1)) * 16;
 }
 
 #endif
