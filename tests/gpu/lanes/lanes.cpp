@@ -147,18 +147,37 @@ void go_on_with(int i)
     _longjmp(fibers[i]->at, 1);
 }
 
+//  For a while one warp goes on as long as it can, so that it gets far ahead of the
+//  others; then another.
+size_t draw_place()
+{
+    static int favourite, turns;
+    if (turns-- == 0) {
+        favourite = (int)(lot() % warps.size());
+        turns = (int)(lot() % 1000);
+    }
+    const size_t first = lot() % ready.size();
+    for (size_t i = 0; i < ready.size(); i++)
+        if (ready[(first + i) % ready.size()] / WARP == favourite)
+            return (first + i) % ready.size();
+    return first;
+}
+
+int draw()
+{
+    std::swap(ready[draw_place()], ready.back());
+    const int next = ready.back();
+    ready.pop_back();
+    return next;
+}
+
 void run_block(int threads)
 {
     warps.assign((threads + WARP - 1) / WARP, warp());
     all = barrier();
     memset(window, 0xff, sizeof window);
     for (int i = 0; i < threads; i++) make_ready(i);
-    while (!ready.empty()) {
-        std::swap(ready[lot() % ready.size()], ready.back());
-        const int next = ready.back();
-        ready.pop_back();
-        go_on_with(next);
-    }
+    while (!ready.empty()) go_on_with(draw());
     if (all.members == 0) return;
     fprintf(stderr, "lanes: %d threads wait for each other\n", all.members);
     abort();

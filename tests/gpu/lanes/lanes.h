@@ -2,8 +2,8 @@
 //  without a GPU
 //
 //  Stands before every translated kernel file (`translate`). Each thread of a block is a
-//  fiber; which of those that can go on goes on is drawn by lot, so that a barrier that is
-//  missing shows, sooner or later, as a wrong result. Blocks run one after the other.
+//  fiber; which of those that can go on goes on is drawn by lot, and a warp may get far
+//  ahead, so that a barrier that is missing shows, sooner or later, as a wrong result. Blocks run one after the other.
 //  What a kernel asks to have copied is there when it waits for it, not before. Single
 //  instructions of the card are in tensor.cuh, copies.cuh and special.cuh beside this
 //  file, which stand in for those of decoder/vae/cuda.
