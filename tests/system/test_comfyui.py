@@ -118,6 +118,18 @@ def seconds(function):
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
+def test_the_page_is_told_of_the_decoders(home, make_host, binding):
+    """The same by libluna and by HTTP."""
+    home.start(LUNA_HTTP_LISTEN="127.0.0.1:0")
+    host = make_host(binding)
+    status = wait_for(lambda: [told for told in [host.ask("GET", "/luna/status")[1]]
+                               if told["available"]], "the daemon answers")[0]
+    (decoder,) = status["decoders"]
+    assert decoder["name"] == "one" and VAE in decoder["vaes"]
+    assert decoder["formats"][:3] == ["png", "webp", "jpeg"]
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
 def test_a_picture_appears_in_page_and_history(home, make_host, binding):
     home.start(LUNA_HTTP_LISTEN="127.0.0.1:0")
     host = make_host(binding)
