@@ -94,6 +94,7 @@ def test_badge_pictures_tab_and_toast(page, home):
     page.wait("document.querySelector('.luna-tab .luna-job img')?.complete", "with its picture")
     page.wait("document.querySelector('.luna-tab').textContent.includes('1 completed')",
               "and the queue")
+    assert "writes png, webp, jpeg" in page.run("document.querySelector('.luna-tab').textContent")
     page.run("new Promise((done) => setTimeout(done, 1000))")  # the canvas is drawn
     keep_picture(page, "saved.png")
     expect_all(page, home)
