@@ -129,7 +129,7 @@ FLAGS := $(BUILD)/flags
 $(shell mkdir -p $(BUILD); echo '$(subst ','\'',$(FLAGS_TEXT))' | cmp -s - $(FLAGS) || echo '$(subst ','\'',$(FLAGS_TEXT))' > $(FLAGS))
 
 $(BUILD)/obj/decoder/image/%.o $(BUILD)/obj/decoder/worker/%.o: CPPFLAGS += $(VIPS_INC)
-$(BUILD)/obj/decoder/image/png_filter.o: CFLAGS += -O3
+$(addprefix $(BUILD)/obj/,decoder/image/png_filter.o decoder/vae/latents.o common/dtype.o): CFLAGS += -O3
 $(BUILD)/obj/%.o: %.c $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,cc,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@

@@ -1,6 +1,7 @@
 #include "decoder/vae/latents.h"
 
 #include <math.h>
+#include <string.h>
 
 static size_t image_values(const luna_vae_latents *latents)
 {
@@ -12,9 +13,23 @@ static const uint8_t *value_at(const luna_vae_latents *latents, size_t index)
     return (const uint8_t *)latents->data + index * luna_dtype_size(latents->dtype);
 }
 
+//  Without a branch a value: nearly always all are, and many are asked at once.
+static bool all_finite(const float *values, size_t count)
+{
+    const uint32_t exponent = 0x7f800000U;
+    uint32_t bad = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        bad |= (bits & exponent) == exponent;
+    }
+    return bad == 0;
+}
+
 size_t luna_count_not_finite(const float *values, size_t count, size_t *first)
 {
     size_t found = 0;
+    if (all_finite(values, count)) return 0;
     for (size_t i = 0; i < count; i++)
         if (!isfinite(values[i]) && found++ == 0) *first = i;
     return found;

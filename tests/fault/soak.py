@@ -82,6 +82,7 @@ class Soak:
         self.at_work = {}  # name: Process
         self.stopped = {}  # name: when it is to go on
         self.back = {}  # name: when it is to be started again
+        self.starts = {}  # name: how often it has said that it is up, once it says so again
         self.blows = collections.Counter()
         self.faults = []
         self.lunactl_job = None
@@ -128,6 +129,9 @@ class Soak:
                 extra = self.world.env(f"kill@{self.random.randrange(60, 900)}")
             self.spawn(name, [str(BIN / "luna-broker")], **extra)
         elif name in ("one", "two"):
+            log = self.folder / f"{name}.log"
+            before = log.read_text(errors="replace") if log.exists() else ""
+            self.starts[name] = before.count(" started ") + 1
             self.spawn(name, [str(BIN / "luna-decoder"), "--name", name, "--device", "cpu"])
         elif name == "wire":
             script = Path(__file__).resolve().parent / "soak_producer.py"
@@ -280,17 +284,25 @@ class Soak:
     def restart_decoders(self):
         """Each start tidies up what the dead have left."""
         for name in ("one", "two"):
+            if not self.is_up(name):
+                return
             process = self.at_work.pop(name)
             if process.terminate(30) != 0:
                 self.faults.append(f"{name} ended with {process.popen.returncode} on SIGTERM")
-            before = process.text().count(" started ")
             self.start(name)
-            end = time.monotonic() + 20
-            while self.at_work[name].text().count(" started ") == before:
-                if time.monotonic() > end:
-                    self.faults.append(f"{name} does not start")
-                    return
-                time.sleep(0.05)
+            if not self.is_up(name):
+                return
+
+    def is_up(self, name):
+        """It has said so: before that a signal ends it as any program that is being loaded."""
+        end = time.monotonic() + 20
+        process = self.at_work[name]
+        while process.text().count(" started ") < self.starts[name]:
+            if time.monotonic() > end:
+                self.faults.append(f"{name} does not start")
+                return False
+            time.sleep(0.05)
+        return True
 
     # ---- the books ------------------------------------------------------------------------
 
