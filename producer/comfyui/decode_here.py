@@ -1,8 +1,8 @@
 """The fallback: pictures decoded by ComfyUI's own VAE and saved as the daemon would.
 
 Names, formats and texts are the daemon's (names.py, picture_texts.py). Pixels are
-truncated to bytes (with png_bits 16 to two) as ComfyUI and the daemon do. Runs on the executor's thread, where ComfyUI
-may use its GPU; Pillow and NumPy are ComfyUI's own.
+truncated to bytes (with png_bits 16 to two) as ComfyUI and the daemon do. Runs on the
+executor's thread, where ComfyUI may use its GPU; Pillow and NumPy are ComfyUI's own.
 """
 
 import importlib

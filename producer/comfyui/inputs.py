@@ -127,7 +127,8 @@ def input_types(daemon_vaes):
         optional.update(of_latent(number))
     names = list(dict.fromkeys(["auto", *daemon_vaes, *host.model_files()]))
     required = {**REQUIRED, "vae_name": (names, REQUIRED["vae_name"][1])}
-    return {"required": {**latent_1, **required}, "optional": {**optional, **COMMON, **HEATMAPS, **LAST},
+    return {"required": {**latent_1, **required},
+            "optional": {**optional, **COMMON, **HEATMAPS, **LAST},
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO",
                        "unique_id": "UNIQUE_ID"}}
 
