@@ -74,13 +74,12 @@ static luna_err greet(luna_broker *b, const luna_peer *peer, const luna_msg_hell
         return err;
     }
     const luna_decoder *decoder = luna_scheduler_decoder(b->scheduler, session);
-    char formats[LUNA_FORMATS_BYTES];
-    luna_formats_write(decoder->formats, formats);
     luna_log(LUNA_LOG_INFO, "decoder_hello",
              "decoder=%s device=%s pid=%llu version=%s formats=\"%s\" running=%zu "
              "adopted=%zu",
              decoder->name, decoder->device, (unsigned long long)decoder->pid,
-             decoder->version, formats, hello->running.count, decoder->hold_count);
+             decoder->version, decoder->format_words, hello->running.count,
+             decoder->hold_count);
     welcome(b, peer, slot, NULL);
     stop_not_adopted(b, decoder, peer, hello);
     return LUNA_OK;

@@ -41,6 +41,7 @@ static luna_err new_decoder(const luna_msg_hello *hello, luna_decoder **out)
     luna_text_copy(hello->host, decoder->host, sizeof decoder->host);
     decoder->formats =
         hello->formats.data ? luna_formats_parse(hello->formats) : LUNA_FORMATS_ALL;
+    luna_formats_write(decoder->formats, decoder->format_words);
     const luna_err err = copy_vaes(decoder, hello);
     if (err == LUNA_OK)
         *out = decoder;

@@ -47,6 +47,7 @@ typedef struct luna_decoder {
     luna_msg_vae *vaes;  //  names it can serve; owned
     size_t vae_count;
     luna_formats formats;                    //  those it writes
+    char format_words[LUNA_FORMATS_BYTES];   //  the same, as words
     char last_vae[LUNA_MAX_PATH_BYTES + 1];  //  of the job it was given last
     struct luna_queue *queue;                //  of last_vae; NULL when it has none now
     bool loaded;                             //  it has shown that last_vae is loaded

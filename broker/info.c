@@ -102,6 +102,7 @@ luna_msg_decoder_info luna_info_decoder(const luna_decoder *decoder, int64_t now
         .seen_ms = (uint64_t)(now_ms - decoder->seen_ms),
         .vaes = {.items = decoder->vaes, .count = decoder->vae_count},
         .vae = fixed(decoder->last_vae),
+        .formats = fixed(decoder->format_words),
     };
 }
 

@@ -342,7 +342,8 @@ typedef struct luna_msg_decoder_info {
     uint64_t jobs_failed;
     uint64_t seen_ms;  //  since its last message
     LUNA_LIST_OF(luna_msg_vae) vaes;
-    luna_text vae;  //  of the job it was given last
+    luna_text vae;      //  of the job it was given last
+    luna_text formats;  //  those it writes, as formats.h has them
 } luna_msg_decoder_info;
 
 typedef struct luna_msg_answer {

@@ -345,6 +345,7 @@ static const luna_field decoder_info_fields[] = {
     OPT(seen_ms, UINT, ANY),
     OPT_LIST(vaes, 1000, vae_schema),
     OPT(vae, TEXT, PATH),
+    OPT(formats, TEXT, NAME),
 };
 #undef ROW
 static const luna_schema decoder_info_schema =

@@ -1,5 +1,7 @@
 #include "broker/http/view.h"
 
+#include "proto/formats.h"
+
 static void put_uint(json_t *to, const char *key, uint64_t value)
 {
     const uint64_t most = INT64_MAX;
@@ -105,6 +107,16 @@ json_t *luna_view_job(const luna_msg_job_info *job)
     return to;
 }
 
+static json_t *view_formats(luna_text words)
+{
+    const luna_formats formats = luna_formats_parse(words);
+    json_t *to = json_array();
+    for (size_t i = 0; i < LUNA_FORMATS_COUNT; i++)
+        if (formats >> i & 1)
+            json_array_append_new(to, json_string(luna_formats_word(i)));
+    return to;
+}
+
 json_t *luna_view_decoder(const luna_msg_decoder_info *decoder)
 {
     json_t *to = json_object(), *vaes = json_array();
@@ -126,5 +138,6 @@ json_t *luna_view_decoder(const luna_msg_decoder_info *decoder)
         json_array_append_new(vaes, json_stringn(name.data, name.len));
     }
     json_object_set_new(to, "vaes", vaes);
+    json_object_set_new(to, "formats", view_formats(decoder->formats));
     return to;
 }

@@ -1,8 +1,8 @@
 """The fallback: pictures decoded by ComfyUI's own VAE and saved as the daemon would.
 
 Names, formats and texts are the daemon's (names.py, picture_texts.py). Pixels are
-truncated to bytes as ComfyUI and the daemon do. Runs on the executor's thread, where ComfyUI
-may use its GPU; Pillow and NumPy are ComfyUI's own.
+truncated to bytes (with png_bits 16 to two) as ComfyUI and the daemon do. Runs on the
+executor's thread, where ComfyUI may use its GPU; Pillow and NumPy are ComfyUI's own.
 """
 
 import importlib
@@ -14,6 +14,7 @@ import time
 
 from . import parts
 from . import picture_texts
+from . import png16
 from .names import SIDECAR_END, TRIES, Name
 
 _log = logging.getLogger("luna")
@@ -21,28 +22,26 @@ _log = logging.getLogger("luna")
 
 def save_here(job, vae, output_dir, check_interrupt):
     """Decodes and saves every image of the job; the paths, in order."""
-    if job.settings.get("save_mode") == "database_store":
-        _log.warning("Luna: the daemon is away: these pictures are saved, but not recorded in "
-                     "the database")
     now = time.localtime()
     paths = []
     for one in job.inputs:
-        for index, pixels in enumerate(_decode(vae, one.tensor)):
+        for index, pixels in enumerate(_decode(vae, one.tensor, one.settings["png_bits"])):
             check_interrupt()
             paths.append(_save(job, one, index, pixels, output_dir, now))
     return paths
 
 
-def _decode(vae, samples):
-    """uint8 [height, width, channels] of each image."""
+def _decode(vae, samples, bits):
+    """uint8 or uint16 [height, width, channels] of each image."""
     import numpy
 
     pictures = vae.decode(samples)
     if len(pictures.shape) == 5:  # of a video model: batch, frames, ...
         pictures = pictures.reshape(-1, *pictures.shape[-3:])
     for picture in pictures:
-        values = 255.0 * picture.float().cpu().numpy()
-        yield numpy.clip(numpy.nan_to_num(values), 0, 255).astype(numpy.uint8)
+        top = (1 << bits) - 1
+        values = float(top) * picture.float().cpu().numpy()
+        yield numpy.clip(numpy.nan_to_num(values), 0, top).astype(f"uint{bits}")
 
 
 def _seed(settings):
@@ -56,7 +55,8 @@ def _save(job, one, index, pixels, output_dir, now):
     settings = {**job.settings, "seed": _seed(job.settings)}
     name = Name(settings, one, index, width, height, now, discarded)
     embed, beside = job.settings.get("embed_workflow", 1), job.settings.get("sidecar")
-    texts = picture_texts.texts_of(job, one, index, now) if embed or beside else {}
+    size = (width, height)
+    texts = picture_texts.texts_of(job, one, index, size, now) if embed or beside else {}
     folder = os.path.join(output_dir, name.folder)
     os.makedirs(folder, exist_ok=True)
     data = _encode(pixels, one.settings, texts if embed else {})
@@ -67,12 +67,14 @@ def _save(job, one, index, pixels, output_dir, now):
 
 
 def rejects(settings, pixels):
-    """Whether the gate sorts the picture out (decoder/image/quality.h has the measures)."""
+    """Whether the gate sorts the picture out (decoder/image/quality.h has the measures). Of 16
+    bits the upper 8 count."""
     gate = settings.get("quality_gate", "disabled")
     if gate == "disabled":
         return False
     import numpy
 
+    pixels = pixels >> 8 * (pixels.itemsize - 1)
     luma = pixels[..., :3].astype(numpy.float64) @ numpy.array([0.299, 0.587, 0.114])
     variance = min(1.0, luma.var() / 3000)
     steps = [numpy.abs(numpy.diff(luma, axis=axis)) for axis in (0, 1)]
@@ -87,6 +89,8 @@ def rejects(settings, pixels):
 def _encode(pixels, settings, texts):
     from PIL import Image
 
+    if pixels.itemsize == 2:
+        return png16.encode(pixels, settings["png_compression"], picture_texts.png_chunks(texts))
     image, out = Image.fromarray(pixels), io.BytesIO()
     if settings["format"] == "png":
         image.save(out, "PNG", compress_level=settings["png_compression"],

@@ -6,7 +6,7 @@ from .luna_client import INPUTS_MAX
 AFFIXES = ("ORIG", "UPSCALED", "DETAILED", "FINAL", "IMAGE5")
 NO_SAVE = "no save"
 FORMATS = ["png", "webp", "jpeg", "avif", "jxl", NO_SAVE]
-SAVE_MODES = ["daemon", "database_store"]
+SAVE_MODES = ["daemon"]  # the wire has database_store too, which luna-decoder does not offer
 QUALITY_GATES = ["disabled", "variance", "edge_density", "both"]
 DECODE_HERE, SPOOL, FAIL = WHEN_DOWN = ["decode_here", "spool", "fail"]
 DETACH, WAIT = MODES = ["detach", "wait"]
@@ -27,8 +27,7 @@ REQUIRED = {
         "tooltip": "Name without ending; the same words, and %counter%. The affix is added. No "
                    "file is ever overwritten: a counter is added."}),
     "save_mode": (SAVE_MODES, {
-        "default": "daemon",
-        "tooltip": "daemon: files. database_store: files, each recorded in PostgreSQL as well."}),
+        "advanced": True, "default": "daemon", "tooltip": "daemon: files."}),
     "quality_gate": (QUALITY_GATES, {
         "default": "disabled",
         "tooltip": "Puts empty (variance) or blurred (edge_density) pictures into _discarded."}),
@@ -85,6 +84,22 @@ HEATMAPS = {
                    "out."}) for short in ("pos", "neg")},
 }
 
+# The last ones: a workflow has its widgets' values by their places, so new ones go behind all.
+LAST = {
+    "png_bits": ([8, 16], {
+        "advanced": True, "default": 8,
+        "tooltip": "Bits a channel, of PNG only. 16 keep what the VAE made beyond the 256 levels "
+                   "of a picture, in files several times the size."}),
+    "sidecar": ("BOOLEAN", {
+        "advanced": True, "default": False, "label_on": "JSON", "label_off": "None",
+        "tooltip": "JSON: a file NAME.json beside each picture NAME with all of its texts, also "
+                   "where embed_workflow keeps them out of the picture."}),
+    "parameters": ("BOOLEAN", {
+        "advanced": True, "default": False, "label_on": "Add", "label_off": "None",
+        "tooltip": "Add: also the text that AUTOMATIC1111 writes, for Civitai and indexers. It is "
+                   "made of `metadata`, which must be connected."}),
+}
+
 
 def of_latent(number):
     """latent_N, affix_N, format_N, subdir_N: one row of the node. Newer pages fold the rows
@@ -112,14 +127,15 @@ def input_types(daemon_vaes):
         optional.update(of_latent(number))
     names = list(dict.fromkeys(["auto", *daemon_vaes, *host.model_files()]))
     required = {**REQUIRED, "vae_name": (names, REQUIRED["vae_name"][1])}
-    return {"required": {**latent_1, **required}, "optional": {**optional, **COMMON, **HEATMAPS},
+    return {"required": {**latent_1, **required},
+            "optional": {**optional, **COMMON, **HEATMAPS, **LAST},
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO",
                        "unique_id": "UNIQUE_ID"}}
 
 
 def defaults():
     """{name: default} of every widget."""
-    types = {**REQUIRED, **COMMON}
+    types = {**REQUIRED, **COMMON, **LAST}
     for number in range(1, INPUTS_MAX + 1):
         types.update(of_latent(number))
     return {name: options["default"] for name, (_, options) in types.items()

@@ -11,7 +11,7 @@ import os
 from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_int,
                     c_int32, c_size_t, c_uint32, c_uint64, c_void_p)
 
-API_VERSION = 4
+API_VERSION = 5
 JOB_ID_BYTES = 37
 INPUTS_MAX = 5
 DIMS_MAX = 5
@@ -230,6 +230,7 @@ class Decoder(Structure):
         ("vaes", POINTER(c_char_p)),
         ("vae_count", c_size_t),
         ("vae", c_char_p),
+        ("formats", c_char_p),
     ]
 
 
@@ -368,6 +369,7 @@ def _plain_decoder(decoder):
     values = _plain(decoder)
     del values["vae_count"]
     values["vaes"] = [decoder.vaes[i].decode(errors="replace") for i in range(decoder.vae_count)]
+    values["formats"] = values["formats"].split()
     return values
 
 

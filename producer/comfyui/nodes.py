@@ -7,7 +7,7 @@ import json
 import logging
 import os
 
-from . import heatmaps, host
+from . import heatmaps, host, parameters
 from .decode_here import save_here
 from .follower import output_of
 from .inputs import (DECODE_HERE, DEFAULTS, FAIL, NO_SAVE, WAIT,
@@ -36,37 +36,60 @@ def make_job(settings, prompt, extra_pnginfo, sends_here=True):
     if not inputs:
         raise ValueError(f'Luna: every connected latent has the format "{NO_SAVE}"; there is '
                          "nothing to save")
+    _check_bits(settings, inputs)
     extra_pnginfo = extra_pnginfo or {}
-    embed = settings["embed_workflow"] and not host.metadata_disabled()
+    allowed = not host.metadata_disabled()
+    embed, beside = (bool(settings[name] and allowed) for name in ("embed_workflow", "sidecar"))
     workflow = extra_pnginfo.get("workflow")
     fields = _fields(settings, prompt, workflow)
-    fields["embed_workflow"] = int(embed)
+    fields["embed_workflow"], fields["sidecar"] = int(embed), int(beside)
     fields["output_dir"] = _output_dir(sends_here)
     extras = {}
-    if embed:
+    if embed or beside:
         fields.update(_texts(settings, prompt, workflow))
         extras = {key: json.dumps(value) for key, value in extra_pnginfo.items()
                   if key != "workflow"}
     job = Job(fields, extras, inputs)
-    if embed or settings["save_mode"] != DEFAULTS["save_mode"]:
+    if embed or beside:
         _add_heatmaps(job, settings)
+        _add_parameters(job, settings)
     return job
+
+
+def _check_bits(settings, inputs):
+    """16 bits without a PNG would be 8 and nobody would know."""
+    forms = sorted({one.settings["format"] for one in inputs})
+    if settings["png_bits"] == 16 and "png" not in forms:
+        raise ValueError(f"Luna: png_bits 16 is for PNG only, and the format here is "
+                         f"{' and '.join(forms)}, which has 8; choose png, or png_bits 8")
 
 
 def _add_heatmaps(job, settings):
     """A JPEG's own room is too small for them: they go into a file beside it then."""
-    job.heatmaps, job.left_out = heatmaps.collect(settings)
+    job.heatmaps, left_out = heatmaps.collect(settings)
+    job.left_out += left_out
     if job.heatmaps and any(one.settings["format"] == "jpeg" for one in job.inputs):
         job.settings["sidecar"] = 1
 
 
+def _add_parameters(job, settings):
+    """The daemon makes the text; whether there will be one is told here."""
+    job.settings["parameters"] = int(settings["parameters"])
+    if settings["parameters"] and not parameters.text_of(job.settings["metadata"], 0, 0):
+        job.left_out.append("parameters is left out: it is made of `metadata`, and what is "
+                            "connected there has no prompt, steps, seed or sampler")
+        _log.warning("Luna: %s", job.left_out[-1])
+
+
 def _input(settings, number):
     tensor = latent_tensor(settings[f"latent_{number}"], f"latent_{number}")
-    return Input(tensor, affix=settings[f"affix_{number}"], format=settings[f"format_{number}"],
+    form = settings[f"format_{number}"]
+    return Input(tensor, affix=settings[f"affix_{number}"], format=form,
                  subdir=int(settings[f"subdir_{number}"]),
                  png_compression=settings["png_compression"],
                  lossy_quality=settings["lossy_quality"],
-                 lossless_webp=int(settings["lossless_webp"]))
+                 lossless_webp=int(settings["lossless_webp"]),
+                 png_bits=settings["png_bits"] if form == "png" else 8)
 
 
 def _fields(settings, prompt, workflow):

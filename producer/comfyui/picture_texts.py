@@ -3,9 +3,10 @@
 Which: decoder/worker/metadata.h. Where: as the daemon's files have them.
     PNG    each in a tEXt chunk, or iTXt where it is not ASCII
     WebP   EXIF as ComfyUI reads it back: "keyword:text" in Model for the prompt, in Make for
-           the workflow, in the tags below for the other JSON; the other texts in XMP
-    JPEG   the same, and the prompt once more as {"prompt":...} in a UserComment; what
-           does not fit into 64 KiB is left out
+           the workflow, in the tags below for the other JSON; `parameters` in the UserComment;
+           the other texts in XMP
+    JPEG   the same, and the prompt once more as {"prompt":...} in a UserComment of IFD0;
+           what does not fit into 64 KiB is left out
 """
 
 import base64
@@ -15,10 +16,11 @@ import logging
 import re
 import time
 
+from . import parameters
 from .names import model_path
 
 _KEYWORD = re.compile(r"(?! )(?!.* {2})[\x20-\x7e]{1,79}(?<! )\Z")
-_MODEL, _MAKE, _COMMENT = 0x0110, 0x010F, 0x9286
+_MODEL, _MAKE, _COMMENT, _EXIF_IFD = 0x0110, 0x010F, 0x9286, 0x8769
 _FURTHER = (0x010E, 0x010D, *range(0xFE80, 0x10000))
 _SEGMENT_BYTES = 65_000  # a JPEG's end at 64 KiB
 _XML_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*\\Z")
@@ -35,6 +37,7 @@ _log = logging.getLogger("luna")
 
 
 HEATMAPS = "daam_heatmaps"  # the largest text, left out first where room is short
+PARAMETERS = "parameters"  # AUTOMATIC1111's
 
 
 class Texts(dict):
@@ -46,12 +49,13 @@ class Texts(dict):
 # ---- which ------------------------------------------------------------------------------
 
 
-
-def texts_of(job, one, index, now):
-    """What the daemon puts into this picture, in its order."""
+def texts_of(job, one, index, size, now):
+    """What the daemon puts into this picture of (width, height), in its order."""
     settings = job.settings
     texts = Texts(prompt=settings.get("prompt"), workflow=settings.get("workflow"), **job.extras)
-    texts.graphs = set(texts)
+    texts.graphs = set(texts) - {PARAMETERS}
+    if settings.get("parameters"):
+        texts.setdefault(PARAMETERS, parameters.text_of(settings.get("metadata"), *size))
     if settings.get("metadata"):
         texts["generation_metadata"] = settings["metadata"]
         for key, value in json.loads(settings["metadata"]).items():
@@ -136,15 +140,18 @@ def sidecar(texts):
 # ---- PNG --------------------------------------------------------------------------------
 
 
+def png_chunks(texts):
+    """[(kind, bytes)]; an iTXt is not compressed and names no language."""
+    return [(b"tEXt", key.encode() + b"\0" + value.encode()) if value.isascii() else
+            (b"iTXt", key.encode() + bytes(5) + value.encode()) for key, value in texts.items()]
+
+
 def for_png(texts):
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    for key, value in texts.items():
-        if value.isascii():
-            info.add(b"tEXt", key.encode() + b"\0" + value.encode())
-        else:
-            info.add_itxt(key, value)
+    for kind, body in png_chunks(texts):
+        info.add(kind, body)
     return info
 
 
@@ -155,20 +162,22 @@ def for_webp(texts):
     """Arguments of Pillow's save()."""
     if not texts:
         return {}
-    return {"exif": _exif(_graphs(texts)), "xmp": _xmp(_notes(texts))}
+    return {"exif": _exif(_graphs(texts), texts.get(PARAMETERS)), "xmp": _xmp(_notes(texts))}
 
 
 def for_jpeg(texts):
     """The same. The first of these that fits: all, without the copy of the prompt, without the
-    prompt, without the workflow, without both."""
+    prompt, without the workflow, without both, with nothing but `parameters`, without it too."""
     if not texts:
         return {}
-    graphs, notes = _graphs(texts), _notes(texts)
-    exif = _exif(graphs, copy=True)
-    for left_out in ((), ("prompt",), ("workflow",), ("prompt", "workflow"), tuple(graphs)):
+    graphs, notes, comment = _graphs(texts), _notes(texts), texts.get(PARAMETERS)
+    exif = _exif(graphs, comment, copy=True)
+    for left_out in ((), ("prompt",), ("workflow",), ("prompt", "workflow"), tuple(graphs),
+                     (*graphs, PARAMETERS)):
         if len(exif) <= _SEGMENT_BYTES:
             break
-        exif = _exif({key: value for key, value in graphs.items() if key not in left_out})
+        exif = _exif({key: value for key, value in graphs.items() if key not in left_out},
+                     None if PARAMETERS in left_out else comment)
         if left_out:
             _log.warning("Luna: a JPEG holds 64 KiB of metadata; left out: %s", left_out)
     while len(_xmp(notes)) > _SEGMENT_BYTES:
@@ -186,7 +195,8 @@ def _graphs(texts):
 
 def _notes(texts):
     """Those of the others that XML can hold."""
-    notes = {key: value for key, value in texts.items() if key not in texts.graphs}
+    notes = {key: value for key, value in texts.items()
+             if key not in texts.graphs and key != PARAMETERS}
     for key in [key for key, value in notes.items()
                 if not _XML_NAME.match(key) or _NOT_XML.search(value)]:
         _log.warning("Luna: the metadata %.80s is left out: XMP cannot hold it", key)
@@ -194,7 +204,7 @@ def _notes(texts):
     return notes
 
 
-def _exif(graphs, copy=False):
+def _exif(graphs, comment=None, copy=False):
     from PIL import Image
 
     exif, further = Image.Exif(), iter(_FURTHER)
@@ -203,6 +213,8 @@ def _exif(graphs, copy=False):
         exif[tags.get(key) or next(further)] = f"{key}:{value}"
     if copy and "prompt" in graphs:
         exif[_COMMENT] = b"ASCII\0\0\0" + f'{{"prompt":{graphs["prompt"]}}}'.encode()
+    if comment:
+        exif[_EXIF_IFD] = {_COMMENT: b"UNICODE\0" + comment.encode("utf-16-be")}
     return exif.tobytes()
 
 

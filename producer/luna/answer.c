@@ -151,7 +151,8 @@ static void copy_decoder(copier *to, const luna_msg_decoder_info *from,
                               .jobs_done = from->jobs_done,
                               .jobs_failed = from->jobs_failed,
                               .seen_ms = from->seen_ms,
-                              .vae = copy_text(to, from->vae)};
+                              .vae = copy_text(to, from->vae),
+                              .formats = copy_text(to, from->formats)};
     copy_vaes(to, from, decoder);
 }
 

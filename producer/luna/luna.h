@@ -90,7 +90,7 @@ extern "C" {
 
 //  Grows when a struct of this header changes. A caller that mirrors the structs
 //  compares it with luna_api_version() before anything else.
-#define LUNA_API_VERSION 4
+#define LUNA_API_VERSION 5
 
 #define LUNA_JOB_ID_BYTES 37  //  36 characters of a UUID and the NUL
 #define LUNA_INPUTS_MAX   5   //  latent batches of one job
@@ -431,6 +431,8 @@ typedef struct luna_decoder {
     const char *const *vaes;  //  names it can serve
     size_t vae_count;
     const char *vae;  //  of the job it was given last
+    const char
+        *formats;  //  those it writes: "png webp jpeg", spaces between; "": unknown
 } luna_decoder;
 
 //  What a question brought back. Everything hangs on it and is freed with it. Texts

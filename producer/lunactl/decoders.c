@@ -10,6 +10,7 @@ static const luna_column decoder_columns[] = {
     {.title = "FAILED", .right = true},
     {.title = "SEEN", .right = true},
     {.title = "VAE", .most = 24},
+    {.title = "FORMATS"},
     {.title = "OFFERS"},
 };
 
@@ -42,6 +43,7 @@ static void add_decoder(luna_table *table, const luna_decoder *decoder)
                     "%llu", (unsigned long long)decoder->jobs_failed);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", seen);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", luna_ctl_vae_name(decoder->vae));
+    luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", decoder->formats);
     luna_table_cell(table, LUNA_STYLE_PLAIN, "%s", vaes);
 }
 

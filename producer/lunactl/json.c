@@ -2,6 +2,8 @@
 
 #include "producer/lunactl/lunactl.h"
 
+#include <string.h>
+
 static luna_err print(json_t *value, size_t flags)
 {
     if (!value) return luna_error(LUNA_NO_MEMORY, "out of memory");
@@ -144,6 +146,18 @@ static json_t *decoder_counts(const luna_decoder *decoder)
                      "seen_ms", number(decoder->seen_ms));
 }
 
+//  ["a", "b"] of "a b".
+static json_t *words(const char *from)
+{
+    json_t *to = json_array();
+    for (size_t len; *from; from += len) {
+        len = strcspn(from, " ");
+        if (len) json_array_append_new(to, json_stringn(from, len));
+        len += from[len] == ' ';
+    }
+    return to;
+}
+
 static json_t *json_decoder(const luna_decoder *decoder)
 {
     json_t *vaes = json_array();
@@ -158,6 +172,7 @@ static json_t *json_decoder(const luna_decoder *decoder)
                             "vae", text(decoder->vae));
     json_object_update_new(out, decoder_counts(decoder));
     json_object_set_new(out, "vaes", vaes);
+    json_object_set_new(out, "formats", words(decoder->formats));
     return out;
 }
 

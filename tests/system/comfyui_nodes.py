@@ -72,6 +72,20 @@ class LunaTestHeatmaps:
         return steps, {"l": [[(49406, 1.0), (2368, 1.0)]]}
 
 
+class LunaTestMetadata:
+    """What a node that collects generation data gives."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("METADATA",), "collect", "Luna/Test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def collect(self):
+        return ({"positive": "caf\u00e9 <&>", "negative": "", "steps": 4,
+                 "sampler_name": "euler_ancestral", "seed": 2**64 - 1},)
+
+
 class AnotherPackagesSaver:
     """The node of another package under an id that could be taken for Luna's."""
 
@@ -87,6 +101,7 @@ class AnotherPackagesSaver:
 
 NODE_CLASS_MAPPINGS = {"LunaTestVae": LunaTestVae, "LunaTestSampler": LunaTestSampler,
                        "LunaTestHeatmaps": LunaTestHeatmaps,
+                       "LunaTestMetadata": LunaTestMetadata,
                        "LunaMultiSaver": AnotherPackagesSaver}
 
 

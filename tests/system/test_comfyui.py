@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import comfyui_real
 import comfyui_stand_in
 import pytest
+import readers
 from files import DATA, VAE, batch, image_pixels, png_chunks, png_texts, write_latent
 from luna import BIN, LIBRARY, wait_for
 from PIL import Image
@@ -114,6 +115,18 @@ def seconds(function):
 
 
 # ---- the daemon is there ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_the_page_is_told_of_the_decoders(home, make_host, binding):
+    """The same by libluna and by HTTP."""
+    home.start(LUNA_HTTP_LISTEN="127.0.0.1:0")
+    host = make_host(binding)
+    status = wait_for(lambda: [told for told in [host.ask("GET", "/luna/status")[1]]
+                               if told["available"]], "the daemon answers")[0]
+    (decoder,) = status["decoders"]
+    assert decoder["name"] == "one" and VAE in decoder["vaes"]
+    assert decoder["formats"][:3] == ["png", "webp", "jpeg"]
 
 
 @pytest.mark.parametrize("binding", BINDINGS)
@@ -282,6 +295,40 @@ def test_decoded_here_is_what_the_daemon_writes(comfy, home):
     assert (image_pixels(ours) == image_pixels(theirs)).all()
     assert texts_but_the_time(ours) == texts_but_the_time(theirs)
     start_broker_again(home)
+
+
+@pytest.mark.parametrize("name", ["png", "webp", "jpeg"])
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_bits_and_texts_decoded_here(home, make_host, binding, name):
+    """16 bits, the file beside and AUTOMATIC1111's text: the daemon's, and decoded here."""
+    home.start(**QUICK, LUNA_HTTP_LISTEN="127.0.0.1:0")
+    host = make_host(binding)
+    prompt = graph(format_1=name, on_daemon_down="decode_here", sidecar=True, parameters=True,
+                   quality_gate="both", png_bits=16 if name == "png" else 8, metadata=["4", 0])
+    prompt["4"] = {"class_type": "LunaTestMetadata", "inputs": {}}
+    prompt_id, error = host.run(prompt)
+    assert error is None, error
+    (theirs,) = paths(home, job_of(host, home, prompt_id))
+    stop_broker(host, home)
+    host.forget()
+    prompt_id, error = host.run(prompt)
+    assert error is None, error
+    (shown,) = host.outputs(prompt_id)["3"]["images"]
+    ours = home.output / shown["subfolder"] / shown["filename"]
+    home.strangers |= {ours, *home.output.rglob("*.json")}
+    texts, beside = ([{**found, "save_timestamp": ""} for found in map(read, (theirs, ours))]
+                     for read in (readers.pillow, json_beside))
+    assert texts[0] == texts[1] == beside[0] == beside[1]
+    assert texts[0]["parameters"].endswith(
+        "\nSteps: 4, Sampler: Euler a, Seed: 18446744073709551615, Size: 128x128, Version: ComfyUI")
+    if name == "png":
+        assert readers.rgb_of(ours) == readers.rgb_of(theirs)
+        assert len(readers.rgb_of(ours)) == 128 * 128 * 3 * 2
+    start_broker_again(home)
+
+
+def json_beside(path):
+    return json.loads(Path(f"{path}.json").read_text())
 
 
 def texts_in_exif_and_xmp(path):

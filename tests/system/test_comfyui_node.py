@@ -16,8 +16,9 @@ from xml.etree import ElementTree
 import comfyui_stand_in as comfyui
 import numpy
 import pytest
+import readers
 from files import (VAE, batch, image_pixels, photograph, photograph_latent, photograph_pixels,
-                   png_texts, psnr)
+                   png_chunks, png_texts, psnr)
 from luna import LIBRARY, wait_for
 from patience import patient
 from PIL import Image
@@ -147,6 +148,106 @@ def test_a_failure_is_in_comfyuis_log(comfy, caplog):
     assert "no_such_vae" in said[0]
 
 
+# ---- 16 bits, the file beside, AUTOMATIC1111's text ------------------------------------------
+
+
+def bits_of(path):
+    return png_chunks(path)[0][1][8]
+
+
+def test_sixteen_bits_are_of_png_only(comfy):
+    deep, other = comfy.save(comfyui.Tensor(photograph_latent("chelsea")), png_bits=16,
+                             latent_2={"samples": comfyui.Tensor(batch(1))}, format_2="webp")
+    assert bits_of(deep) == 16 and other.suffix == ".webp"
+    got = numpy.frombuffer(readers.rgb_of(deep), numpy.uint16)
+    assert len(numpy.unique(got)) > 10000
+    assert psnr(image_pixels(deep), photograph_pixels("chelsea")) >= 50
+    (plain,) = comfy.save(comfyui.Tensor(batch(1)), png_bits=8)
+    assert bits_of(plain) == 8
+
+
+@pytest.mark.parametrize("forms, words", [
+    ({"format_1": "webp", "format_2": "webp"}, "the format here is webp,"),
+    ({"format_1": "jpeg", "format_2": "avif"}, "the format here is avif and jpeg,"),
+    ({"format_1": "jxl", "format_2": "no save"}, "the format here is jxl,")])
+def test_sixteen_bits_without_a_png_are_refused(comfy, forms, words):
+    """Before a job is sent."""
+    latent_2 = {"samples": comfyui.Tensor(batch(1))}
+    with pytest.raises(ValueError, match=f"^Luna: png_bits 16 is for PNG only, and {words}"):
+        comfy.run(comfyui.Tensor(batch(1)), latent_2=latent_2, png_bits=16, **forms)
+    assert json.loads(comfy.luna.lunactl("--json", "jobs").out) == []
+
+
+def texts_beside(comfy, path):
+    """The JSON file beside a picture."""
+    beside = Path(f"{path}.json")
+    comfy.luna.strangers.add(beside)
+    return json.loads(beside.read_text())
+
+
+@pytest.mark.parametrize("embed", [True, False])
+def test_a_file_beside_the_picture(comfy, embed):
+    """It has every text, in the picture or not."""
+    extra = {"workflow": WORKFLOW, "artist": {"name": "somebody"}}
+    (path,) = comfy.save(comfyui.Tensor(batch(1)), sidecar=True, embed_workflow=embed,
+                         extra_pnginfo=extra, custom_metadata="caf\u00e9")
+    texts = texts_beside(comfy, path)
+    assert texts["prompt"] == json.dumps(PROMPT) and texts["workflow"] == json.dumps(WORKFLOW)
+    assert texts["artist"] == json.dumps(extra["artist"])
+    assert texts["custom_metadata"] == "caf\u00e9"
+    assert readers.pillow(path) == (texts if embed else {})
+
+
+def test_no_file_beside_where_metadata_is_switched_off(comfy, monkeypatch):
+    monkeypatch.setattr(sys.modules["comfy.cli_args"].args, "disable_metadata", True)
+    (path,) = comfy.save(comfyui.Tensor(batch(1)), sidecar=True, parameters=True,
+                         metadata={"seed": 1})
+    assert not Path(f"{path}.json").exists() and not png_texts(path)
+
+
+MADE_WITH = {"positive": "a caf\u00e9, \U0001f319", "negative": "blurry", "steps": 20, "cfg": 7.50,
+             "sampler_name": "dpmpp_2m", "scheduler": "karras", "seed": 2**64 - 1,
+             "model_name": "flux", "model_hash": "0123456789", "denoise": 0.5, "clip_skip": -2}
+PARAMETERS = ("a caf\u00e9, \U0001f319\nNegative prompt: blurry\nSteps: 20, "
+              "Sampler: DPM++ 2M Karras, CFG scale: 7.5, Seed: 18446744073709551615, "
+              "Size: 128x128, Model hash: 0123456789, Model: flux, Denoising strength: 0.5, "
+              "Clip skip: 2, Version: ComfyUI")
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "jpeg"])
+def test_parameters_are_in_the_file(comfy, form):
+    tensor = comfyui.Tensor(batch(1))
+    (path,) = comfy.save(tensor, format_1=form, parameters=True, metadata=MADE_WITH)
+    assert readers.pillow(path)["parameters"] == PARAMETERS
+    (path,) = comfy.save(tensor, format_1=form, metadata=MADE_WITH)
+    assert "parameters" not in readers.pillow(path)
+
+
+@pytest.mark.parametrize("metadata", [
+    {"prompt": "only"}, {"seed": 0}, {"steps": None, "sampler": "euler", "cfg_scale": 1e-7},
+    {"positive": None, "prompt": "not this", "model": "a", "denoise": 1.0, "clip_skip": "-1"},
+    {"sampler": "a custom one", "scheduler": "exponential", "steps": True, "seed": [1, 2.50]},
+    {"scheduler": "karras", "negative_prompt": "n", "sampler_name": ""},
+    {"positive": "two\nlines \u6708 \\ \"", "negative": {"a": 1}, "denoise": 1}])
+def test_parameters_of_pictures_that_are_decoded_here(comfy, metadata):
+    """parameters.py writes what the daemon writes, whatever the metadata lacks."""
+    (path,) = comfy.save(comfyui.Tensor(batch(1)), parameters=True, metadata=metadata)
+    made = sys.modules[f"{comfy.package.__name__}.parameters"]
+    assert readers.pillow(path)["parameters"] == made.text_of(json.dumps(metadata), 128, 128)
+
+
+@pytest.mark.parametrize("metadata", [None, {"model_name": "flux", "note": "seed"}, [1]])
+def test_no_parameters_without_what_they_are_made_of(comfy, metadata):
+    """The picture is saved, and the node says so."""
+    ui, (_, job_id) = comfyui.run_node(comfy.package, {
+        "latent_1": {"samples": comfyui.Tensor(batch(1))}, "vae_name": VAE, **PNG, **HIDDEN,
+        "parameters": True, "metadata": metadata})
+    (file,) = comfy.luna.wait_job(comfy.luna.expect(job_id))["files"]
+    assert "parameters" not in png_texts(file["path"])
+    (said,) = ui["text"][1:]
+    assert said.startswith("parameters is left out: ") and "`metadata`" in said
+
+
 NAMES = [
     {"save_path": "%model_path%", "model_name": "a\\b/c.CKPT"},
     {"save_path": "a%model_dir%/./x//y", "model_name": "/only.gguf/"},
@@ -199,7 +300,7 @@ def encoded_here(comfy, name, **settings):
     settings = {**nodes.DEFAULTS, **settings, "format_1": name,
                 "latent_1": {"samples": comfyui.Tensor(batch(1, 2))}}
     job = nodes.make_job(settings, PROMPT, {"workflow": WORKFLOW, "artist": "<&>"})
-    texts = here.picture_texts.texts_of(job, job.inputs[0], 0, time.localtime())
+    texts = here.picture_texts.texts_of(job, job.inputs[0], 0, (24, 16), time.localtime())
     data = here._encode(numpy.full((16, 24, 3), 99, numpy.uint8), job.inputs[0].settings, texts)
     return Image.open(io.BytesIO(data))
 
@@ -223,6 +324,7 @@ def test_texts_of_webp_and_jpeg_that_are_encoded_here(comfy, name):
     luna = luna_xmp(image)
     assert luna["gen_seed"] == str(2**64 - 1) and luna["gen_positive"] == "café <b>"
     assert luna["custom_metadata"] == "a & b" and luna["image_type"] == "ORIG"
+    assert "parameters" not in luna and 0x9286 not in exif.get_ifd(0x8769)
 
 
 @pytest.mark.parametrize("name", ["avif", "jxl"])
@@ -242,8 +344,12 @@ def test_newer_formats_encoded_here_where_pillow_writes_them(comfy, name):
                                         (70_000, {0x0110, 0x010E})])
 def test_a_jpeg_is_saved_however_large_its_workflow(comfy, monkeypatch, size, kept):
     monkeypatch.setitem(WORKFLOW, "note", "x" * size)
-    exif = encoded_here(comfy, "jpeg", custom_metadata="y" * 80_000).getexif()
+    exif = encoded_here(comfy, "jpeg", custom_metadata="y" * 80_000, parameters=True,
+                        metadata={"seed": 3}).getexif()
     assert kept <= set(exif) and (0x010F in exif) == (0x010F in kept)
+    assert "Seed: 3".encode("utf-16-be") in exif.get_ifd(0x8769)[0x9286]
+    longest = encoded_here(comfy, "jpeg", parameters=True, metadata={"positive": "z" * 70_000})
+    assert 0x9286 not in longest.getexif().get_ifd(0x8769)
 
 
 # ---- killed while it decodes here -----------------------------------------------------------
@@ -450,6 +556,29 @@ def test_no_picture_is_lost_over_its_heatmaps(comfy, value, words):
     comfy.luna.wait_job(comfy.luna.expect(job_id))
     (said,) = ui["text"][1:]
     assert re.search(rf"pos_heatmaps_original is left out: .*{words}", said), said
+
+
+# A workflow keeps the values of its widgets by their places.
+WIDGETS = ["vae_name", "save_path", "filename", "save_mode", "quality_gate",
+           "min_quality_threshold",
+           *[f"{name}_{n}" for n in range(1, 6) for name in ("affix", "format", "subdir")],
+           "model_name", "png_compression", "lossy_quality", "lossless_webp", "embed_workflow",
+           "filename_index", "custom_metadata", "priority", "mode", "on_daemon_down"]
+LATER = ["png_bits", "sidecar", "parameters"]  # further ones go behind these
+
+
+def test_widgets_keep_their_places(comfy):
+    """So that workflows that were saved with fewer of them load as before."""
+    types = comfy.cls.INPUT_TYPES()
+    made = {**types["required"], **types["optional"]}
+    widgets = [name for name, kind in made.items() if "default" in kind[1]]
+    assert widgets[:len(WIDGETS + LATER)] == WIDGETS + LATER
+    assert [made[name][1]["default"] for name in LATER] == [8, False, False]
+
+
+def test_only_what_a_decoder_can_do_is_offered(comfy):
+    """Recording in PostgreSQL is nothing that luna-decoder does."""
+    assert comfy.cls.INPUT_TYPES()["required"]["save_mode"][0] == ["daemon"]
 
 
 def test_the_example_has_every_widget(comfy):

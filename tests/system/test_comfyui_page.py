@@ -94,6 +94,7 @@ def test_badge_pictures_tab_and_toast(page, home):
     page.wait("document.querySelector('.luna-tab .luna-job img')?.complete", "with its picture")
     page.wait("document.querySelector('.luna-tab').textContent.includes('1 completed')",
               "and the queue")
+    assert "writes png, webp, jpeg" in page.run("document.querySelector('.luna-tab').textContent")
     page.run("new Promise((done) => setTimeout(done, 1000))")  # the canvas is drawn
     keep_picture(page, "saved.png")
     expect_all(page, home)
@@ -176,6 +177,38 @@ def test_the_example_has_every_input(page):
                      ".map((input) => input.name)")
     info = page.host.ask("GET", "/object_info/LunaMultiSaverAsync")[1]["LunaMultiSaverAsync"]
     assert set(info["input"]["required"]) | set(info["input"]["optional"]) == set(names)
+
+
+VALUES = """(async (workflow) => {
+    await window.app.loadGraphData(workflow);
+    const made = await window.app.graphToPrompt();
+    return Object.values(made.output).find(
+        (node) => node.class_type === "LunaMultiSaverAsync").inputs;
+})"""
+LATER = {"png_bits": 8, "sidecar": False, "parameters": False}  # the widgets that came last
+
+
+def test_a_workflow_with_fewer_widgets_loads_as_before(page):
+    """What it has stays where it was, what it lacks has its default."""
+    (example,) = (ROOT / "producer" / "comfyui" / "example_workflows").glob("*.json")
+    workflow = json.loads(example.read_text())
+    (saver,) = [node for node in workflow["nodes"] if node["type"] == "LunaMultiSaverAsync"]
+    saver["inputs"] = [one for one in saver["inputs"] if one["name"] not in LATER]
+    del saver["widgets_values"][-len(LATER):]
+    saver["widgets_values"][-3:] = [7, "wait", "fail"]
+    inputs = page.run(f"{VALUES}({json.dumps(workflow)})")
+    found = {name: inputs[name] for name in ("priority", "mode", "on_daemon_down", *LATER)}
+    assert found == {"priority": 7, "mode": "wait", "on_daemon_down": "fail", **LATER}
+
+
+def test_new_widgets_and_what_is_not_offered(page, home):
+    """16 is a number in the page, too; a save mode that nobody offers is told at once."""
+    path = Path(saved_picture(page, home, format_1="png", png_bits=16))
+    assert path.read_bytes()[24] == 16
+    page.run(f"{MAKE_GRAPH}({json.dumps({'vae_name': VAE, 'save_mode': 'database_store'})})")
+    prompt = page.run("window.app.graphToPrompt().then((made) => made.output)")
+    _, error = page.host.run(prompt)
+    assert "save_mode: 'database_store' not in ['daemon']" in error
 
 
 def test_a_dropped_latent_restores_its_workflow(page):

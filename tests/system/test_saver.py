@@ -10,6 +10,7 @@ import random
 import signal
 import stat
 import subprocess
+import urllib.request
 
 import numpy
 import pytest
@@ -249,6 +250,26 @@ def test_a_job_goes_to_a_decoder_that_writes_its_formats(home):
     assert {(job["decoder"], job["attempts"]) for job in jobs} == {("with", 1)}
     for job_id in old:
         home.wait_job(job_id)
+
+
+def test_the_formats_of_a_decoder_are_shown(home):
+    """As its libvips has them; one that does not say is given any."""
+    home.start_broker(LUNA_HTTP_LISTEN="127.0.0.1:0")
+    home.start_decoder("with")
+    home.start_decoder("without", **WITHOUT)
+    plain = ["png", "webp", "jpeg"]
+    formats = {"with": plain + [name for name in ("avif", "jxl")
+                                if readers.libvips_writes(name)], "without": plain,
+               "silent": ["png", "webp", "jpeg", "avif", "jxl"]}
+    with wire.Decoder(home.endpoint, "silent", ["v"], credit_jobs=0):
+        with urllib.request.urlopen(home.http_url() + "/queue_status") as answer:
+            told = json.load(answer)["decoders"]
+        for decoders in (told, json.loads(home.lunactl("--json", "decoders").out)):
+            assert {one["name"]: one["formats"] for one in decoders} == formats
+        rows = {row.split()[0]: row for row in home.lunactl("decoders").out.splitlines()}
+    for name, words in formats.items():
+        assert " ".join(words) in rows[name]
+    assert "avif" not in rows["without"] and "FORMATS" in rows["DECODER"]
 
 
 @pytest.mark.skipif(not NEWER, reason="needs the modules of libvips for AVIF or JPEG XL")

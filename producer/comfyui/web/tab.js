@@ -16,6 +16,12 @@ function age(ms) {
   return ms < 120_000 ? `${Math.round(ms / 1000)} s` : `${Math.round(ms / 60_000)} min`;
 }
 
+/** A daemon of another version may not tell the formats. */
+function describeDecoder({ name, device, state, images_done, formats }) {
+  const writes = formats?.length ? `; writes ${formats.join(", ")}` : "";
+  return `${name} (${device}): ${state}, ${images_done} pictures${writes}`;
+}
+
 function drawStatus(root, status) {
   root.replaceChildren();
   const queue = status.queue;
@@ -30,9 +36,7 @@ function drawStatus(root, status) {
   if (queue.paused) root.append(line("The queue is paused.", true));
   if (queue.alarm) root.append(line(queue.alarm, true));
   if (!status.decoders.length) root.append(line("No decoder is running.", true));
-  for (const decoder of status.decoders)
-    root.append(line(`${decoder.name} (${decoder.device}): ${decoder.state}, ` +
-                     `${decoder.images_done} pictures`));
+  for (const decoder of status.decoders) root.append(line(describeDecoder(decoder)));
 }
 
 function picture(job) {

@@ -140,7 +140,8 @@ static inline void stand_in_answer(stand_in *s, zframe_t *to, const luna_msg_que
     const luna_msg_decoder_info decoder = {.name = luna_text_of("gpu1"),
                                            .state = luna_text_of("ready"),
                                            .jobs_done = 9,
-                                           .vaes = {&vae, 1}};
+                                           .vaes = {&vae, 1},
+                                           .formats = luna_text_of("png webp heic jxl")};
     const luna_msg_status status = {.pending = 3,
                                     .in_progress = 1,
                                     .completed = 12,

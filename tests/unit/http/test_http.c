@@ -27,6 +27,9 @@ static void queue_status(void **state)
     json_t *decoder = json_array_get(json_object_get(json, "decoders"), 0);
     assert_member(decoder, "name", "gpu1");
     assert_int_equal(number_of(decoder, "jobs_done"), 9);
+    char *formats = json_dumps(json_object_get(decoder, "formats"), JSON_COMPACT);
+    assert_string_equal(formats, "[\"png\",\"webp\",\"jxl\"]");
+    free(formats);
     json_decref(json);
     free(r.body);
     close_place(&p);

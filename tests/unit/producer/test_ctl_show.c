@@ -198,14 +198,16 @@ static void decoders_are_a_table(void **state)
                                            .images_done = 42,
                                            .seen_ms = 61000,
                                            .vaes = {vaes, 2},
-                                           .vae = luna_text_of("sdxl")};
+                                           .vae = luna_text_of("sdxl"),
+                                           .formats = luna_text_of("png webp avif")};
     running child = start(&broker, LINE("decoders"));
     answer_query(&broker, "decoders", (luna_msg_answer){.decoders = {&decoder, 1}});
     assert_said(
         &child,
-        "DECODER  STATE     DEVICE  JOBS  IMAGES  DONE  FAILED   SEEN  VAE   OFFERS\n"
-        "gpu1     draining  cuda:1   1/2      42     0       0  1m01s  sdxl  flux "
-        "sdxl\n");
+        "DECODER  STATE     DEVICE  JOBS  IMAGES  DONE  FAILED   SEEN  VAE   FORMATS"
+        "        OFFERS\n"
+        "gpu1     draining  cuda:1   1/2      42     0       0  1m01s  sdxl  png webp "
+        "avif  flux sdxl\n");
     stand_in_close(&broker);
     child = start(&broker, LINE("decoders", "--json"));
     answer_query(&broker, "decoders", (luna_msg_answer){.decoders = {&decoder, 1}});
@@ -216,6 +218,10 @@ static void decoders_are_a_table(void **state)
     assert_string_equal(text_in(first, "vae"), "sdxl");
     assert_string_equal(text_in(first, "state"), "draining");
     assert_int_equal(json_array_size(json_object_get(first, "vaes")), 2);
+    const json_t *formats = json_object_get(first, "formats");
+    assert_int_equal(json_array_size(formats), 3);
+    assert_string_equal(json_string_value(json_array_get(formats, 0)), "png");
+    assert_string_equal(json_string_value(json_array_get(formats, 2)), "avif");
     json_decref(shown);
     child = start(&broker, LINE("decoders"));
     answer_query(&broker, "decoders", (luna_msg_answer){0});

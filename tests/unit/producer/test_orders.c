@@ -304,7 +304,8 @@ static void jobs_and_decoders_have_every_field(void **state)
         .state = luna_text_of("pending"), .deadline_ms = 1700000000000, .next = true};
     const luna_msg_decoder_info decoder = {.name = luna_text_of("gpu1"),
                                            .state = luna_text_of("draining"),
-                                           .vae = luna_text_of("flux")};
+                                           .vae = luna_text_of("flux"),
+                                           .formats = luna_text_of("png jxl")};
     assert_int_equal(luna_id_parse(some_id, &job.id), LUNA_OK);
     open_call(&c);
     begin(&c, ask_job);
@@ -315,6 +316,7 @@ static void jobs_and_decoders_have_every_field(void **state)
     begin(&c, ask_decoders);
     answer_query(&c, "decoders", (luna_msg_answer){.decoders = {&decoder, 1}});
     assert_string_equal(c.answer->decoders[0].vae, "flux");
+    assert_string_equal(c.answer->decoders[0].formats, "png jxl");
     luna_answer_free(&c.answer);
     close_call(&c);
 }
