@@ -1,6 +1,6 @@
 """Luna's KL decode beside PyTorch's, on one card in one run: time, memory, fidelity.
 
-bench.py [--shapes 1x512,1x1024,16x1024,1x2048] [--modes eager,compile] [--skip-fidelity]
+bench.py [--shapes 1x512,1x1024,16x1024,1x2048] [--modes eager,compile,max-autotune] [--skip-fidelity]
 
 "device" is the decode alone, latents and pixels on the card, as for PyTorch; "whole" is luna_vae_decode with the latents'
 way up, the conversion to bytes and their way down. Medians. Needs PyTorch and safetensors, and what `make gpu-programs` builds.
@@ -74,10 +74,18 @@ def time_luna(images, side):
     return float(graph[-1]), whole["ms_per_image"], whole["peak_mib"] / 1024
 
 
+def product_tflops(side=8192):
+    """What a plain matrix product reaches on this card: the floor of any decode, by its arithmetic."""
+    a, b = (torch.randn(side, side, device="cuda", dtype=torch.float16) for _ in range(2))
+    return 2 * side**3 / median_ms(lambda: a @ b) / 1e9
+
+
 def speed(shapes, modes):
+    floor = product_tflops()
+    print("a product of 8192 x 8192 matrices: %.0f TFLOP/s" % floor)
     print("| KL, ms an image | " + " | ".join("PyTorch %s, bf16" % m for m in modes) +
-          " | Luna fp16, device | whole | times eager | TFLOP/s | peak GiB: eager, Luna |")
-    print("|---" * (len(modes) + 6) + "|")
+          " | Luna fp16, device | whole | times eager | TFLOP/s | of a product's | peak GiB: eager, Luna |")
+    print("|---" * (len(modes) + 7) + "|")
     for shape in shapes:
         images, side = (int(n) for n in shape.split("x"))
         luna = time_luna(images, side)
@@ -85,8 +93,9 @@ def speed(shapes, modes):
         cells = ["%.1f" % ms if ms else "-" for ms, _ in torch_ms]
         ratio = torch_ms[0][0] / luna[0] if torch_ms[0][0] else float("nan")
         flop = decoder_flops(side, side)[0]
-        print("| %d x %d² | %s | **%.2f** | %.2f | %.2f | %.0f | %.1f, %.2f |" %
-              (images, side, " | ".join(cells), luna[0], luna[1], ratio, flop / luna[0] / 1e9,
+        tflops = flop / luna[0] / 1e9
+        print("| %d x %d² | %s | **%.2f** | %.2f | %.2f | %.0f | %.0f %% | %.1f, %.2f |" %
+              (images, side, " | ".join(cells), luna[0], luna[1], ratio, tflops, 100 * tflops / floor,
                torch_ms[0][1] or float("nan"), luna[2]), flush=True)
 
 
@@ -125,7 +134,8 @@ def fidelity(side=512):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default="1x512,1x1024,16x1024,1x2048")
-    parser.add_argument("--modes", default="eager,compile", help="of PyTorch: eager, compile, max-autotune; eager first")
+    parser.add_argument("--modes", default="eager,compile,max-autotune",
+                        help="of PyTorch, eager first; each compiling one takes minutes")
     parser.add_argument("--skip-fidelity", action="store_true")
     options = parser.parse_args()
     print(torch.cuda.get_device_name(), "PyTorch", torch.__version__, "cuDNN", torch.backends.cudnn.version())
