@@ -20,7 +20,8 @@ static gpu_fuser choose(gpu_fusing fusing, float *seconds)
     (void)clock_gettime(CLOCK_MONOTONIC, &from);
     if (gpu_fuser_choose(&device) != LUNA_OK) fail_msg("%s", luna_error_text());
     (void)clock_gettime(CLOCK_MONOTONIC, &to);
-    *seconds = (float)(to.tv_sec - from.tv_sec) + 1e-9F * (float)(to.tv_nsec - from.tv_nsec);
+    *seconds =
+        (float)(to.tv_sec - from.tv_sec) + 1e-9F * (float)(to.tv_nsec - from.tv_nsec);
     const gpu_fuser chosen = device.fuser;
     //  Where memory is short it is fused in any case, in fp32 never.
     assert_int_not_equal(gpu_fuser_for(&device, GPU_FP16, true), GPU_FUSER_NONE);

@@ -214,16 +214,17 @@ static void skip_before(int major)
 static void all_kinds(gpu_fuser fuser)
 {
     for (int i = 0; i < CASES; i++) {
-        const fused_case c = {.type = types[i % 2],
-                              .from = 64 * (1 + (int)random_below(CHUNKS_MOST)),
-                              .beside = i % 3 == 0 ? 64 * (1 + (int)random_below(CHUNKS_MOST)) : 0,
-                              .to = 128 * (1 + (int)random_below(2)),
-                              .height = 1 + (int)random_below(SIDE_MOST),
-                              .width = 1 + (int)random_below(SIDE_MOST),
-                              .folded = i % 3 == 1,
-                              .norm = i % 4 != 1,
-                              .residual = i % 4 > 1,
-                              .spread = i % 5 == 4 ? 200.0F : 2.0F};
+        const fused_case c = {
+            .type = types[i % 2],
+            .from = 64 * (1 + (int)random_below(CHUNKS_MOST)),
+            .beside = i % 3 == 0 ? 64 * (1 + (int)random_below(CHUNKS_MOST)) : 0,
+            .to = 128 * (1 + (int)random_below(2)),
+            .height = 1 + (int)random_below(SIDE_MOST),
+            .width = 1 + (int)random_below(SIDE_MOST),
+            .folded = i % 3 == 1,
+            .norm = i % 4 != 1,
+            .residual = i % 4 > 1,
+            .spread = i % 5 == 4 ? 200.0F : 2.0F};
         one_fused(fuser, &c);
     }
 }

@@ -6,8 +6,9 @@
 //  in a slab in shared memory where every tap reads them, each from another pixel on.
 //
 //  All warps do the same: at each tap they ask for the next tap's weights and for some of
-//  the next slice's pixels, multiply, and normalise what the tap before has asked for. Two
-//  blocks share a multiprocessor, so that one's products hide what the other waits for.
+//  the next slice's pixels, multiply, and normalise what the tap before has asked for.
+//  Two blocks share a multiprocessor, so that one's products hide what the other waits
+//  for.
 //
 //  mma_bring.cuh, mma_multiply.cuh and mma_store.cuh hold the parts, mma_shared.cuh the
 //  sizes, fused.cuh how the work is cut.
@@ -93,9 +94,8 @@ __device__ __forceinline__ void multiply(const way<T> &w, shared_memory &m,
 {
     const uint32_t pixels = shared_address(m.slab[s % 2]) +
                             (w.row + row) * SLAB_ROW_BYTES + lane_pixel(column, w.lane);
-    multiply_tap<T, HALF>(sums, pixels,
-                          shared_address(m.weight[w.stage]) +
-                              lane_weight(w.channel, w.lane));
+    multiply_tap<T, HALF>(
+        sums, pixels, shared_address(m.weight[w.stage]) + lane_weight(w.channel, w.lane));
 }
 
 //  A slice with all its taps; meanwhile the next comes.
@@ -113,8 +113,7 @@ __device__ __forceinline__ void multiply_slice(const fused_work<T> &work, way<T>
         const bool last = tap == TAPS - 1;
         copies_wait();
         __syncthreads();
-        if (!last || more)
-            ask_for_tap<T, TAPS>(work, w, m, s + last, last ? 0 : tap + 1);
+        if (!last || more) ask_for_tap<T, TAPS>(work, w, m, s + last, last ? 0 : tap + 1);
 #pragma unroll
         for (int i = 0; i < at_once; i++)
             if (more && tap * at_once + i < PIECES)

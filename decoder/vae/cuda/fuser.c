@@ -76,9 +76,9 @@ static luna_err fill(const trial *t)
     const cudaStream_t stream = t->device->stream;
     LUNA_TRY(gpu_check(gpu_fill(GPU_FP16, t->x, values, stream), "a trial"));
     LUNA_TRY(gpu_check(gpu_fill(GPU_FP16, t->residual, values, stream), "a trial"));
-    LUNA_TRY(gpu_check(
-        gpu_fill(GPU_FP16, t->weight, (size_t)CHANNELS * CHANNELS * 9, stream),
-        "a trial"));
+    LUNA_TRY(
+        gpu_check(gpu_fill(GPU_FP16, t->weight, (size_t)CHANNELS * CHANNELS * 9, stream),
+                  "a trial"));
     return gpu_check(gpu_fill(GPU_FP32, t->bias, CHANNELS, stream), "a trial");
 }
 
@@ -111,9 +111,9 @@ static luna_err run_library(const trial *t)
                                 .y = t->y};
     LUNA_TRY(gpu_check(gpu_norm_pairs(&t->norm, t->x, t->scratch, t->pairs, stream),
                        "a trial"));
-    LUNA_TRY(gpu_check(
-        gpu_apply(&t->norm.from, t->pairs, GPU_SILU, t->x, t->normed, stream),
-        "a trial"));
+    LUNA_TRY(
+        gpu_check(gpu_apply(&t->norm.from, t->pairs, GPU_SILU, t->x, t->normed, stream),
+                  "a trial"));
     return gpu_conv_run(t->device, t->conv, &call);
 }
 

@@ -1,4 +1,5 @@
-//  prepare.cuh - a group norm's second half and SiLU, of vectors that lie in shared memory
+//  prepare.cuh - a group norm's second half and SiLU, of vectors that lie in shared
+//  memory
 
 #ifndef LUNA_DECODER_VAE_CUDA_PREPARE_CUH
 #define LUNA_DECODER_VAE_CUDA_PREPARE_CUH
@@ -44,8 +45,7 @@ __device__ __forceinline__ void prepare_vectors(unsigned char *at, unsigned ther
         for (int k = 0; k < LANES; k++) h[i][k] = fmaf(h[i][k], t[i][k], h[i][k]);
 #pragma unroll
     for (int i = 0; i < COUNT; i++)
-        if (there >> i & 1)
-            store8(reinterpret_cast<T *>(at + i * STEP_BYTES), h[i]);
+        if (there >> i & 1) store8(reinterpret_cast<T *>(at + i * STEP_BYTES), h[i]);
 }
 
 #endif

@@ -21,10 +21,10 @@ __device__ __forceinline__ void load_matrices(uint32_t (&m)[4], uint32_t row)
 //  sum, columns 2 (l % 4) and the next. sm_75 does it in two halves, and has no BF16.
 #if __CUDA_ARCH__ >= 800
 
-#define LUNA_PRODUCT(TYPES)                                                              \
-    asm("mma.sync.aligned.m16n8k16.row.col.f32." TYPES                                   \
-        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"           \
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])                         \
+#define LUNA_PRODUCT(TYPES)                                                    \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." TYPES                         \
+        ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])               \
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 
 __device__ __forceinline__ void product(float (&sum)[4], const uint32_t (&a)[4],

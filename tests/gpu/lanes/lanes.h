@@ -3,10 +3,11 @@
 //
 //  Stands before every translated kernel file (`translate`). Each thread of a block is a
 //  fiber; which of those that can go on goes on is drawn by lot, and a warp may get far
-//  ahead, so that a barrier that is missing shows, sooner or later, as a wrong result. Blocks run one after the other.
-//  What a kernel asks to have copied is there when it waits for it, not before. Single
-//  instructions of the card are in tensor.cuh, copies.cuh and special.cuh beside this
-//  file, which stand in for those of decoder/vae/cuda.
+//  ahead, so that a barrier that is missing shows, sooner or later, as a wrong result.
+//  Blocks run one after the other. What a kernel asks to have copied is there when it
+//  waits for it, not before. Single instructions of the card are in tensor.cuh,
+//  copies.cuh and special.cuh beside this file, which stand in for those of
+//  decoder/vae/cuda.
 
 #ifndef LUNA_TESTS_GPU_LANES_H
 #define LUNA_TESTS_GPU_LANES_H
@@ -33,13 +34,13 @@
 #define __global__
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __shared__ static
+#define __shared__    static
 #define __CUDA_ARCH__ 800  //  only now: CUDA's own headers are the host's
 
 #define threadIdx lanes::here.thread
-#define blockIdx lanes::here.block
-#define blockDim lanes::here.block_size
-#define gridDim lanes::here.grid_size
+#define blockIdx  lanes::here.block
+#define blockDim  lanes::here.block_size
+#define gridDim   lanes::here.grid_size
 
 namespace lanes {
 

@@ -89,7 +89,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *out, int)
 }
 
 //  Its instructions are one kind of card's only.
-cudaError_t gpu_conv_wgmma(const gpu_fused_args *, const void *, void *, int, cudaStream_t)
+cudaError_t gpu_conv_wgmma(const gpu_fused_args *, const void *, void *, int,
+                           cudaStream_t)
 {
     return cudaErrorNoKernelImageForDevice;
 }

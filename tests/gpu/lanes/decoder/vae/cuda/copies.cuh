@@ -1,4 +1,5 @@
-//  copies.cuh - decoder/vae/cuda/copies.cuh for lanes: an address is a place in the window
+//  copies.cuh - decoder/vae/cuda/copies.cuh for lanes: an address is a place in the
+//  window
 
 #ifndef LUNA_DECODER_VAE_CUDA_COPIES_CUH
 #define LUNA_DECODER_VAE_CUDA_COPIES_CUH

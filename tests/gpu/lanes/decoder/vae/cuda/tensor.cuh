@@ -1,5 +1,5 @@
-//  tensor.cuh - decoder/vae/cuda/tensor.cuh for lanes. Which lane holds what is in the PTX
-//  manual, "Matrix Fragments for mma.m16n8k16" and ldmatrix.
+//  tensor.cuh - decoder/vae/cuda/tensor.cuh for lanes. Which lane holds what is in the
+//  PTX manual, "Matrix Fragments for mma.m16n8k16" and ldmatrix.
 
 #ifndef LUNA_DECODER_VAE_CUDA_TENSOR_CUH
 #define LUNA_DECODER_VAE_CUDA_TENSOR_CUH
