@@ -65,6 +65,21 @@ static void is_not_tried_for_a_self_test(void **state)
     assert_int_equal(note_count(), 0);
 }
 
+//  Nor on a card that is too old: the kernel has no code for it.
+static void is_not_tried_where_nothing_is_fused(void **state)
+{
+    (void)state;
+    gpu_device device;
+    assert_int_equal(gpu_device_open(0, &device), LUNA_OK);
+    device.properties.major = 7;
+    device.properties.minor = 5;
+    device.fusing = GPU_FUSES_NOTHING;
+    assert_int_equal(gpu_fuser_choose(&device), LUNA_OK);
+    assert_int_equal(gpu_fuser_for(&device, GPU_FP16, true), GPU_FUSER_NONE);
+    gpu_device_close(&device);
+    assert_int_equal(note_count(), 0);
+}
+
 static int new_folder(void **state)
 {
     (void)state;
@@ -87,6 +102,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(is_not_tried_for_a_self_test, new_folder,
+                                        drop_folder),
+        cmocka_unit_test_setup_teardown(is_not_tried_where_nothing_is_fused, new_folder,
                                         drop_folder),
         cmocka_unit_test_setup_teardown(is_tried_once, new_folder, drop_folder),
     };

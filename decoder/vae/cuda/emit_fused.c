@@ -19,11 +19,11 @@ static bool fills_the_card(const gpu_planner *p, const luna_shape *from, size_t 
                            bool folded)
 {
     const gpu_parts tiles = {(int)from->height, (int)from->width, folded};
-    const size_t cards = (size_t)device_of(p)->properties.multiProcessorCount;
+    const size_t multiprocessors = (size_t)device_of(p)->properties.multiProcessorCount;
     const bool wide = p->program->fuser == GPU_FUSER_WGMMA;
     const size_t all =
         gpu_part_count(&tiles) * (channels / (wide ? GPU_FUSED_TO : GPU_FUSED_TO / 2));
-    const size_t at_once = wide ? cards : 2 * cards;
+    const size_t at_once = wide ? multiprocessors : 2 * multiprocessors;
     if (device_of(p)->fusing == GPU_FUSES_ALL || p->lean) return true;
     const size_t rounds = (all + at_once - 1) / at_once;
     return 4 * all >= 3 * rounds * at_once;

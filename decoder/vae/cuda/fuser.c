@@ -234,6 +234,8 @@ static luna_err choose_at_once(const gpu_device *device, gpu_fuser *out)
 luna_err gpu_fuser_choose(gpu_device *device)
 {
     gpu_fuser chosen = GPU_FUSER_UNKNOWN;
+    //  A card that cannot fuse must not try either: its kernel would end in a trap.
+    if (device->fusing == GPU_FUSES_NOTHING) return LUNA_OK;
     if (device->fuser != GPU_FUSER_UNKNOWN) return LUNA_OK;
     LUNA_TRY(choose_at_once(device, &chosen));
     device->fuser = chosen;

@@ -122,8 +122,9 @@ void gpu_convs_free(gpu_device *device);
 
 //  ---- fuser.c ---------------------------------------------------------------------
 
-//  Chooses device->fuser, unless it is chosen: LUNA_CUDA_FUSER (library, wgmma, mma,
-//  mma-half), what the card is, what was kept of an earlier trial, a trial in the arena.
+//  Chooses device->fuser, unless it is chosen or nothing is to be fused: by
+//  LUNA_CUDA_FUSER (library, wgmma, mma, mma-half), what the card is, what was kept of an
+//  earlier trial, a trial in the arena.
 LUNA_MUST_USE luna_err gpu_fuser_choose(gpu_device *device);
 //  What a program of this type is to use. lean: in less memory.
 gpu_fuser gpu_fuser_for(const gpu_device *device, gpu_type type, bool lean);
