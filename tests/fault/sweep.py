@@ -130,11 +130,17 @@ def all_points(subject, plans):
     deaths follow."""
     points = []
     for kind in {counted(plan) for plan in plans}:
-        for part, steps in subject_of(subject).list_steps(kind).items():
+        for part, steps in count_steps(subject, kind).items():
             for plan in plans:
                 if counted(plan) == kind and (PLANS[plan].deadly or part != "again"):
                     points += [Point(subject, part, plan, at) for at in places(steps)]
     return points
+
+
+def count_steps(subject, kind):
+    """{part: steps}, of two lives the shorter: one that does something over again is no measure."""
+    first, second = (subject_of(subject).list_steps(kind) for _ in range(2))
+    return {part: min(first[part], second[part], key=len) for part in first}
 
 
 def places(steps):

@@ -14,9 +14,8 @@ def test_a_sample_of_points(subject, count):
     points = sweep.sample(sweep.all_points(subject, list(sweep.PLANS)), count, SEED)
     totals = sweep.sweep(points)
     assert not totals.failed()
-    # Of a life that was counted on a busy machine: it had more steps than those that follow.
     struck = [result for result in totals.results if result.struck]
-    assert len(struck) > 0.5 * len(points), "the points do not strike"
+    assert len(struck) > 0.8 * len(points), "the points do not strike"
 
 
 def test_the_sweep_notices(tmp_path):
