@@ -69,10 +69,20 @@ __device__ __forceinline__ unsigned char *weights_at(const attention_work &w, in
     return w.weights + (group * steps + (size_t)tile * (TILE_KEYS / STEP)) * STEP_BYTES;
 }
 
-//  One warp lets go of something in both blocks of the cluster.
-__device__ __forceinline__ void let_go_of_both(uint32_t barrier, int lane)
+//  Before here the compiler must not use sums that products have made.
+template <int COUNT>
+__device__ __forceinline__ void hold(float (&sum)[COUNT])
 {
-    if (lane < 2) barrier_arrive_at(barrier, lane);
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(sum[i])::"memory");
+}
+
+//  One warp has read something that the copy engine brought to both blocks of a cluster.
+__device__ __forceinline__ void let_go_of_both(uint32_t barrier, int lane, int rank)
+{
+    __syncwarp();
+    if (lane == 0) barrier_arrive(barrier);
+    if (lane == 1) barrier_arrive_at(barrier, rank ^ 1);
 }
 
 #endif

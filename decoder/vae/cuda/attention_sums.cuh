@@ -72,8 +72,10 @@ __device__ void bring(const attention_work &w, const CUtensorMap &values,
                 box_copy_to(3, shared_address(to.value[rank * (BOXES / 2) + i]), &values,
                             channel + i * LINE, key, full);
 #pragma unroll
-            for (int i = 0; i < 2; i++, from[i - 1] += WEIGHT_BYTES)
+            for (int i = 0; i < 2; i++) {
                 bulk_copy(shared_address(to.weight[i]), from[i], WEIGHT_BYTES, full);
+                from[i] += WEIGHT_BYTES;
+            }
         }
     }
 }
@@ -129,12 +131,12 @@ __device__ __forceinline__ void scale_words(words &v, P upper, P lower)
 struct multiplier {
     ring<STAGES> stage;
     int let_go;  //  stage that the products under way read; -1: none
-    int group, thread, lane;
+    int group, thread, lane, rank;
 };
 
 __device__ __forceinline__ void let_go(shared_memory &s, multiplier &m)
 {
-    if (m.let_go >= 0) let_go_of_both(barrier_at(s, EMPTY + m.let_go), m.lane);
+    if (m.let_go >= 0) let_go_of_both(barrier_at(s, EMPTY + m.let_go), m.lane, m.rank);
     m.let_go = -1;
 }
 
@@ -163,13 +165,6 @@ __device__ __forceinline__ void multiply(shared_memory &s, multiplier &m,
     let_go(s, m);
     m.let_go = m.stage.at;
     m.stage.next();
-}
-
-//  The compiler must not use sums before here.
-__device__ __forceinline__ void hold(float (&sum)[128])
-{
-#pragma unroll
-    for (int i = 0; i < 128; i++) asm volatile("" : "+f"(sum[i])::"memory");
 }
 
 template <typename T>
@@ -226,6 +221,7 @@ __device__ void multiply_tiles(const attention_work &w, shared_memory &s, int cl
     m.group = group;
     m.thread = thread;
     m.lane = thread % 32;
+    m.rank = rank;
     for (int item = cluster; item < w.blocks * HALVES; item += clusters)
         multiply_item<T>(w, s, m, (item / HALVES * 2 + rank) * 2 + group,
                          item % HALVES * HALF);

@@ -202,8 +202,8 @@ __device__ __forceinline__ void finish_step(const attention_work &w,
 
 __device__ __forceinline__ void start_rows(rows &r)
 {
-    r.most[0] = r.most[1] =
-        -1e30F;  //  not infinite: there is no difference of infinities
+    //  Not infinite: there is no difference of infinities.
+    r.most[0] = r.most[1] = -1e30F;
     r.sum[0] = r.sum[1] = 0.0F;
 }
 
@@ -217,13 +217,6 @@ __device__ __forceinline__ void finish_rows(const attention_work &w, rows &r,
         if (lane % 4 == 0) w.sums[to.sums + 8 * i] = sum;
     }
     start_rows(r);
-}
-
-//  The compiler must not use sums before here.
-__device__ __forceinline__ void hold(float (&sum)[64])
-{
-#pragma unroll
-    for (int i = 0; i < 64; i++) asm volatile("" : "+f"(sum[i])::"memory");
 }
 
 //  64 channels of a tile, and a part of what is to be done with the tile before.
@@ -244,7 +237,8 @@ __device__ __forceinline__ void multiply_chunk(const attention_work &w, shared_m
         product(sum, a + 2 * k, b + 2 * k, CHUNK > 0 || k > 0, T());
     products_commit();
     products_wait<1>();
-    if (m.let_go >= 0) let_go_of_both(barrier_at(s, KEY_EMPTY + m.let_go), m.lane);
+    if (m.let_go >= 0)
+        let_go_of_both(barrier_at(s, KEY_EMPTY + m.let_go), m.lane, m.rank);
     if (m.lane == 2 && (CHUNK > 0 ? at.last() : FINISH && to.last))
         barrier_arrive(barrier_at(s, QUERY_EMPTY + (CHUNK + CHUNKS - 1) % CHUNKS));
     m.let_go = m.stage.at;
