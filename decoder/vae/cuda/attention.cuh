@@ -69,6 +69,15 @@ __device__ __forceinline__ unsigned char *weights_at(const attention_work &w, in
     return w.weights + (group * steps + (size_t)tile * (TILE_KEYS / STEP)) * STEP_BYTES;
 }
 
+//  2^x in one instruction; volatile, so that they stay in the order in which they are
+//  written: the compiler's own has each wait for the one before.
+__device__ __forceinline__ float exponential(float x)
+{
+    float power;
+    asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+
 //  Before here the compiler must not use sums that products have made.
 template <int COUNT>
 __device__ __forceinline__ void hold(float (&sum)[COUNT])

@@ -114,21 +114,6 @@ __device__ __forceinline__ void store8(T *p, const float (&v)[LANES])
     x.write(p);
 }
 
-//  2^x and 1/x, one instruction each; volatile, so that they stay in the order in which
-//  they are written: the compiler's own has each wait for the one before.
-__device__ __forceinline__ float exponential(float x)
-{
-    float power;
-    asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-    return power;
-}
-__device__ __forceinline__ float inverse(float x)
-{
-    float part;
-    asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(part) : "f"(x));
-    return part;
-}
-
 //  x / (1 + exp(-x)) in six instructions. A large -x makes the exponential infinite and
 //  the result -0, as it should be; NaN and infinite -x give NaN.
 __device__ __forceinline__ float silu(float x)
