@@ -249,7 +249,7 @@ asan-system tsan-system: programs
 	 ASAN_OPTIONS=$$reports UBSAN_OPTIONS=$$reports:halt_on_error=1:print_stacktrace=1 \
 	 TSAN_OPTIONS=$$reports:halt_on_error=1:suppressions=$(abspath tests/unit/tsan.supp) \
 	 LUNA_TEST_LIBRARY=$(abspath $(LIBLUNA)) LUNA_BIN=$(abspath $(BUILD)/$(@:-system=)/bin) \
-	 LUNA_SANITIZED=1 $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	 LUNA_SANITIZED=$(@:-system=) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
 	@! ls $(BUILD)/reports/* 2>/dev/null
 
 # ---- fuzzing: tests/fuzz/<room>/x.c is one libFuzzer program, linked with its room --
@@ -300,10 +300,10 @@ test-gpu: gpu-programs
 	@BENCH=no tests/gpu/run $(BUILD)
 bench-gpu: gpu-programs
 	@cd tests/gpu && LUNA_BIN=$(abspath $(BUILD)/bin) LUNA_GPU_BIN=$(abspath $(BUILD)/gpu) python3 bench.py $(BENCH_FLAGS)
-	@[ ! -e $(BUILD)/gpu-chain/luna.tar.gz ] || python3 tests/gpu/chain --bundle $(BUILD)/gpu-chain/luna.tar.gz $(CHAIN_FLAGS)
+	@[ ! -e $(BUILD)/gpu-chain/luna.tar.xz ] || python3 tests/gpu/chain --bundle $(BUILD)/gpu-chain/luna.tar.xz $(CHAIN_FLAGS)
 # A whole Luna in one archive, for a GPU machine that has none of its libraries.
 gpu-chain: programs
-	@tests/gpu/collect $(BUILD) $(BUILD)/gpu-chain/luna.tar.gz
+	@tests/gpu/collect $(BUILD) $(BUILD)/gpu-chain/luna.tar.xz
 .PHONY: gpu-programs test-gpu bench-gpu gpu-chain
 
 # ---- faults: a disk that fails as planned, and everything killed at random ----------

@@ -39,7 +39,7 @@ bool luna_unsent_full(const luna_peer *peer)
 //  In a thread of ZeroMQ's, or of whom it gave the message to.
 static void release(void *bytes, void *hint)
 {
-    LUNA_TAKE_OVER(hint);
+    LUNA_TAKE_OVER(bytes);
     counted *note = hint;
     if (note) atomic_fetch_sub(note->slot, note->len);
     free(note);
@@ -63,7 +63,6 @@ bool luna_unsent_send(void *socket, const luna_peer *peer, void *bytes, size_t l
         release(bytes, note);
         return false;
     }
-    LUNA_HAND_OVER(note);
     LUNA_HAND_OVER(bytes);
     if (zmq_send(socket, peer->id, peer->len, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
         zmq_msg_send(&message, socket, ZMQ_DONTWAIT) >= 0)

@@ -2,6 +2,7 @@
 
 #include "broker/http/thread.h"
 #include "common/clock.h"
+#include "common/handover.h"
 #include "common/home.h"
 #include "common/log.h"
 
@@ -101,6 +102,7 @@ static void take_message(luna_bridge *bridge, zframe_t *frame)
     void *bytes = malloc(len ? len : 1);
     luna_packet *packet = NULL;
     if (!bytes) return;
+    LUNA_TAKE_OVER(zframe_data(frame));
     memcpy(bytes, zframe_data(frame), len);
     if (luna_packet_open(bytes, len, &packet) != LUNA_OK)
         luna_log(LUNA_LOG_WARNING, "http_bridge", "a message from the broker: %s",

@@ -23,6 +23,7 @@ typedef struct luna_backend_options {
     int threads;                  //  0: one for each processor
     void (*step)(void *context);  //  as in luna_vae_options; may be NULL
     void *step_context;
+    bool trial;  //  as in luna_vae_options
 } luna_backend_options;
 
 typedef struct luna_plan_request {

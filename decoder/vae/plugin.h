@@ -12,7 +12,7 @@
 #include "common/log.h"
 
 //  Both sides must have been built from the same interface.
-#define LUNA_PLUGIN_VERSION 2
+#define LUNA_PLUGIN_VERSION 3
 #define LUNA_PLUGIN_ENTRY   "luna_plugin_enter"
 
 //  What the plugin uses of the program that loads it.

@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-//  The smallest KL decoder that has every part of a large one.
+//  The smallest KL decoder that has every part of a large one, wide enough for a GPU's
+//  fused convolution in each of its forms, and narrow enough for the library's.
 #define LUNA_RANDOM_TINY "tiny"
 
 //  A decoder of the family, "sd", "sdxl", "flux" or "taesd" in full size and topology, or

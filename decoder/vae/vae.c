@@ -88,7 +88,8 @@ static luna_err open_backend(luna_vae *vae, const luna_vae_options *options)
     luna_backend_options settings = {.weights = &vae->model.weights,
                                      .threads = options->threads,
                                      .step = options->step,
-                                     .step_context = options->step_context};
+                                     .step_context = options->step_context,
+                                     .trial = options->trial};
     LUNA_TRY(luna_backend_find(options->device, &vae->backend, &settings.device));
     LUNA_TRY(vae->backend->precision(options->precision, &settings.precision));
     luna_backend_name(vae->backend, settings.device, vae->device);

@@ -72,6 +72,10 @@ typedef struct luna_vae_options {
     //  the model up (LUNA_CANCELLED). NULL: a weight is read when a plan first needs it.
     bool (*loading)(void *context);
     void *loading_context;
+    //  The engine is to try the device out, not to be fast: a GPU's own kernels do
+    //  whatever they can do, also where the libraries' are faster, and of the libraries'
+    //  plans the first that runs is taken.
+    bool trial;
 } luna_vae_options;
 
 //  Device auto, precision auto, no limit, scale from the model.

@@ -3,7 +3,7 @@
 //
 //  LUNA_FAULTY_CARDS=UUID[,UUID]  the cards there are
 //  LUNA_FAULTY_MEMORY=FILE        FREE,TOTAL bytes of each, as the file says now
-//  LUNA_FAULTY_SELFTEST=WHAT      the first engine, the self-test's: its pixels are
+//  LUNA_FAULTY_SELFTEST=WHAT      of an engine on trial, the self-test's, the pixels are
 //                                 `wrong` or `unsteady`, the `device` fails, or is `full`
 //  LUNA_FAULTY_DEVICE_AT=N        the N-th picture after the self-test: the device fails,
 //                                 for good, as a CUDA context does
@@ -35,7 +35,6 @@ struct luna_plan {
     luna_shape to;
 };
 
-static int engines;
 static int pictures;  //  after the self-test
 static bool failed;
 
@@ -137,7 +136,7 @@ static luna_err open_engine(const luna_backend_options *options, void **state)
         free(e);
         return err;
     }
-    e->selftest = ++engines == 1;
+    e->selftest = options->trial;
     *state = e;
     return LUNA_OK;
 }

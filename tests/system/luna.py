@@ -19,6 +19,7 @@ from pathlib import Path
 import readers
 import wire
 from files import DATA, VAE, sha256
+from patience import patient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(os.environ.get("LUNA_BIN", ROOT / "build" / "bin")).resolve()
@@ -33,6 +34,7 @@ Result = collections.namedtuple("Result", "code out err")
 
 def wait_for(condition, what, deadline_s=DEADLINE_S):
     """The condition's first true value; AssertionError with `what` at the deadline."""
+    deadline_s = patient(deadline_s)
     end = time.monotonic() + deadline_s
     while True:
         value = condition()
@@ -68,11 +70,12 @@ class Process:
         self.ended = True
         if self.popen.poll() is None:
             self.signal(signal.SIGKILL)
-        return self.popen.wait(10)
+        return self.popen.wait(patient(10))
 
     def terminate(self, deadline_s=20):
         """SIGTERM; the exit status."""
         self.ended = True
+        deadline_s = patient(deadline_s)
         self.signal(signal.SIGTERM)
         try:
             return self.popen.wait(deadline_s)
@@ -188,7 +191,7 @@ class Luna:
 
     def run(self, program, *args, deadline_s=60, **env):
         done = subprocess.run([str(BIN / program), *map(str, args)], env={**self.env, **env},
-                              stdin=subprocess.DEVNULL, capture_output=True, timeout=deadline_s)
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=patient(deadline_s))
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def lunactl(self, *args, **kwargs):

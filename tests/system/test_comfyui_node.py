@@ -19,6 +19,7 @@ import pytest
 from files import (VAE, batch, image_pixels, photograph, photograph_latent, photograph_pixels,
                    png_texts, psnr)
 from luna import LIBRARY, wait_for
+from patience import patient
 from PIL import Image
 
 PROMPT = {"3": {"class_type": "KSampler", "inputs": {"seed": 18446744073709551615, "cfg": 7.5},
@@ -528,6 +529,6 @@ def test_without_the_library(comfy, monkeypatch):
 def test_a_comfyui_that_exits_at_once_loses_nothing(luna):
     done = subprocess.run(
         [sys.executable, comfyui.__file__, luna.output, photograph("chelsea"), VAE],
-        env={**luna.env, "LUNA_LIBRARY": str(LIBRARY)}, capture_output=True, text=True, timeout=30)
+        env={**luna.env, "LUNA_LIBRARY": str(LIBRARY)}, capture_output=True, text=True, timeout=patient(30))
     assert done.returncode == 0, done
     luna.wait_job(luna.expect(done.stdout.strip()))

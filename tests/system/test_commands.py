@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from files import VAE, batch, photograph
 from luna import BIN, LIBRARY, ROOT
+from patience import patient
 
 PROGRAMS = ("luna-broker", "luna-decoder", "lunactl", "luna-vae")
 
@@ -30,7 +31,7 @@ def test_help_and_version(home, program):
 def test_output_that_cannot_be_written(home, program):
     with open("/dev/full", "wb") as full:
         done = subprocess.run([BIN / program, "--help"], stdout=full, stderr=subprocess.PIPE,
-                              timeout=30)
+                              timeout=patient(30))
     assert done.returncode == 74, done
     assert done.stderr.count(b"\n") == 1 and program.encode() in done.stderr, done
 

@@ -1,6 +1,5 @@
 """Peers and programs that break the rules: the broker answers and goes on."""
 
-import os
 import resource
 import sqlite3
 import time
@@ -11,6 +10,7 @@ import pytest
 import wire
 import zmq
 from luna import wait_for
+from patience import SANITIZER
 
 LATENT = numpy.zeros((1, 4, 8, 8), dtype=numpy.float16)
 
@@ -79,7 +79,7 @@ def test_every_hello_is_welcome(home):
     assert len(slots) == 300
 
 
-@pytest.mark.skipif("LUNA_SANITIZED" in os.environ, reason="sanitizers keep freed memory")
+@pytest.mark.skipif(SANITIZER is not None, reason="sanitizers keep freed memory")
 def test_large_messages_of_one_peer_do_not_pile_up(home):
     """What the broker has not read yet waits at the sender, not in the broker."""
     home.start_broker()
@@ -107,7 +107,7 @@ def test_peers_that_leave_what_was_not_read(home):
         peer.setsockopt(zmq.LINGER, 0)
         peer.setsockopt(zmq.SNDHWM, 8)
         peer.connect(home.endpoint)
-    for _ in range(4 if "LUNA_SANITIZED" in os.environ else 40):
+    for _ in range(4 if SANITIZER else 40):
         for peer in peers:
             peer.send(slow)
     for peer in peers:

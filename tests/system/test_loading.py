@@ -4,18 +4,18 @@ Opening the file `slow.safetensors` waits at a gate (preload/gate.c) for as long
 looks. The decoder has one credit: what goes on goes on beyond the job that waits.
 """
 
-import os
 import shutil
 import signal
 
 import pytest
 from files import DATA, VAE, batch, photograph, write_latent
 from luna import BIN, wait_for
+from patience import SANITIZER, patient
 
 GATE = BIN.parent / "test" / "gate.so"
 
 pytestmark = pytest.mark.skipif(
-    os.environ.get("LUNA_SANITIZED") == "1" or not GATE.exists(),
+    SANITIZER is not None or not GATE.exists(),
     reason="a preloaded library and a sanitizer do not go together")
 
 
@@ -118,7 +118,7 @@ def test_a_stop_gives_the_job_back_at_once(home, gate, models):
     decoder.signal(signal.SIGTERM)
     wait_for(lambda: home.job(slow)["state"] == "pending", "the job is given back")
     gate.open()
-    assert decoder.popen.wait(20) == 0
+    assert decoder.popen.wait(patient(20)) == 0
     start(home, gate, models, "two")
     assert not home.wait_job(slow).get("refused")
 

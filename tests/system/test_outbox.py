@@ -9,6 +9,7 @@ import pytest
 import wire
 from files import VAE, photograph
 from luna import LIBRARY, Process, wait_for
+from patience import patient
 
 
 def start_producer(luna, name, *flags):
@@ -48,7 +49,7 @@ def test_a_killed_brokers_jobs_are_delivered_by_a_second_process(luna):
     luna.start_broker()
     second = start_producer(luna, "second", "--deliver")
     second.ended = True
-    assert second.popen.wait(30) == 0, second.text()
+    assert second.popen.wait(patient(30)) == 0, second.text()
     assert not files(luna) and not files(luna, "refused") and not files(luna, "damaged")
     for job in jobs:
         luna.wait_job(luna.expect(job))
@@ -66,7 +67,7 @@ def test_a_comfyui_without_broker_leaves_its_pictures_to_the_next(luna):
     def comfy():
         done = subprocess.run(
             [sys.executable, comfyui.__file__, luna.output, photograph("chelsea"), VAE],
-            env=env, capture_output=True, text=True, timeout=30)
+            env=env, capture_output=True, text=True, timeout=patient(30))
         assert done.returncode == 0, done
         luna.expect(done.stdout.strip())
         return done.stderr

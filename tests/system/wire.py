@@ -12,6 +12,8 @@ import uuid
 import msgpack
 import zmq
 
+from patience import patient
+
 VERSION = 1
 PAYLOAD_MAGIC = b"LUNAJOB1"
 PAYLOAD_HEADER_BYTES = 64
@@ -91,6 +93,7 @@ class Peer:
         for index, message in enumerate(self.kept):
             if fits(message):
                 return self.kept.pop(index)
+        deadline_s = patient(deadline_s)
         end = time.monotonic() + deadline_s
         while True:
             left_ms = int((end - time.monotonic()) * 1000)
@@ -154,6 +157,7 @@ class Subscriber:
 
     def next(self, deadline_s=10):
         """(topic, event)"""
+        deadline_s = patient(deadline_s)
         if not self.socket.poll(int(deadline_s * 1000)):
             raise WireError(f"no event within {deadline_s} s")
         topic, body = self.socket.recv_multipart()
@@ -172,6 +176,7 @@ class Decoder(Peer):
                   maps_payload=maps_payload)
 
     def take(self, deadline_s=10):
+        deadline_s = patient(deadline_s)
         if not self.slot.poll(int(deadline_s * 1000)):
             raise WireError(f"no work within {deadline_s} s")
         work = unpack(self.slot.recv())

@@ -71,6 +71,7 @@ static luna_err start(state *s, const luna_backend_options *options)
 {
     const gpu_type type = type_of(options->precision);
     LUNA_TRY(gpu_device_open(options->device, &s->device));
+    if (options->trial) gpu_device_set_trial(&s->device);
     s->device.step = options->step;
     s->device.step_context = options->step_context;
     const bool brain = gpu_device_has_bf16(&s->device);

@@ -1,5 +1,5 @@
-//  Chosen plans on disk: one small file a convolution. Its name is a hash of what it is
-//  for, its first line says that in words and is compared.
+//  Choices on disk: one small file each. Its name is a hash of what it is for, its first
+//  line says that in words and is compared.
 
 #include "decoder/vae/cuda/conv.h"
 
@@ -34,18 +34,23 @@ static bool find_folder(char out[PATH_ROOM])
     return false;
 }
 
-static void describe(const gpu_device *device, const gpu_conv_problem *p,
-                     char out[KEY_ROOM])
+//  What was measured with this library on this card.
+static void describe(const gpu_device *device, const char *about, char out[KEY_ROOM])
+{
+    snprintf(out, KEY_ROOM, "luna-2 cudnn-%zu %s %d.%d %d %s\n", cudnnGetVersion(),
+             device->properties.name, device->properties.major, device->properties.minor,
+             device->properties.multiProcessorCount, about);
+}
+
+static void describe_problem(const gpu_device *device, const gpu_conv_problem *p,
+                             char out[KEY_ROOM])
 {
     static const char *const types[] = {"fp16", "bf16", "fp32"};
     snprintf(out, KEY_ROOM,
-             "luna-2 cudnn-%zu %s %d.%d %d %s %dx%dx%d %d kernel-%d folded-%d bias-%d "
-             "residual-%d relu-%d tries-%zu\n",
-             cudnnGetVersion(), device->properties.name, device->properties.major,
-             device->properties.minor, device->properties.multiProcessorCount,
+             "%s %dx%dx%d %d kernel-%d folded-%d bias-%d residual-%d relu-%d tries-%zu",
              types[p->from.type], p->from.channels, p->from.height, p->from.width,
              p->channels, p->kernel, p->folded, p->bias, p->residual, p->relu,
-             gpu_tries());
+             device->tries);
 }
 
 //  FNV-1a.
@@ -63,11 +68,11 @@ static bool find_file(const char *key, char folder[PATH_ROOM], char path[PATH_RO
     return n > 0 && n < PATH_ROOM;
 }
 
-char *gpu_cache_read(const gpu_device *device, const gpu_conv_problem *problem)
+char *gpu_cache_read_note(const gpu_device *device, const char *about)
 {
     char key[KEY_ROOM], folder[PATH_ROOM], path[PATH_ROOM], *text = NULL;
     size_t len = 0;
-    describe(device, problem, key);
+    describe(device, about, key);
     if (!find_file(key, folder, path) ||
         luna_file_read(path, PLAN_MAX, &text, &len) != LUNA_OK)
         return NULL;
@@ -89,12 +94,26 @@ static bool write_file(const char *path, const char *key, const char *text)
     return close(fd) == 0 && good;
 }
 
-void gpu_cache_write(const gpu_device *device, const gpu_conv_problem *problem,
-                     const char *text)
+void gpu_cache_write_note(const gpu_device *device, const char *about, const char *text)
 {
     char key[KEY_ROOM], folder[PATH_ROOM], path[PATH_ROOM], fresh[PATH_ROOM + 32];
-    describe(device, problem, key);
+    describe(device, about, key);
     if (!find_file(key, folder, path) || luna_make_dirs(folder, 0755) != LUNA_OK) return;
     snprintf(fresh, sizeof fresh, "%s.%ld", path, (long)getpid());
     if (!write_file(fresh, key, text) || rename(fresh, path) != 0) (void)unlink(fresh);
+}
+
+char *gpu_cache_read(const gpu_device *device, const gpu_conv_problem *problem)
+{
+    char about[KEY_ROOM];
+    describe_problem(device, problem, about);
+    return gpu_cache_read_note(device, about);
+}
+
+void gpu_cache_write(const gpu_device *device, const gpu_conv_problem *problem,
+                     const char *text)
+{
+    char about[KEY_ROOM];
+    describe_problem(device, problem, about);
+    gpu_cache_write_note(device, about, text);
 }

@@ -1,4 +1,4 @@
-//  conv.h - shared by conv.c and tune.c
+//  conv.h - shared by conv.c, tune.c, fuser.c and cache.c
 
 #ifndef LUNA_DECODER_VAE_CUDA_CONV_H
 #define LUNA_DECODER_VAE_CUDA_CONV_H
@@ -24,9 +24,6 @@ LUNA_MUST_USE luna_err gpu_conv_graph_make(gpu_device *device,
 gpu_desc gpu_conv_graph_desc(const gpu_conv_graph *graph);
 void gpu_conv_graph_free(gpu_conv_graph *graph);
 
-//  How many plans are timed for one convolution: LUNA_CUDA_TRIES, else 8.
-size_t gpu_tries(void);
-
 //  ---- cache.c ---------------------------------------------------------------------
 
 //  The plan kept on disk for a problem on this card with this library, as text that the
@@ -35,5 +32,8 @@ char *gpu_cache_read(const gpu_device *device, const gpu_conv_problem *problem);
 //  Keeps it; a failure only costs the next start some time.
 void gpu_cache_write(const gpu_device *device, const gpu_conv_problem *problem,
                      const char *text);
+//  The same of anything else: `about` says what.
+char *gpu_cache_read_note(const gpu_device *device, const char *about);
+void gpu_cache_write_note(const gpu_device *device, const char *about, const char *text);
 
 #endif

@@ -85,7 +85,7 @@ template <typename T>
 cudaError_t start_for(const gpu_fused_args *args, const void *x, void *y, int blocks,
                       cudaStream_t stream)
 {
-    const fused_work<T> work = work_of<T>(args, x, y);
+    const fused_work<T> work = work_of<WIDTH, T>(args, x, y);
     if (work.tiles < blocks) blocks = work.tiles;
     if (args->folded)
         return args->pairs ? start<T, 4, true>(work, blocks, stream)

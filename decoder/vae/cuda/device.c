@@ -5,6 +5,7 @@
 #include <string.h>
 
 enum { OLDEST = 75 };  //  compute capability, times 10
+enum { TRIES = 8 };
 
 static double mib(size_t bytes)
 {
@@ -159,13 +160,27 @@ static luna_err start(gpu_device *device)
     return gpu_workspace_grow(device, WORKSPACE_BYTES);
 }
 
-//  The fused kernel's instructions are those of 9.0, and of no card before or after.
+//  The fused kernels' instructions begin with 8.0.
 static gpu_fusing fusing_of(const struct cudaDeviceProp *properties)
 {
     const char *wish = getenv("LUNA_CUDA_FUSED");
-    if (properties->major != 9 || properties->minor != 0) return GPU_FUSES_NOTHING;
+    if (properties->major < 8) return GPU_FUSES_NOTHING;
     if (wish && strcmp(wish, "never") == 0) return GPU_FUSES_NOTHING;
     return wish && strcmp(wish, "always") == 0 ? GPU_FUSES_ALL : GPU_FUSES_LARGE;
+}
+
+//  LUNA_CUDA_TRIES, else as many as have found the best so far.
+static size_t tries_of(void)
+{
+    const char *text = getenv("LUNA_CUDA_TRIES");
+    const long wanted = text ? strtol(text, NULL, 10) : 0;
+    return wanted > 0 ? (size_t)wanted : TRIES;
+}
+
+void gpu_device_set_trial(gpu_device *device)
+{
+    if (device->fusing != GPU_FUSES_NOTHING) device->fusing = GPU_FUSES_ALL;
+    device->tries = 1;
 }
 
 luna_err gpu_device_open(int index, gpu_device *device)
@@ -174,6 +189,7 @@ luna_err gpu_device_open(int index, gpu_device *device)
     LUNA_TRY(gpu_device_probe(index));
     LUNA_TRY(gpu_check(cudaGetDeviceProperties(&device->properties, index), "a look"));
     device->fusing = fusing_of(&device->properties);
+    device->tries = tries_of();
     const luna_err err = start(device);
     if (err != LUNA_OK) gpu_device_close(device);
     return err;

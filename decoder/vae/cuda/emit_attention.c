@@ -52,7 +52,7 @@ static bool fuses(const gpu_planner *p, const gpu_step *step)
 {
     const gpu_fusing fusing = gpu_lane_of(p)->device->fusing;
     const size_t tokens = gpu_pixels(&step->to);
-    if (fusing == GPU_FUSES_NOTHING || step->to.type == GPU_FP32 ||
+    if (p->program->fuser != GPU_FUSER_WGMMA ||
         step->to.channels != GPU_ATTENTION_CHANNELS)
         return false;
     return fusing == GPU_FUSES_ALL || fills_the_card(p, tokens, fused_rows(p, tokens));

@@ -19,9 +19,12 @@ static bool fills_the_card(const gpu_planner *p, const luna_shape *from, size_t 
                            bool folded)
 {
     const gpu_parts tiles = {(int)from->height, (int)from->width, folded};
-    const size_t all = gpu_part_count(&tiles) * (channels / GPU_FUSED_TO);
-    const size_t at_once = (size_t)device_of(p)->properties.multiProcessorCount;
-    if (device_of(p)->fusing == GPU_FUSES_ALL) return true;
+    const size_t cards = (size_t)device_of(p)->properties.multiProcessorCount;
+    const bool wide = p->program->fuser == GPU_FUSER_WGMMA;
+    const size_t all =
+        gpu_part_count(&tiles) * (channels / (wide ? GPU_FUSED_TO : GPU_FUSED_TO / 2));
+    const size_t at_once = wide ? cards : 2 * cards;
+    if (device_of(p)->fusing == GPU_FUSES_ALL || p->lean) return true;
     const size_t rounds = (all + at_once - 1) / at_once;
     return 4 * all >= 3 * rounds * at_once;
 }
@@ -31,8 +34,7 @@ bool gpu_fuses(const gpu_planner *p, size_t conv, bool folded)
     const luna_node *node = gpu_node_at(p, conv);
     const luna_shape *from = &p->shapes[node->input[0]];
     const size_t input = (size_t)node->input[0];
-    if (p->program->lane->type == GPU_FP32 || device_of(p)->fusing == GPU_FUSES_NOTHING)
-        return false;
+    if (p->program->fuser == GPU_FUSER_NONE) return false;
     if (node->op != LUNA_OP_CONV2D || node->kernel != 3) return false;
     if (folded) from = &p->shapes[gpu_node_at(p, input)->input[0]];
     return from->channels % GPU_FUSED_FROM == 0 && node->channels % GPU_FUSED_TO == 0 &&

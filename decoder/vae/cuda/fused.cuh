@@ -9,7 +9,7 @@ enum {
     SIDE = GPU_PART_SIDE,    //  pixels a side of a tile
     HALO = SIDE + 2,         //  with the ring around it
     CHUNK = GPU_FUSED_FROM,  //  channels brought at a time
-    WIDTH = GPU_FUSED_TO,    //  channels of the result in a tile
+    WIDTH = GPU_FUSED_TO,    //  channels of the result in a block of weights
     ROW_BYTES = CHUNK * 2,
     LANES_A_ROW = ROW_BYTES / 16,
     TAP_BYTES = WIDTH * ROW_BYTES  //  weights of one tap of one chunk
@@ -30,7 +30,7 @@ struct fused_work {
     int height, width;  //  of x
     int chunks, beside_chunks;
     int columns, tiles;  //  tiles a row of the picture; all
-    int across;          //  tiles over the result's channels
+    int across;          //  tiles over the result's channels, each WIDE of them
     int corners;         //  4 when folded, else 1
 };
 
@@ -40,14 +40,14 @@ struct tile_place {
     int y, x, channel, row, column, part;
 };
 
-template <typename T>
+template <int WIDE, typename T>
 __device__ __forceinline__ tile_place place_of(const fused_work<T> &work, int tile)
 {
     const int rest = tile / work.across, corner = rest % work.corners;
     const int at = rest / work.corners, row = at / work.columns;
     return tile_place{row * SIDE,
                       (at - row * work.columns) * SIDE,
-                      (tile - rest * work.across) * WIDTH,
+                      (tile - rest * work.across) * WIDE,
                       corner / 2,
                       corner % 2,
                       rest};
@@ -62,14 +62,15 @@ __device__ __forceinline__ int taps_of(const fused_work<T> &work)
 //  Blocks of TAP_BYTES lie in the order [corner][128 of the result][chunk][tap], then
 //  those beside.
 template <typename T>
-__device__ __forceinline__ const char *weights_of(const fused_work<T> &work, int tile)
+__device__ __forceinline__ const char *weights_of(const fused_work<T> &work,
+                                                  const tile_place &at)
 {
-    const int rest = tile / work.across, corner = rest % work.corners;
-    const int block = corner * work.across + tile - rest * work.across;
+    const int corner = 2 * at.row + at.column;
+    const int block = corner * (work.to_channels / WIDTH) + at.channel / WIDTH;
     return work.weight + (size_t)block * taps_of(work) * TAP_BYTES;
 }
 
-template <typename T>
+template <int WIDE, typename T>
 static fused_work<T> work_of(const gpu_fused_args *args, const void *x, void *y)
 {
     fused_work<T> work = {};
@@ -89,7 +90,7 @@ static fused_work<T> work_of(const gpu_fused_args *args, const void *x, void *y)
     work.chunks = work.channels / CHUNK;
     work.beside_chunks = work.beside_channels / CHUNK;
     work.columns = (work.width + SIDE - 1) / SIDE;
-    work.across = work.to_channels / WIDTH;
+    work.across = work.to_channels / WIDE;
     work.corners = args->folded ? 4 : 1;
     const gpu_parts parts = {work.height, work.width, args->folded};
     work.tiles = (int)gpu_part_count(&parts) * work.across;

@@ -1,7 +1,8 @@
 //  gpu.h - inside the CUDA backend: the device, and how a graph becomes steps
 //
 //  backend.c is the engine's interface; device.c holds the card; conv.c wraps cuDNN's
-//  graphs, tune.c chooses among its plans and keeps the choice on disk; gemm.c wraps
+//  graphs, tune.c chooses among its plans and keeps the choice on disk; fuser.c chooses
+//  between them and convolutions of our own; gemm.c wraps
 //  cuBLASLt; weights.c brings parameters to the device; scale.c chooses exponents for
 //  fp16; plan.c turns a graph into steps, run.c runs them.
 
@@ -18,15 +19,27 @@
 //  ---- device.c --------------------------------------------------------------------
 
 //  Which convolutions and attentions the fused kernels do: none where the card cannot;
-//  those large enough for the card; or every one they can, for tests:
+//  those large enough for the card; or every one they can, on trial and for tests:
 //  LUNA_CUDA_FUSED=never or always.
 typedef enum gpu_fusing { GPU_FUSES_NOTHING, GPU_FUSES_LARGE, GPU_FUSES_ALL } gpu_fusing;
+
+//  The kernel that does them (fuser.c): none, the library is faster; that of sm_90; the
+//  portable one; the same with short sums in 16 bits.
+typedef enum gpu_fuser {
+    GPU_FUSER_UNKNOWN,
+    GPU_FUSER_NONE,
+    GPU_FUSER_WGMMA,
+    GPU_FUSER_MMA,
+    GPU_FUSER_MMA_HALF
+} gpu_fuser;
 
 //  One card as one engine uses it.
 typedef struct gpu_device {
     int index;
     struct cudaDeviceProp properties;
     gpu_fusing fusing;
+    gpu_fuser fuser;
+    size_t tries;         //  plans of cuDNN's that are timed for a convolution
     cudaStream_t stream;  //  of the kernels
     cudaStream_t copies;  //  of what goes back to the host
     cudnnHandle_t dnn;
@@ -48,6 +61,8 @@ LUNA_MUST_USE luna_err gpu_device_probe(int index);
 LUNA_MUST_USE luna_err gpu_memory(int index, luna_backend_memory *out);
 LUNA_MUST_USE luna_err gpu_device_open(int index, gpu_device *device);
 void gpu_device_close(gpu_device *device);
+//  As in luna_backend_options: the fused kernel where it can be, one plan of cuDNN's.
+void gpu_device_set_trial(gpu_device *device);
 //  Waits for the work of this engine.
 void gpu_device_finish(const gpu_device *device);
 
@@ -104,6 +119,16 @@ LUNA_MUST_USE luna_err gpu_conv_find(gpu_device *device, const gpu_conv_problem 
 LUNA_MUST_USE luna_err gpu_conv_run(gpu_device *device, const gpu_conv *conv,
                                     const gpu_conv_call *call);
 void gpu_convs_free(gpu_device *device);
+
+//  ---- fuser.c ---------------------------------------------------------------------
+
+//  Chooses device->fuser, unless it is chosen: LUNA_CUDA_FUSER (library, wgmma, mma,
+//  mma-half), what the card is, what was kept of an earlier trial, a trial in the arena.
+LUNA_MUST_USE luna_err gpu_fuser_choose(gpu_device *device);
+//  What a program of this type is to use. lean: in less memory.
+gpu_fuser gpu_fuser_for(const gpu_device *device, gpu_type type, bool lean);
+cudaError_t gpu_fused_start(gpu_fuser fuser, const gpu_device *device,
+                            const gpu_fused_args *args, const void *x, void *y);
 
 //  ---- gemm.c ----------------------------------------------------------------------
 
@@ -215,6 +240,7 @@ typedef struct gpu_step {
 
 typedef struct gpu_program {
     gpu_lane *lane;
+    gpu_fuser fuser;
     gpu_step *steps;
     size_t step_count;
     size_t step_room;

@@ -4,14 +4,11 @@
 #ifndef LUNA_DECODER_VAE_CUDA_HOPPER_CUH
 #define LUNA_DECODER_VAE_CUDA_HOPPER_CUH
 
+#include "decoder/vae/cuda/copies.cuh"
+
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <stdint.h>
-
-__device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
 
 //  ---- mbarrier ----------------------------------------------------------------------
 
@@ -136,20 +133,6 @@ __device__ __forceinline__ void box_copy_to(uint16_t blocks, uint32_t to, const 
         ".multicast::cluster [%0], [%1, {%4, %5}], [%2], %3;" ::"r"(to),
         "l"(map), "r"(barrier), "h"(blocks), "r"(x), "r"(y)
         : "memory");
-}
-
-//  16 bytes, or as many zeros when they are not there; of each thread by itself.
-__device__ __forceinline__ void copy_16(uint32_t to, const void *from, bool there)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-                 "r"(there ? 16 : 0)
-                 : "memory");
-}
-
-//  Until all copies of this thread are there, for itself to see.
-__device__ __forceinline__ void copies_wait()
-{
-    asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 //  Arrives when all copies of this thread are there.

@@ -210,7 +210,7 @@ void gpu_conv_last_pack(gpu_type type, const float *weight, int channels,
 cudaError_t gpu_conv_last(const gpu_last_args *last, const void *x, float *planes,
                           cudaStream_t stream);
 
-//  ---- conv_wgmma.cu, conv_fused.c ---------------------------------------------------
+//  ---- conv_wgmma.cu, conv_mma.cu, conv_fused.c --------------------------------------
 
 //  A 3 x 3 convolution together with the group norm and SiLU before it, another value's
 //  1 x 1 convolution added to it, and the statistics that the norm after it needs. FP16
@@ -248,6 +248,10 @@ void gpu_fused_pack(gpu_type type, const gpu_fused_weights *weights, void *packe
 //  On cards of compute capability 9.0.
 cudaError_t gpu_conv_wgmma(const gpu_fused_args *args, const void *x, void *y,
                            int multiprocessors, cudaStream_t stream);
+//  On cards of compute capability 8.0 and up. half_sums: of FP16, each 32 products are
+//  summed up in FP16 and these sums in FP32, which cards for games do in half the time.
+cudaError_t gpu_conv_mma(const gpu_fused_args *args, const void *x, void *y,
+                         bool half_sums, cudaStream_t stream);
 
 //  Floats to 16-bit values, in place and in host memory.
 void gpu_narrow(gpu_type type, float *values, size_t count);

@@ -188,8 +188,10 @@ luna_err gpu_program_build(gpu_lane *lane, const luna_graph *graph,
     luna_err err = program && p
                        ? LUNA_OK
                        : luna_error(LUNA_NO_MEMORY, "no memory for the decoder's plan");
+    if (err == LUNA_OK && lane->type != GPU_FP32) err = gpu_fuser_choose(lane->device);
     if (err == LUNA_OK) {
         program->lane = lane;
+        program->fuser = gpu_fuser_for(lane->device, lane->type, lean);
         p->program = program;
         p->graph = graph;
         p->shapes = shapes;

@@ -94,8 +94,7 @@ static cudaError_t start_conv_last(const gpu_program *program, const gpu_step *s
                          gpu_buffer(program, step->y), stream);
 }
 
-static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *step,
-                                    cudaStream_t stream)
+static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *step)
 {
     const gpu_fused_args args = {.from = step->from,
                                  .channels = step->to.channels,
@@ -107,9 +106,8 @@ static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *
                                  .beside = gpu_buffer(program, step->v),
                                  .beside_channels = step->beside,
                                  .parts = gpu_buffer(program, step->parts)};
-    return gpu_conv_wgmma(&args, gpu_buffer(program, step->x),
-                          gpu_buffer(program, step->y),
-                          program->lane->device->properties.multiProcessorCount, stream);
+    return gpu_fused_start(program->fuser, program->lane->device, &args,
+                           gpu_buffer(program, step->x), gpu_buffer(program, step->y));
 }
 
 static cudaError_t start_norm(const gpu_program *program, const gpu_step *step,
@@ -202,7 +200,7 @@ static cudaError_t start_own(const gpu_program *program, const gpu_step *step,
         case GPU_STEP_CONV_LAST:
             return start_conv_last(program, step, stream);
         case GPU_STEP_CONV_FUSED:
-            return start_conv_fused(program, step, stream);
+            return start_conv_fused(program, step);
         case GPU_STEP_NORM:
             return start_norm(program, step, stream);
         case GPU_STEP_APPLY:

@@ -10,7 +10,7 @@
 
 #include "common/log.h"
 
-enum { CONFIGS = 16, TRIES = 8, ROUNDS = 4, ALIGN = 256 };
+enum { CONFIGS = 16, ROUNDS = 4, ALIGN = 256 };
 
 static const float turn_ms = 6.0F;   //  of a plan in each round
 static const float near = 1.25F;     //  times the best: worth a second look
@@ -230,13 +230,6 @@ static void report(const gpu_conv_problem *p, size_t number, float first, float 
         p->channels, p->bias, p->residual, p->relu, number, (double)first, (double)ms);
 }
 
-size_t gpu_tries(void)
-{
-    const char *text = getenv("LUNA_CUDA_TRIES");
-    const long wanted = text ? strtol(text, NULL, 10) : 0;
-    return wanted > 0 ? (size_t)wanted : TRIES;
-}
-
 typedef struct contender {
     gpu_conv conv;
     float first;  //  ms of a run on a rested card
@@ -253,9 +246,8 @@ typedef struct contest {
 static void enter(gpu_device *device, const candidates *from, const trial *t,
                   const gpu_conv *conv, contest *c)
 {
-    const size_t most = gpu_tries();
     c->best = INFINITY;
-    for (size_t i = 0; i < from->count && c->count < most; i++) {
+    for (size_t i = 0; i < from->count && c->count < device->tries; i++) {
         contender next = {.conv = *conv};
         next.conv.plan = plan_of(device, from->item[i]);
         if (!next.conv.plan) continue;
@@ -319,7 +311,7 @@ static luna_err tune(gpu_device *device, gpu_conv *conv)
     candidates found = {.count = 0};
     LUNA_TRY(gpu_conv_graph_make(device, &conv->problem, &graph));
     ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_A, &found);
-    if (found.count < gpu_tries())
+    if (found.count < device->tries)
         ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_B, &found);
     if (found.count == 0)
         ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_FALLBACK, &found);

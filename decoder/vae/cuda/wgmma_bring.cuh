@@ -4,6 +4,7 @@
 #ifndef LUNA_DECODER_VAE_CUDA_WGMMA_BRING_CUH
 #define LUNA_DECODER_VAE_CUDA_WGMMA_BRING_CUH
 
+#include "decoder/vae/cuda/prepare.cuh"
 #include "decoder/vae/cuda/wgmma_shared.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -85,41 +86,6 @@ __device__ __forceinline__ void ask_for_tile(const square<T> &from, uint32_t sla
     }
 }
 
-//  Norm and activation of vectors, each step for all of their values so that none waits
-//  for another. Two share one division: 1 / a = b / (a b). Powers stop at 2^60, so that
-//  the product has an inverse; from there on the result is 0 in 16 bits.
-template <typename T, int COUNT>
-__device__ __forceinline__ void prepare_vectors(unsigned char *at, unsigned there,
-                                                const gpu_pair (&pairs)[LANES])
-{
-    float v[COUNT][LANES], e[COUNT][LANES];
-#pragma unroll
-    for (int i = 0; i < COUNT; i++)
-        load8(reinterpret_cast<const T *>(at + i * PIXELS_A_PASS * ROW_BYTES), v[i]);
-#pragma unroll
-    for (int i = 0; i < COUNT; i++)
-#pragma unroll
-        for (int k = 0; k < LANES; k++) {
-            v[i][k] = fmaf(v[i][k], pairs[k].scale, pairs[k].offset);
-            e[i][k] = exponential(fminf(v[i][k] * -1.4426950408889634F, 60.0F));
-        }
-#pragma unroll
-    for (int i = 0; i < COUNT; i++)
-#pragma unroll
-        for (int k = 0; k < LANES; k += 2) {
-            e[i][k] += 1.0F;
-            e[i][k + 1] += 1.0F;
-            const float both = inverse(e[i][k] * e[i][k + 1]);
-            const float first = v[i][k] * e[i][k + 1];
-            v[i][k + 1] *= e[i][k] * both;
-            v[i][k] = first * both;
-        }
-#pragma unroll
-    for (int i = 0; i < COUNT; i++)
-        if (there >> i & 1)
-            store8(reinterpret_cast<T *>(at + i * PIXELS_A_PASS * ROW_BYTES), v[i]);
-}
-
 //  All that this thread has brought; what is outside stays 0.
 template <typename T>
 __device__ __forceinline__ void prepare(unsigned char *slab, unsigned there,
@@ -128,19 +94,7 @@ __device__ __forceinline__ void prepare(unsigned char *slab, unsigned there,
     slab += slab_at(thread / LANES_A_ROW, thread % LANES_A_ROW);
 #pragma unroll 1
     for (; there; there >>= 2, slab += 2 * PIXELS_A_PASS * ROW_BYTES)
-        prepare_vectors<T, 2>(slab, there, pairs);
-}
-
-//  In this order: before what is waited for afterwards.
-__device__ __forceinline__ void read_pairs(const gpu_pair *pairs, gpu_pair (&out)[LANES])
-{
-#pragma unroll
-    for (int i = 0; i < LANES; i += 2)
-        asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
-                     : "=f"(out[i].scale), "=f"(out[i].offset), "=f"(out[i + 1].scale),
-                       "=f"(out[i + 1].offset)
-                     : "l"(pairs + i)
-                     : "memory");
+        prepare_vectors<T, 2, PIXELS_A_PASS * ROW_BYTES>(slab, there, pairs);
 }
 
 template <typename T, bool NORM>
@@ -149,7 +103,7 @@ __device__ __forceinline__ void bring_chunk(const square<T> &from, const gpu_pai
                                             int thread)
 {
     gpu_pair mine[LANES];
-    if (NORM) read_pairs(pairs + thread % LANES_A_ROW * LANES, mine);
+    if (NORM) read_halves(pairs + thread % LANES_A_ROW * LANES, mine);
     barrier_wait(barrier_at(s, SLAB_EMPTY + slab.at), slab.parity ^ 1);
     const unsigned there =
         ask_for_slab(from, shared_address(s.slab[slab.at].pixels), thread);
@@ -176,7 +130,7 @@ __device__ void bring_tiles(const fused_work<T> &work, shared_memory &s, int thr
     ring<SLABS> slab;
     const int skip = thread % LANES_A_ROW * LANES;
     for (int t = blockIdx.x; t < work.tiles; t += gridDim.x) {
-        const tile_place at = place_of(work, t);
+        const tile_place at = place_of<WIDTH>(work, t);
         square<T> from =
             square_of(work.x + skip, work.channels, work, at.y - 1, at.x - 1);
         for (int c = 0; c < work.chunks; c++, slab.next(), from.x += CHUNK)
@@ -195,7 +149,7 @@ __device__ void bring_weights(const fused_work<T> &work, shared_memory &s)
     ring<STAGES> stage;
     const int taps = taps_of(work);
     for (int t = blockIdx.x; t < work.tiles; t += gridDim.x) {
-        const char *from = weights_of(work, t);
+        const char *from = weights_of(work, place_of<WIDTH>(work, t));
         for (int i = 0; i < taps; i++, from += TAP_BYTES, stage.next()) {
             const uint32_t full = barrier_at(s, WEIGHT_FULL + stage.at);
             barrier_wait(barrier_at(s, WEIGHT_EMPTY + stage.at), stage.parity ^ 1);

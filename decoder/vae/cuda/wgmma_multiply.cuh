@@ -147,7 +147,7 @@ __device__ void multiply_tiles(const fused_work<T> &work, shared_memory &s, int 
     m.thread = thread;
     for (int t = blockIdx.x; t < work.tiles; t += gridDim.x, round ^= 1) {
         float left[64], right[64];
-        const tile_place at = place_of(work, t);
+        const tile_place at = place_of<WIDTH>(work, t);
         multiply_tile<T, TAPS>(work, s, m, left, right, at);
         barrier_wait(barrier_at(s, RESULT_EMPTY + half), round);
         finish_half(work, s, left, right, at, half, thread);

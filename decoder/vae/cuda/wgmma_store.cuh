@@ -3,6 +3,7 @@
 #ifndef LUNA_DECODER_VAE_CUDA_WGMMA_STORE_CUH
 #define LUNA_DECODER_VAE_CUDA_WGMMA_STORE_CUH
 
+#include "decoder/vae/cuda/spread.cuh"
 #include "decoder/vae/cuda/wgmma_shared.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -29,23 +30,6 @@ __device__ __forceinline__ half_place half_of(const fused_work<T> &work,
     h.rows = work.height - y;
     h.columns = work.width - at.x;
     return h;
-}
-
-//  Distances of four channels from a value near their mean, and their squares.
-struct spread {
-    float pivot, sum, squares, count;
-};
-
-__device__ __forceinline__ void add_four(spread &s, const float *v)
-{
-    if (s.count == 0.0F) s.pivot = v[0];
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-        const float off = v[k] - s.pivot;
-        s.sum += off;
-        s.squares = fmaf(off, off, s.squares);
-    }
-    s.count += 4.0F;
 }
 
 //  A storer has eight channels of every fourth pixel.
@@ -95,24 +79,6 @@ __device__ __forceinline__ void ask_for_residual(const fused_work<T> &work,
     }
 }
 
-struct counted {
-    float mean, squares, count;
-};
-
-__device__ __forceinline__ counted merge(const counted &a, const counted &b)
-{
-    const float count = a.count + b.count, off = b.mean - a.mean;
-    const float weight = count > 0.0F ? b.count / count : 0.0F;
-    return counted{fmaf(off, weight, a.mean),
-                   a.squares + b.squares + off * off * weight * a.count, count};
-}
-
-__device__ __forceinline__ counted counted_of(const spread &s)
-{
-    const float off = s.count > 0.0F ? s.sum / s.count : 0.0F;
-    return counted{s.pivot + off, fmaxf(s.squares - s.sum * off, 0.0F), s.count};
-}
-
 //  The four storers of the same channels to one part, always in the same order.
 template <typename T>
 __device__ __forceinline__ void leave_moments(const fused_work<T> &work, shared_memory &s,
@@ -123,11 +89,7 @@ __device__ __forceinline__ void leave_moments(const fused_work<T> &work, shared_
     float count = 0.0F;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        counted mine = counted_of(sums[i]), other;
-        other.mean = __shfl_xor_sync(0xffffffffu, mine.mean, 16);
-        other.squares = __shfl_xor_sync(0xffffffffu, mine.squares, 16);
-        other.count = __shfl_xor_sync(0xffffffffu, mine.count, 16);
-        mine = lane < 16 ? merge(mine, other) : merge(other, mine);
+        const counted mine = merge_lanes(counted_of(sums[i]), 16, lane);
         count = mine.count;
         if (lane < 16) s.parts[warp][2 * lane + i] = moments{mine.mean, mine.squares};
     }
@@ -150,7 +112,7 @@ __device__ __forceinline__ void make_ready(const fused_work<T> &work, shared_mem
                                            int tile, int half, int thread)
 {
     if (work.residual && tile < work.tiles)
-        ask_for_residual(work, s, half_of<T, TAPS>(work, place_of(work, tile), half),
+        ask_for_residual(work, s, half_of<T, TAPS>(work, place_of<WIDTH>(work, tile), half),
                          half, thread);
     copies_arrive(barrier_at(s, RESULT_EMPTY + half));
 }
@@ -162,7 +124,7 @@ __device__ void store_tiles(const fused_work<T> &work, shared_memory &s, int thr
     for (int half = 0; half < 2; half++)
         make_ready<T, TAPS>(work, s, blockIdx.x, half, thread);
     for (int t = blockIdx.x; t < work.tiles; t += gridDim.x, round ^= 1) {
-        const tile_place at = place_of(work, t);
+        const tile_place at = place_of<WIDTH>(work, t);
         spread sums[2] = {};
 #pragma unroll 1
         for (int half = 0; half < 2; half++) {

@@ -1,12 +1,11 @@
 //  The hash of a VAE's file: computed once for each version of it, told to attempts that
 //  wait, and kept on the disk beside whatever else may stand there.
 //
-//  Reading is held at a gate, options.step, so that each state lasts as long as a test
-//  looks at it.
+//  Reading is held at a gate, options.step.
 
+#include "gate.h"
 #include "kit.h"
 
-#include <pthread.h>
 #include <sys/stat.h>
 
 #include "common/file.h"
@@ -18,10 +17,7 @@
 typedef struct rig {
     luna_hashes *hashes;
     luna_attempts *attempts;
-    pthread_mutex_t lock;
-    pthread_cond_t news;
-    bool closed;
-    size_t steps;
+    gate gate;
     char file[4096];
     char expected[LUNA_SINK_SHA256_BYTES];
     uint8_t next_id;
@@ -30,34 +26,7 @@ typedef struct rig {
 static void at_gate(void *context)
 {
     rig *self = context;
-    pthread_mutex_lock(&self->lock);
-    self->steps++;
-    pthread_cond_broadcast(&self->news);
-    while (self->closed) pthread_cond_wait(&self->news, &self->lock);
-    pthread_mutex_unlock(&self->lock);
-}
-
-static void set_gate(rig *self, bool closed)
-{
-    pthread_mutex_lock(&self->lock);
-    self->closed = closed;
-    pthread_cond_broadcast(&self->news);
-    pthread_mutex_unlock(&self->lock);
-}
-
-static void wait_at_gate(rig *self)
-{
-    pthread_mutex_lock(&self->lock);
-    while (self->steps == 0) pthread_cond_wait(&self->news, &self->lock);
-    pthread_mutex_unlock(&self->lock);
-}
-
-static size_t count_steps(rig *self)
-{
-    pthread_mutex_lock(&self->lock);
-    const size_t steps = self->steps;
-    pthread_mutex_unlock(&self->lock);
-    return steps;
+    gate_pass(&self->gate);
 }
 
 static void start_waiting(rig *self, int64_t wait_ms)
@@ -84,8 +53,7 @@ static void write_file(rig *self, const char *text)
 static int setup(void **state)
 {
     rig *self = calloc(1, sizeof *self);
-    pthread_mutex_init(&self->lock, NULL);
-    pthread_cond_init(&self->news, NULL);
+    gate_init(&self->gate);
     assert_int_equal(luna_attempts_new(&self->attempts), LUNA_OK);
     assert_int_equal(luna_path_absolute("model", self->file, sizeof self->file), LUNA_OK);
     write_file(self, "a model");
@@ -97,11 +65,10 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     rig *self = *state;
-    set_gate(self, false);
+    gate_set(&self->gate, false);
     luna_hashes_stop(&self->hashes);
     luna_attempts_free(&self->attempts);
-    pthread_mutex_destroy(&self->lock);
-    pthread_cond_destroy(&self->news);
+    gate_destroy(&self->gate);
     remove_tree("cache");
     remove("model");
     free(self);
@@ -151,14 +118,14 @@ static void an_attempt_waits_for_the_hash(void **state)
 {
     rig *self = *state;
     luna_file_key key = key_now(self);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     luna_hashes_begin(self->hashes, &key);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     tell(self, &key);
     tell(self, &key);
     assert_int_equal(luna_attempts_count(self->attempts).running, 2);
     assert_int_equal(luna_attempts_count(self->attempts).untold, 0);
-    set_gate(self, false);
+    gate_set(&self->gate, false);
     expect_done(self, self->expected);
     expect_done(self, self->expected);
     assert_int_equal(luna_attempts_count(self->attempts).running, 0);
@@ -170,15 +137,15 @@ static void a_file_is_read_once(void **state)
     luna_file_key key = key_now(self);
     tell(self, &key);
     expect_done(self, self->expected);
-    const size_t steps = count_steps(self);
-    assert_int_equal(steps, 1);
+    const size_t reads = gate_came(&self->gate);
+    assert_int_equal(reads, 1);
     tell(self, &key);
     expect_done(self, self->expected);
     luna_hashes_stop(&self->hashes);
     start(self);
     tell(self, &key);
     expect_done(self, self->expected);
-    assert_int_equal(count_steps(self), steps);
+    assert_int_equal(gate_came(&self->gate), reads);
 }
 
 //  The job ends without the hash, which those after it have.
@@ -188,11 +155,11 @@ static void an_attempt_waits_so_long_only(void **state)
     luna_file_key key = key_now(self);
     luna_hashes_stop(&self->hashes);
     start_waiting(self, 0);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     tell(self, &key);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     assert_int_equal(luna_attempts_count(self->attempts).running, 1);
-    set_gate(self, false);
+    gate_set(&self->gate, false);
     expect_done(self, NULL);
     while (luna_attempts_count(self->attempts).running == 0) {
         tell(self, &key);
@@ -218,10 +185,10 @@ static void another_version_is_another_file(void **state)
     assert_string_not_equal(old, self->expected);
     luna_hashes_stop(&self->hashes);
     start(self);
-    const size_t steps = count_steps(self);
+    const size_t reads = gate_came(&self->gate);
     tell(self, &key);
     expect_done(self, self->expected);
-    assert_int_equal(count_steps(self), steps);
+    assert_int_equal(gate_came(&self->gate), reads);
 }
 
 //  The version that decoded is gone: its hash cannot be told, and no other one is.
@@ -242,13 +209,13 @@ static void one_that_changes_while_it_is_read_has_no_hash(void **state)
 {
     rig *self = *state;
     luna_file_key key = key_now(self);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     tell(self, &key);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     FILE *file = fopen("model", "a");
     fputs("more", file);
     fclose(file);
-    set_gate(self, false);
+    gate_set(&self->gate, false);
     expect_done(self, NULL);
 }
 
@@ -265,12 +232,12 @@ static void a_stop_does_not_wait(void **state)
     rig *self = *state;
     pthread_t thread;
     luna_file_key key = key_now(self);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     tell(self, &key);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     luna_attempts_stop(self->attempts);
     assert_int_equal(pthread_create(&thread, NULL, stop_hashes, self), 0);
-    set_gate(self, false);
+    gate_set(&self->gate, false);
     pthread_join(thread, NULL);
     assert_null(self->hashes);
     report told = wait_for_end(self->attempts, NULL);
@@ -301,7 +268,7 @@ static void the_cache_may_hold_anything(void **state)
     start(self);
     tell(self, &key);
     expect_done(self, digits);
-    assert_int_equal(count_steps(self), 0);
+    assert_int_equal(gate_came(&self->gate), 0);
 }
 
 static void a_cache_that_cannot_be_is_done_without(void **state)
@@ -316,7 +283,7 @@ static void a_cache_that_cannot_be_is_done_without(void **state)
     expect_done(self, self->expected);
     tell(self, &key);
     expect_done(self, self->expected);
-    assert_int_equal(count_steps(self), 1);
+    assert_int_equal(gate_came(&self->gate), 1);
 }
 
 int main(void)

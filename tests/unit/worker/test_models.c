@@ -2,12 +2,12 @@
 //  load that failed or that nobody wants any more.
 //
 //  Loads are held at a gate: options.step, which the loading thread calls while it reads
-//  weights, blocks there. So each state lasts as long as a test looks at it.
+//  weights, blocks there.
 
+#include "gate.h"
 #include "kit.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/stat.h>
 
 #include "common/file.h"
@@ -18,62 +18,20 @@
 typedef struct rig {
     luna_models *models;
     luna_registry *registry;
-    pthread_mutex_t lock;
-    pthread_cond_t news;
-    bool closed;   //  the gate
-    size_t at;     //  loads that stand at it
-    size_t ended;  //  loads
+    gate gate;
+    gate ended;  //  always open: counts the loads that ended
 } rig;
 
 static void at_gate(void *context)
 {
     rig *self = context;
-    pthread_mutex_lock(&self->lock);
-    self->at++;
-    pthread_cond_broadcast(&self->news);
-    while (self->closed) pthread_cond_wait(&self->news, &self->lock);
-    self->at--;
-    pthread_mutex_unlock(&self->lock);
+    gate_pass(&self->gate);
 }
 
 static void ended(void *context)
 {
     rig *self = context;
-    pthread_mutex_lock(&self->lock);
-    self->ended++;
-    pthread_cond_broadcast(&self->news);
-    pthread_mutex_unlock(&self->lock);
-}
-
-static void set_gate(rig *self, bool closed)
-{
-    pthread_mutex_lock(&self->lock);
-    self->closed = closed;
-    pthread_cond_broadcast(&self->news);
-    pthread_mutex_unlock(&self->lock);
-}
-
-//  Until a load stands at the gate.
-static void wait_at_gate(rig *self)
-{
-    pthread_mutex_lock(&self->lock);
-    while (self->at == 0) pthread_cond_wait(&self->news, &self->lock);
-    pthread_mutex_unlock(&self->lock);
-}
-
-static size_t count_ended(rig *self)
-{
-    pthread_mutex_lock(&self->lock);
-    const size_t count = self->ended;
-    pthread_mutex_unlock(&self->lock);
-    return count;
-}
-
-static void wait_ended(rig *self, size_t count)
-{
-    pthread_mutex_lock(&self->lock);
-    while (self->ended < count) pthread_cond_wait(&self->news, &self->lock);
-    pthread_mutex_unlock(&self->lock);
+    gate_pass(&self->ended);
 }
 
 //  Three names of copies of one small model: a, b, c. Their times differ for certain.
@@ -115,8 +73,8 @@ static int setup(void **state)
 {
     rig *self = calloc(1, sizeof *self);
     assert_non_null(self);
-    pthread_mutex_init(&self->lock, NULL);
-    pthread_cond_init(&self->news, NULL);
+    gate_init(&self->gate);
+    gate_init(&self->ended);
     self->registry = luna_registry_new();
     make_models(self);
     *state = self;
@@ -126,14 +84,14 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     rig *self = *state;
-    set_gate(self, false);
+    gate_set(&self->gate, false);
     luna_models_free(&self->models);
     luna_registry_free(&self->registry);
     remove("a.safetensors");
     remove("b.safetensors");
     remove("c.safetensors");
-    pthread_mutex_destroy(&self->lock);
-    pthread_cond_destroy(&self->news);
+    gate_destroy(&self->gate);
+    gate_destroy(&self->ended);
     free(self);
     return 0;
 }
@@ -150,9 +108,9 @@ static luna_engine *ask(rig *self, size_t index)
 //  Asks and waits until it is ready; the gate is open.
 static luna_engine *get(rig *self, size_t index)
 {
-    const size_t before = count_ended(self);
+    const size_t before = gate_came(&self->ended);
     luna_engine *engine = ask(self, index);
-    if (luna_engine_is_loading(engine)) wait_ended(self, before + 1);
+    if (luna_engine_is_loading(engine)) gate_wait_came(&self->ended, before + 1);
     assert_int_equal(luna_engine_result(engine), LUNA_OK);
     assert_non_null(luna_engine_vae(engine));
     return engine;
@@ -172,17 +130,17 @@ static void one_is_used_while_another_loads(void **state)
     rig *self = *state;
     start(self, 2, UINT64_MAX);
     luna_engine *a = get(self, 0);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     luna_engine *b = ask(self, 1), *again = ask(self, 1);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     assert_ptr_equal(b, again);
     assert_true(luna_engine_is_loading(b));
     assert_int_equal(luna_engine_result(b), LUNA_BUSY);
     assert_int_equal(luna_engine_result(a), LUNA_OK);
     luna_engine_release(&a);
     a = get(self, 0);
-    set_gate(self, false);
-    wait_ended(self, 2);
+    gate_set(&self->gate, false);
+    gate_wait_came(&self->ended, 2);
     assert_int_equal(luna_engine_result(b), LUNA_OK);
     assert_string_equal(strrchr(luna_engine_file(b)->path, '/'), "/b.safetensors");
     luna_engine_release(&a);
@@ -199,15 +157,15 @@ static void room_is_made_before_a_load(void **state)
     luna_engine *a = get(self, 0), *b = get(self, 1);
     luna_engine_release(&a);
     luna_engine_release(&b);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     luna_engine *c = ask(self, 2);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     assert_true(is_loaded(self, 1));
     luna_engine *again = ask(self, 0);  //  it was used longest ago
     assert_true(luna_engine_is_loading(again));
     luna_engine_release(&again);
-    set_gate(self, false);
-    wait_ended(self, 3);
+    gate_set(&self->gate, false);
+    gate_wait_came(&self->ended, 3);
     assert_int_equal(luna_engine_result(c), LUNA_OK);
     luna_engine_release(&c);
 }
@@ -225,12 +183,12 @@ static void a_load_waits_for_what_is_held(void **state)
         usleep(1000);
     }
     luna_engine_release(&a);
-    wait_ended(self, 2);
+    gate_wait_came(&self->ended, 2);
     assert_int_equal(luna_engine_result(b), LUNA_OK);
     a = ask(self, 0);
     assert_true(luna_engine_is_loading(a));
     luna_engine_release(&b);
-    wait_ended(self, 3);
+    gate_wait_came(&self->ended, 3);
     assert_int_equal(luna_engine_result(a), LUNA_OK);
     luna_engine_release(&a);
 }
@@ -253,7 +211,7 @@ static void a_file_that_is_no_model_is_told(void **state)
     start(self, 2, UINT64_MAX);
     assert_int_equal(truncate("a.safetensors", 1000), 0);
     luna_engine *a = ask(self, 0);
-    wait_ended(self, 1);
+    gate_wait_came(&self->ended, 1);
     assert_int_equal(luna_engine_result(a), LUNA_BAD_MODEL);
     assert_non_null(strstr(luna_error_text(), "a.safetensors"));
     luna_engine_release(&a);
@@ -264,12 +222,12 @@ static void a_failure_is_told_to_all_and_not_kept(void **state)
 {
     rig *self = *state;
     start(self, 2, UINT64_MAX);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     luna_engine *a = ask(self, 0), *again = ask(self, 0);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     assert_int_equal(rename("b.safetensors", "a.safetensors"), 0);
-    set_gate(self, false);
-    wait_ended(self, 1);
+    gate_set(&self->gate, false);
+    gate_wait_came(&self->ended, 1);
     assert_int_equal(luna_engine_result(a), LUNA_IO);
     assert_non_null(strstr(luna_error_text(), "was changed while it was loaded"));
     assert_int_equal(luna_engine_result(again), LUNA_IO);
@@ -284,16 +242,16 @@ static void what_nobody_waits_for_is_given_up(void **state)
 {
     rig *self = *state;
     start(self, 2, UINT64_MAX);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     luna_engine *a = ask(self, 0), *b = ask(self, 1);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     luna_engine_release(&a);  //  is being read
     luna_engine_release(&b);  //  waits for its turn
-    set_gate(self, false);
-    wait_ended(self, 1);
+    gate_set(&self->gate, false);
+    gate_wait_came(&self->ended, 1);
     luna_engine *c = get(self, 2);
     luna_engine_release(&c);
-    assert_int_equal(count_ended(self), 2);
+    assert_int_equal(gate_came(&self->ended), 2);
     assert_false(is_loaded(self, 1));
 }
 
@@ -302,13 +260,13 @@ static void a_load_that_is_wanted_again_is_made(void **state)
 {
     rig *self = *state;
     start(self, 2, UINT64_MAX);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     luna_engine *a = ask(self, 0);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     luna_engine_release(&a);
     a = ask(self, 0);
-    set_gate(self, false);
-    wait_ended(self, 1);
+    gate_set(&self->gate, false);
+    gate_wait_came(&self->ended, 1);
     assert_int_equal(luna_engine_result(a), LUNA_OK);
     luna_engine_release(&a);
 }
@@ -351,16 +309,16 @@ static void the_end_gives_a_load_up(void **state)
     rig *self = *state;
     pthread_t thread;
     start(self, 2, UINT64_MAX);
-    set_gate(self, true);
+    gate_set(&self->gate, true);
     luna_engine *a = ask(self, 0), *b = ask(self, 1);
-    wait_at_gate(self);
+    gate_wait_held(&self->gate);
     luna_engine_release(&a);
     luna_engine_release(&b);
     assert_int_equal(pthread_create(&thread, NULL, free_models, self), 0);
-    set_gate(self, false);
+    gate_set(&self->gate, false);
     pthread_join(thread, NULL);
     assert_null(self->models);
-    assert_int_equal(count_ended(self), 1);
+    assert_int_equal(gate_came(&self->ended), 1);
 }
 
 int main(void)
