@@ -42,6 +42,7 @@ enum { STORED_EXPONENT = 7, LATER_EXPONENT = 8 };
 
 struct attention_work {
     int tokens;
+    int pitch;        //  of a token of y
     int first, rows;  //  of this chunk
     int blocks;       //  of PAIR_ROWS
     int tiles;        //  of TILE_KEYS

@@ -176,11 +176,12 @@ __device__ __forceinline__ void store(const attention_work &w, const float (&sum
     for (int i = 0; i < 2; i++) {
         if (row + 8 * i >= w.rows) continue;
         P *to = reinterpret_cast<P *>(
-            static_cast<T *>(w.y) + (size_t)(w.first + row + 8 * i) * CHANNELS + channel);
+            static_cast<T *>(w.y) + (size_t)(w.first + row + 8 * i) * w.pitch + channel);
 #pragma unroll
         for (int k = 0; k < HALF / 8; k++)
-            to[4 * k] = narrow(sum[4 * k + 2 * i] * r.inverse[i],
-                               sum[4 * k + 2 * i + 1] * r.inverse[i], T());
+            if (channel + 8 * k < w.pitch)
+                to[4 * k] = narrow(sum[4 * k + 2 * i] * r.inverse[i],
+                                   sum[4 * k + 2 * i + 1] * r.inverse[i], T());
     }
 }
 
