@@ -1,12 +1,12 @@
 //  selftest.h - a decode whose result is known, before a device is trusted with pictures
 //
 //  Two random pictures of a tiny decoder that has every part of a large one, on the
-//  device and in plain C. On a GPU every kind of kernel takes its part, the fused
-//  convolution too, which is otherwise for large pictures (luna_vae_options.trial). It
-//  finds: a driver or libraries that do not go with each other or with the card, kernels
-//  that are not in this build, memory or arithmetic that gives something else than it
-//  should, or something else each time. What it costs beside the loading of the device's
-//  libraries: about 0.1 s.
+//  device and in plain C. On a GPU every kind of kernel takes its part, the fused ones
+//  too, which are otherwise for large pictures (luna_vae_options.trial). It finds: a
+//  driver or libraries that do not go with each other or with the card, kernels that are
+//  not in this build, memory or arithmetic that gives something else than it should, or
+//  something else each time. What it costs beside the loading of the device's libraries:
+//  about 0.1 s.
 
 #ifndef LUNA_DECODER_VAE_SELFTEST_H
 #define LUNA_DECODER_VAE_SELFTEST_H

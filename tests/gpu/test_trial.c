@@ -106,9 +106,14 @@ static bool is_last(const gpu_step *s)
     return s->kind == GPU_STEP_CONV_LAST;
 }
 
+static bool is_attention_fused(const gpu_step *s)
+{
+    return s->kind == GPU_STEP_ATTENTION_FUSED;
+}
+
 static bool is_attention(const gpu_step *s)
 {
-    return s->kind == GPU_STEP_ATTENTION;
+    return s->kind == GPU_STEP_ATTENTION || is_attention_fused(s);
 }
 
 static bool any(const trial *t, step_is *is)
@@ -156,11 +161,24 @@ static void the_fused_convolution(void **state)
     }
 }
 
+static void the_fused_attention(void **state)
+{
+    (void)state;
+    for (gpu_type type = GPU_FP16; type <= GPU_BF16; type++) {
+        trial *t = new_trial(type);
+        const bool can = t->program->fuser == GPU_FUSER_WGMMA;
+        if (can) EXPECT_ANY(t, is_attention_fused);
+        free_trial(t);
+        if (!can) skip();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_card),
         cmocka_unit_test(the_fused_convolution),
+        cmocka_unit_test(the_fused_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,6 +42,7 @@ enum { STORED_EXPONENT = 7, LATER_EXPONENT = 8 };
 
 struct attention_work {
     int tokens;
+    int pitch;        //  of a token of y
     int first, rows;  //  of this chunk
     int blocks;       //  of PAIR_ROWS
     int tiles;        //  of TILE_KEYS
@@ -86,10 +87,12 @@ __device__ __forceinline__ void hold(float (&sum)[COUNT])
     for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(sum[i])::"memory");
 }
 
-//  One warp lets go of something in both blocks of the cluster.
-__device__ __forceinline__ void let_go_of_both(uint32_t barrier, int lane)
+//  One warp has read something that the copy engine brought to both blocks of a cluster.
+__device__ __forceinline__ void let_go_of_both(uint32_t barrier, int lane, int rank)
 {
-    if (lane < 2) barrier_arrive_at(barrier, lane);
+    __syncwarp();
+    if (lane == 0) barrier_arrive(barrier);
+    if (lane == 1) barrier_arrive_at(barrier, rank ^ 1);
 }
 
 #endif

@@ -131,12 +131,12 @@ __device__ __forceinline__ void scale_words(words &v, P upper, P lower)
 struct multiplier {
     ring<STAGES> stage;
     int let_go;  //  stage that the products under way read; -1: none
-    int group, thread, lane;
+    int group, thread, lane, rank;
 };
 
 __device__ __forceinline__ void let_go(shared_memory &s, multiplier &m)
 {
-    if (m.let_go >= 0) let_go_of_both(barrier_at(s, EMPTY + m.let_go), m.lane);
+    if (m.let_go >= 0) let_go_of_both(barrier_at(s, EMPTY + m.let_go), m.lane, m.rank);
     m.let_go = -1;
 }
 
@@ -176,11 +176,12 @@ __device__ __forceinline__ void store(const attention_work &w, const float (&sum
     for (int i = 0; i < 2; i++) {
         if (row + 8 * i >= w.rows) continue;
         P *to = reinterpret_cast<P *>(
-            static_cast<T *>(w.y) + (size_t)(w.first + row + 8 * i) * CHANNELS + channel);
+            static_cast<T *>(w.y) + (size_t)(w.first + row + 8 * i) * w.pitch + channel);
 #pragma unroll
         for (int k = 0; k < HALF / 8; k++)
-            to[4 * k] = narrow(sum[4 * k + 2 * i] * r.inverse[i],
-                               sum[4 * k + 2 * i + 1] * r.inverse[i], T());
+            if (channel + 8 * k < w.pitch)
+                to[4 * k] = narrow(sum[4 * k + 2 * i] * r.inverse[i],
+                                   sum[4 * k + 2 * i + 1] * r.inverse[i], T());
     }
 }
 
@@ -221,6 +222,7 @@ __device__ void multiply_tiles(const attention_work &w, shared_memory &s, int cl
     m.group = group;
     m.thread = thread;
     m.lane = thread % 32;
+    m.rank = rank;
     for (int item = cluster; item < w.blocks * HALVES; item += clusters)
         multiply_item<T>(w, s, m, (item / HALVES * 2 + rank) * 2 + group,
                          item % HALVES * HALF);

@@ -237,7 +237,8 @@ __device__ __forceinline__ void multiply_chunk(const attention_work &w, shared_m
         product(sum, a + 2 * k, b + 2 * k, CHUNK > 0 || k > 0, T());
     products_commit();
     products_wait<1>();
-    if (m.let_go >= 0) let_go_of_both(barrier_at(s, KEY_EMPTY + m.let_go), m.lane);
+    if (m.let_go >= 0)
+        let_go_of_both(barrier_at(s, KEY_EMPTY + m.let_go), m.lane, m.rank);
     if (m.lane == 2 && (CHUNK > 0 ? at.last() : FINISH && to.last))
         barrier_arrive(barrier_at(s, QUERY_EMPTY + (CHUNK + CHUNKS - 1) % CHUNKS));
     m.let_go = m.stage.at;

@@ -79,14 +79,16 @@ cudaError_t find_encoder(encoder *out)
     return cudaSuccess;
 }
 
-//  Boxes of 64 channels of `rows` tokens; tokens beyond the last are zeros.
-cudaError_t map_of(encoder encode, gpu_type type, const void *matrix, size_t tokens,
+//  Boxes of 64 channels of `rows` tokens; what is beyond the last of either is 0.
+cudaError_t map_of(encoder encode, const gpu_attention_args *args, const void *matrix,
                    int rows, CUtensorMap *out)
 {
-    const cuuint64_t size[] = {CHANNELS, tokens}, pitch[] = {CHANNELS * 2};
+    const cuuint64_t size[] = {(cuuint64_t)args->channels, args->tokens};
+    const cuuint64_t pitch[] = {gpu_room((size_t)args->channels) * 2};
     const cuuint32_t box[] = {LINE, (cuuint32_t)rows}, step[] = {1, 1};
-    const CUtensorMapDataType is = type == GPU_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                                    : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    const CUtensorMapDataType is = args->type == GPU_BF16
+                                       ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                       : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
     const CUresult result =
         encode(out, is, 2, const_cast<void *>(matrix), size, pitch, box, step,
                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
@@ -103,14 +105,11 @@ cudaError_t maps_of(const gpu_attention_args *args, maps *out)
     encoder encode = NULL;
     cudaError_t error = find_encoder(&encode);
     if (error == cudaSuccess)
-        error =
-            map_of(encode, args->type, args->q, args->tokens, BLOCK_ROWS, &out->queries);
+        error = map_of(encode, args, args->q, BLOCK_ROWS, &out->queries);
     if (error == cudaSuccess)
-        error =
-            map_of(encode, args->type, args->k, args->tokens, TILE_KEYS / 2, &out->keys);
+        error = map_of(encode, args, args->k, TILE_KEYS / 2, &out->keys);
     if (error == cudaSuccess)
-        error =
-            map_of(encode, args->type, args->v, args->tokens, sums::KEYS, &out->values);
+        error = map_of(encode, args, args->v, sums::KEYS, &out->values);
     return error;
 }
 
@@ -137,6 +136,7 @@ size_t weight_bytes(const attention_work &w)
 attention_work work_of(const gpu_attention_args *args)
 {
     attention_work w = cut(args->tokens, args->rows);
+    w.pitch = (int)gpu_room((size_t)args->channels);
     w.first = (int)args->first;
     w.scale = args->scale * 1.4426950408889634F;
     w.weights = static_cast<unsigned char *>(args->scratch);

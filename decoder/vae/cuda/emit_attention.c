@@ -48,14 +48,20 @@ static bool fills_the_card(const gpu_planner *p, size_t tokens, size_t rows)
     return 20 * tokens >= 9 * rounds * rows_a_round(p);
 }
 
+//  Of fewer channels the library's products are as much smaller, ours are not.
+static bool is_wide(const gpu_step *step)
+{
+    return 4 * step->to.channels >= 3 * GPU_ATTENTION_CHANNELS;
+}
+
 static bool fuses(const gpu_planner *p, const gpu_step *step)
 {
-    const gpu_fusing fusing = gpu_lane_of(p)->device->fusing;
     const size_t tokens = gpu_pixels(&step->to);
     if (p->program->fuser != GPU_FUSER_WGMMA ||
-        step->to.channels != GPU_ATTENTION_CHANNELS)
+        step->to.channels > GPU_ATTENTION_CHANNELS)
         return false;
-    return fusing == GPU_FUSES_ALL || fills_the_card(p, tokens, fused_rows(p, tokens));
+    if (gpu_lane_of(p)->device->fusing == GPU_FUSES_ALL) return true;
+    return is_wide(step) && fills_the_card(p, tokens, fused_rows(p, tokens));
 }
 
 static luna_err make_fused(gpu_planner *p, gpu_step *step)

@@ -147,16 +147,18 @@ cudaError_t gpu_softmax(gpu_type from_type, const void *from, gpu_type to_type, 
 
 //  ---- attention_wgmma.cu ----------------------------------------------------------
 
-//  Attention of one head of 512 channels without a mask, for some of its rows: y =
-//  softmax( scale * q k^T) v. FP16 and BF16, on cards of compute capability 9.0.
+//  Attention of one head without a mask, for some of its rows: y = softmax(scale q k^T)
+//  v. FP16 and BF16, up to 512 channels (fewer take as long), on cards of compute
+//  capability 9.0.
 enum { GPU_ATTENTION_CHANNELS = 512, GPU_ATTENTION_ROWS = 256 };
 typedef struct gpu_attention_args {
     gpu_type type;
+    int channels;
     size_t tokens;
     size_t first, rows;     //  that are made
     float scale;            //  positive
-    const void *q, *k, *v;  //  [tokens][512]
-    void *y;                //  [tokens][512]
+    const void *q, *k, *v;  //  [tokens][room]
+    void *y;                //  [tokens][room]
     void *scratch;          //  gpu_attention_bytes
 } gpu_attention_args;
 

@@ -168,6 +168,7 @@ static luna_err start_attention_fused(const gpu_program *program, const gpu_step
 {
     const gpu_device *device = program->lane->device;
     gpu_attention_args args = {.type = step->to.type,
+                               .channels = step->to.channels,
                                .tokens = gpu_pixels(&step->to),
                                .scale = 1.0F / sqrtf((float)step->to.channels),
                                .q = gpu_buffer(program, step->x),
