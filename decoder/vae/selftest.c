@@ -7,7 +7,7 @@
 #include "common/clock.h"
 #include "decoder/vae/random_model.h"
 
-enum { IMAGES = 2, CHANNELS = 4, GROWTH = 2, COLOURS = 3 };
+enum { IMAGES = 2, CHANNELS = 4, GROWTH = 4, COLOURS = 3 };
 enum { HEIGHT = LUNA_SELFTEST_HEIGHT, WIDTH = LUNA_SELFTEST_WIDTH };
 enum {
     LATENTS = IMAGES * CHANNELS * HEIGHT * WIDTH,

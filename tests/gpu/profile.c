@@ -16,9 +16,9 @@
 enum { RUNS = 9, LEAD = 3 };  //  LEAD: whole decodes ahead of the steps
 
 static const char *const kinds[] = {
-    "from planes", "to planes", "conv",   "conv plain", "conv last",
-    "conv fused",  "conv over", "norm",   "apply",      "rms norm",
-    "add",         "upsample",  "unpack", "attention",  "attn fused"};
+    "from planes", "to planes", "conv",      "conv plain", "conv last", "conv fused",
+    "conv narrow", "conv over", "norm",      "apply",      "rms norm",  "add",
+    "upsample",    "unpack",    "attention", "attn fused"};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 typedef struct profile {
@@ -53,7 +53,7 @@ static void print_step(profile *p, size_t i, double *sums)
     const double flop = 2.0 * (taps * s->from.channels + s->beside) * s->to.channels *
                         (double)gpu_pixels(&s->to) / 1e9;
     const bool conv = s->kind == GPU_STEP_CONV || s->kind == GPU_STEP_CONV_FUSED ||
-                      s->kind == GPU_STEP_CONV_PLAIN;
+                      s->kind == GPU_STEP_CONV_PLAIN || s->kind == GPU_STEP_CONV_NARROW;
     const double bytes = 2.0 * (double)gpu_bytes(&s->to) / 1e6;
     printf("%3zu %-11s %4d -> %4d %5dx%-5d k%d %c %8.4f ms", i, kinds[s->kind],
            s->from.channels, s->to.channels, s->to.height, s->to.width, s->kernel,

@@ -250,7 +250,7 @@ static void by_mma_with_short_sums_in_half(void **state)
     all_kinds(GPU_FUSER_MMA_HALF);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(by_wgmma),
@@ -258,5 +258,6 @@ int main(void)
         cmocka_unit_test(by_mma_with_short_sums_in_half),
     };
     fresh_seed();
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,6 +101,11 @@ static bool is_conv(const gpu_step *s)
     return (s->kind == GPU_STEP_CONV || s->kind == GPU_STEP_CONV_PLAIN) && s->kernel == 3;
 }
 
+static bool is_narrow(const gpu_step *s)
+{
+    return s->kind == GPU_STEP_CONV_NARROW;
+}
+
 static bool is_last(const gpu_step *s)
 {
     return s->kind == GPU_STEP_CONV_LAST;
@@ -161,13 +166,14 @@ static void the_fused_convolution(void **state)
     }
 }
 
-static void the_fused_attention(void **state)
+static void what_is_for_hopper(void **state)
 {
     (void)state;
     for (gpu_type type = GPU_FP16; type <= GPU_BF16; type++) {
         trial *t = new_trial(type);
         const bool can = t->program->fuser == GPU_FUSER_WGMMA;
         if (can) EXPECT_ANY(t, is_attention_fused);
+        if (can) EXPECT_ANY(t, is_narrow);
         free_trial(t);
         if (!can) skip();
     }
@@ -178,7 +184,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_card),
         cmocka_unit_test(the_fused_convolution),
-        cmocka_unit_test(the_fused_attention),
+        cmocka_unit_test(what_is_for_hopper),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,14 +79,6 @@ __device__ __forceinline__ float exponential(float x)
     return power;
 }
 
-//  Before here the compiler must not use sums that products have made.
-template <int COUNT>
-__device__ __forceinline__ void hold(float (&sum)[COUNT])
-{
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(sum[i])::"memory");
-}
-
 //  One warp has read something that the copy engine brought to both blocks of a cluster.
 __device__ __forceinline__ void let_go_of_both(uint32_t barrier, int lane, int rank)
 {

@@ -5,6 +5,7 @@
 
 #include "decoder/vae/cuda/attention_sums.cuh"
 #include "decoder/vae/cuda/attention_weights.cuh"
+#include "decoder/vae/cuda/boxes.cuh"
 
 namespace {
 
@@ -64,36 +65,15 @@ __global__ void __launch_bounds__(THREADS, 1)
 
 //  ---- tensor maps --------------------------------------------------------------------
 
-typedef decltype(&cuTensorMapEncodeTiled) encoder;
-
-//  The driver's, without a link to its library.
-cudaError_t find_encoder(encoder *out)
-{
-    void *found = NULL;
-    cudaDriverEntryPointQueryResult result;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion(
-        "cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
-    if (error != cudaSuccess) return error;
-    if (result != cudaDriverEntryPointSuccess) return cudaErrorInsufficientDriver;
-    memcpy(out, &found, sizeof found);
-    return cudaSuccess;
-}
-
 //  Boxes of 64 channels of `rows` tokens; what is beyond the last of either is 0.
-cudaError_t map_of(encoder encode, const gpu_attention_args *args, const void *matrix,
-                   int rows, CUtensorMap *out)
+cudaError_t map_of(const gpu_attention_args *args, const void *matrix, int rows,
+                   CUtensorMap *out)
 {
-    const cuuint64_t size[] = {(cuuint64_t)args->channels, args->tokens};
-    const cuuint64_t pitch[] = {gpu_room((size_t)args->channels) * 2};
-    const cuuint32_t box[] = {LINE, (cuuint32_t)rows}, step[] = {1, 1};
-    const CUtensorMapDataType is = args->type == GPU_BF16
-                                       ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                       : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
-    const CUresult result =
-        encode(out, is, 2, const_cast<void *>(matrix), size, pitch, box, step,
-               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+    const boxes b = {2,
+                     {(cuuint64_t)args->channels, args->tokens},
+                     {gpu_room((size_t)args->channels) * 2},
+                     {LINE, (cuuint32_t)rows}};
+    return map_boxes(args->type, matrix, b, out);
 }
 
 struct maps {
@@ -102,14 +82,9 @@ struct maps {
 
 cudaError_t maps_of(const gpu_attention_args *args, maps *out)
 {
-    encoder encode = NULL;
-    cudaError_t error = find_encoder(&encode);
-    if (error == cudaSuccess)
-        error = map_of(encode, args, args->q, BLOCK_ROWS, &out->queries);
-    if (error == cudaSuccess)
-        error = map_of(encode, args, args->k, TILE_KEYS / 2, &out->keys);
-    if (error == cudaSuccess)
-        error = map_of(encode, args, args->v, sums::KEYS, &out->values);
+    cudaError_t error = map_of(args, args->q, BLOCK_ROWS, &out->queries);
+    if (error == cudaSuccess) error = map_of(args, args->k, TILE_KEYS / 2, &out->keys);
+    if (error == cudaSuccess) error = map_of(args, args->v, sums::KEYS, &out->values);
     return error;
 }
 

@@ -44,19 +44,20 @@ float gpu_folded_weight(const float *taps, size_t row, size_t column)
     return sum;
 }
 
+float gpu_folded_tap(const float *taps, size_t corner, size_t number)
+{
+    return gpu_folded_weight(taps, 3 - corner / 2 - 2 * (number / 2),
+                             3 - corner % 2 - 2 * (number % 2));
+}
+
 typedef struct tap {
     size_t corner, number;
 } tap;
 
-//  Folded, each of the four results of a pixel meets every second one of the 4 x 4, from
-//  the far side on.
 static float weight_at(const gpu_fused_weights *w, tap t, size_t to, size_t from)
 {
     const float *taps = w->weight + (to * (size_t)w->from + from) * 9;
-    if (!w->folded) return taps[t.number];
-    const size_t row = t.number / 2, column = t.number % 2;
-    const size_t down = t.corner / 2, right = t.corner % 2;
-    return gpu_folded_weight(taps, 3 - down - 2 * row, 3 - right - 2 * column);
+    return w->folded ? gpu_folded_tap(taps, t.corner, t.number) : taps[t.number];
 }
 
 static void pack_tap(const gpu_fused_weights *w, tap t, size_t to, size_t from,

@@ -56,8 +56,16 @@ luna_err gpu_plan_conv_bias(gpu_planner *p, size_t i, const gpu_fusion *fusion, 
     return err;
 }
 
+//  Whether the kernel for tiny decoders does it.
+static bool is_narrow(const gpu_planner *p, const gpu_step *step)
+{
+    return p->program->fuser == GPU_FUSER_WGMMA && step->kernel >= 3 &&
+           step->from.channels == GPU_NARROW_CHANNELS &&
+           step->to.channels == GPU_NARROW_CHANNELS;
+}
+
 //  cuDNN's plan; without one our own kernel.
-static luna_err choose_conv(gpu_planner *p, gpu_step *step)
+static luna_err choose_library(gpu_planner *p, gpu_step *step)
 {
     gpu_conv_problem problem = problem_of(step);
     luna_err err = LUNA_UNSUPPORTED;
@@ -73,6 +81,18 @@ static luna_err choose_conv(gpu_planner *p, gpu_step *step)
     }
     if (err == LUNA_OK) step->kind = GPU_STEP_CONV;
     return err == LUNA_UNSUPPORTED ? LUNA_OK : err;
+}
+
+static luna_err choose_conv(gpu_planner *p, const luna_node *node, int exponent,
+                            gpu_step *step)
+{
+    const bool narrow = is_narrow(p, step);
+    LUNA_TRY(gpu_lane_weight(gpu_lane_of(p), node, (size_t)step->from.channels,
+                             narrow ? GPU_FORM_NARROW : GPU_FORM_CONV, exponent,
+                             &step->weight));
+    if (!narrow) return choose_library(p, step);
+    step->kind = GPU_STEP_CONV_NARROW;
+    return LUNA_OK;
 }
 
 luna_err gpu_emit_conv(gpu_planner *p, size_t i, const gpu_fusion *fusion)
@@ -92,9 +112,7 @@ luna_err gpu_emit_conv(gpu_planner *p, size_t i, const gpu_fusion *fusion)
     step.act = fusion->relu ? GPU_RELU : GPU_LINEAR;
     step.kernel = (int)node->kernel;
     LUNA_TRY(gpu_plan_conv_bias(p, i, fusion, e_from, e_to, &step.bias));
-    LUNA_TRY(gpu_lane_weight(gpu_lane_of(p), node, (size_t)from->extent.channels,
-                             GPU_FORM_CONV, e_to - e_from, &step.weight));
-    LUNA_TRY(choose_conv(p, &step));
+    LUNA_TRY(choose_conv(p, node, e_to - e_from, &step));
     p->value[fusion->result] = to;
     return gpu_plan_append(p, &step);
 }
@@ -112,9 +130,25 @@ static luna_err leave_pending(gpu_planner *p, size_t conv, gpu_value *value)
     return LUNA_OK;
 }
 
-luna_err gpu_emit_folded(gpu_planner *p, size_t upsample, size_t conv)
+static luna_err choose_folded(gpu_planner *p, size_t conv, int exponent, gpu_step *step)
 {
     const luna_node *node = gpu_node_at(p, conv);
+    const bool narrow = is_narrow(p, step);
+    gpu_conv_problem problem = problem_of(step);
+    problem.folded = true;
+    step->kind = narrow ? GPU_STEP_CONV_NARROW : GPU_STEP_CONV;
+    if (narrow)
+        LUNA_TRY(gpu_plan_vector(p, node->bias, node->channels, gpu_exponent(p, conv),
+                                 NULL, &step->bias));
+    else
+        LUNA_TRY(gpu_conv_find(gpu_lane_of(p)->device, &problem, &step->conv));
+    return gpu_lane_weight(gpu_lane_of(p), node, (size_t)step->from.channels,
+                           narrow ? GPU_FORM_NARROW_FOLDED : GPU_FORM_FOLDED, exponent,
+                           &step->weight);
+}
+
+luna_err gpu_emit_folded(gpu_planner *p, size_t upsample, size_t conv)
+{
     const size_t input = (size_t)gpu_node_at(p, upsample)->input[0];
     LUNA_TRY(gpu_plan_settle(p, (size_t)input));
     const gpu_value *from = &p->value[input];
@@ -123,15 +157,11 @@ luna_err gpu_emit_folded(gpu_planner *p, size_t upsample, size_t conv)
     gpu_value to;
     step.from = from->extent;
     step.kernel = 4;
-    gpu_conv_problem problem = problem_of(&step);
-    problem.folded = true;
-    LUNA_TRY(gpu_conv_find(gpu_lane_of(p)->device, &problem, &step.conv));
+    LUNA_TRY(choose_folded(p, conv, exponent, &step));
     LUNA_TRY(gpu_plan_value(p, conv, &to));
     step.x = from->buffer;
     step.y = to.buffer;
-    LUNA_TRY(gpu_lane_weight(gpu_lane_of(p), node, (size_t)from->extent.channels,
-                             GPU_FORM_FOLDED, exponent, &step.weight));
-    LUNA_TRY(leave_pending(p, conv, &to));
+    if (step.kind == GPU_STEP_CONV) LUNA_TRY(leave_pending(p, conv, &to));
     p->value[conv] = to;
     return gpu_plan_append(p, &step);
 }

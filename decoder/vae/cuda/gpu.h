@@ -168,7 +168,9 @@ typedef enum gpu_form {
     GPU_FORM_FOLDED,  //  [in][4][4][out]: with the nearest 2 x 2 before it
     GPU_FORM_LAST,    //  gpu_conv_last_pack
     GPU_FORM_FUSED,   //  gpu_fused_pack
-    GPU_FORM_FUSED_FOLDED
+    GPU_FORM_FUSED_FOLDED,
+    GPU_FORM_NARROW,  //  gpu_narrow_pack
+    GPU_FORM_NARROW_FOLDED
 } gpu_form;
 
 //  A fused convolution's weights.
@@ -195,12 +197,13 @@ void gpu_lane_free(gpu_lane *lane);
 typedef enum gpu_kind {
     GPU_STEP_FROM_PLANES,
     GPU_STEP_TO_PLANES,
-    GPU_STEP_CONV,        //  by cuDNN
-    GPU_STEP_CONV_PLAIN,  //  ours
-    GPU_STEP_CONV_LAST,   //  ours, to planes
-    GPU_STEP_CONV_FUSED,  //  ours, with norms
-    GPU_STEP_CONV_OVER,   //  a 1 x 1 over its input, by strips of rows
-    GPU_STEP_NORM,        //  makes pairs
+    GPU_STEP_CONV,         //  by cuDNN
+    GPU_STEP_CONV_PLAIN,   //  ours
+    GPU_STEP_CONV_LAST,    //  ours, to planes
+    GPU_STEP_CONV_FUSED,   //  ours, with norms
+    GPU_STEP_CONV_NARROW,  //  ours, from 64 channels to 64
+    GPU_STEP_CONV_OVER,    //  a 1 x 1 over its input, by strips of rows
+    GPU_STEP_NORM,         //  makes pairs
     GPU_STEP_APPLY,
     GPU_STEP_RMS_NORM,
     GPU_STEP_ADD,

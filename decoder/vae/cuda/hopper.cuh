@@ -135,6 +135,62 @@ __device__ __forceinline__ void box_copy_to(uint16_t blocks, uint32_t to, const 
         : "memory");
 }
 
+//  A box of a matrix of three dimensions.
+__device__ __forceinline__ void box_copy(uint32_t to, const void *map, int first, int x,
+                                         int y, uint32_t barrier)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
+        "l"(map), "r"(barrier), "r"(first), "r"(x), "r"(y)
+        : "memory");
+}
+
+//  Place of a box of five dimensions.
+struct box_place {
+    int at[5];
+};
+
+__device__ __forceinline__ void box_copy(uint32_t to, const void *map, const box_place &p,
+                                         uint32_t barrier)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(to),
+        "l"(map), "r"(barrier), "r"(p.at[0]), "r"(p.at[1]), "r"(p.at[2]), "r"(p.at[3]),
+        "r"(p.at[4])
+        : "memory");
+}
+
+//  The other way; with boxes_commit it belongs to a group.
+__device__ __forceinline__ void box_store(const void *map, const box_place &p,
+                                          uint32_t from)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.5d.global.shared::cta.tile.bulk_group"
+        " [%0, {%2, %3, %4, %5, %6}], [%1];" ::"l"(map),
+        "r"(from), "r"(p.at[0]), "r"(p.at[1]), "r"(p.at[2]), "r"(p.at[3]), "r"(p.at[4])
+        : "memory");
+}
+
+__device__ __forceinline__ void boxes_commit()
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+//  Until shared memory of all but LEFT groups of this thread has been read.
+template <int LEFT>
+__device__ __forceinline__ void boxes_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(LEFT) : "memory");
+}
+
+//  Until they are all where they belong.
+__device__ __forceinline__ void boxes_stored()
+{
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
 //  Arrives when all copies of this thread are there.
 __device__ __forceinline__ void copies_arrive(uint32_t barrier)
 {
@@ -165,6 +221,14 @@ template <int LEFT>
 __device__ __forceinline__ void products_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+
+//  Before here the compiler must not use sums that products have made.
+template <int COUNT>
+__device__ __forceinline__ void hold(float (&sum)[COUNT])
+{
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(sum[i])::"memory");
 }
 
 //  A matrix in shared memory: rows of 128 bytes in groups of eight, the 16-byte columns
@@ -218,6 +282,33 @@ __device__ __forceinline__ void product(float (&sum)[64], uint64_t a, uint64_t b
     LUNA_PRODUCT("bf16.bf16");
 }
 
+#define LUNA_NARROW_PRODUCT(TYPES)                                                    \
+    asm volatile(                                                                     \
+        "{\n"                                                                         \
+        ".reg .pred add;\n"                                                           \
+        "setp.ne.b32 add, %34, 0;\n"                                                  \
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPES                           \
+        " "                                                                           \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "     \
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, " \
+        "%31}, %32, %33, add, 1, 1, 0, 0;\n"                                          \
+        "}\n"                                                                         \
+        : LUNA_8(sum, 0), LUNA_8(sum, 8), LUNA_8(sum, 16), LUNA_8(sum, 24)            \
+        : "l"(a), "l"(b), "r"(add))
+
+//  sum[64 rows, 64] (= or +=) a[64, 16] * b[64, 16]^T.
+__device__ __forceinline__ void product(float (&sum)[32], uint64_t a, uint64_t b, int add,
+                                        __half)
+{
+    LUNA_NARROW_PRODUCT("f16.f16");
+}
+
+__device__ __forceinline__ void product(float (&sum)[32], uint64_t a, uint64_t b, int add,
+                                        __nv_bfloat16)
+{
+    LUNA_NARROW_PRODUCT("bf16.bf16");
+}
+
 #define LUNA_WIDE_PRODUCT(TYPES)                                                       \
     asm volatile(                                                                      \
         "{\n"                                                                          \
@@ -258,6 +349,7 @@ __device__ __forceinline__ void wide_product(float (&sum)[128],
 }
 
 #undef LUNA_WIDE_PRODUCT
+#undef LUNA_NARROW_PRODUCT
 #undef LUNA_PRODUCT
 #undef LUNA_8
 

@@ -246,6 +246,9 @@ typedef struct gpu_fused_weights {
 //  pixel reaches a result through those of the three taps that meet one of its copies.
 //  That convolution's weight at (row, column), of the nine of the 3 x 3.
 float gpu_folded_weight(const float *taps, size_t row, size_t column);
+//  The same by results: each of the four that a pixel becomes, row by row, meets every
+//  second one of the 4 x 4, from the far side on.
+float gpu_folded_tap(const float *taps, size_t corner, size_t number);
 size_t gpu_fused_weight_bytes(const gpu_fused_weights *weights);
 //  In host memory, to the blocks that a tile reads one after the other.
 void gpu_fused_pack(gpu_type type, const gpu_fused_weights *weights, void *packed);
@@ -256,6 +259,27 @@ cudaError_t gpu_conv_wgmma(const gpu_fused_args *args, const void *x, void *y,
 //  summed up in FP16 and these sums in FP32, which cards for games do in half the time.
 cudaError_t gpu_conv_mma(const gpu_fused_args *args, const void *x, void *y,
                          bool half_sums, cudaStream_t stream);
+
+//  ---- conv_narrow.cu, conv_narrow.c ---------------------------------------------------
+
+//  A 3 x 3 convolution from 64 channels to 64 with what a tiny decoder has after it. FP16
+//  and BF16, on cards of compute capability 9.0; x, y and the residual at multiples of 16
+//  bytes.
+enum { GPU_NARROW_CHANNELS = 64 };
+typedef struct gpu_narrow_args {
+    gpu_extent from;
+    bool folded;           //  x is enlarged to nearest 2 x 2 first; no residual then
+    const void *weight;    //  gpu_narrow_pack
+    const float *bias;     //  [64]; NULL: nothing
+    const void *residual;  //  added; NULL: nothing
+    bool relu;             //  last
+} gpu_narrow_args;
+
+size_t gpu_narrow_weight_bytes(bool folded);
+//  From the file's [64][64][3][3] float, in host memory.
+void gpu_narrow_pack(gpu_type type, const float *weight, bool folded, void *packed);
+cudaError_t gpu_conv_narrow(const gpu_narrow_args *args, const void *x, void *y,
+                            int multiprocessors, cudaStream_t stream);
 
 //  Floats to 16-bit values, in place and in host memory.
 void gpu_narrow(gpu_type type, float *values, size_t count);

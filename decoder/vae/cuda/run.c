@@ -111,6 +111,20 @@ static cudaError_t start_conv_fused(const gpu_program *program, const gpu_step *
                            gpu_buffer(program, step->x), gpu_buffer(program, step->y));
 }
 
+static cudaError_t start_conv_narrow(const gpu_program *program, const gpu_step *step,
+                                     cudaStream_t stream)
+{
+    const gpu_narrow_args args = {.from = step->from,
+                                  .folded = step->kernel == 4,
+                                  .weight = step->weight,
+                                  .bias = constant(program, step->bias),
+                                  .residual = gpu_buffer(program, step->z),
+                                  .relu = step->act == GPU_RELU};
+    return gpu_conv_narrow(&args, gpu_buffer(program, step->x),
+                           gpu_buffer(program, step->y),
+                           program->lane->device->properties.multiProcessorCount, stream);
+}
+
 static cudaError_t start_norm(const gpu_program *program, const gpu_step *step,
                               cudaStream_t stream)
 {
@@ -203,6 +217,8 @@ static cudaError_t start_own(const gpu_program *program, const gpu_step *step,
             return start_conv_last(program, step, stream);
         case GPU_STEP_CONV_FUSED:
             return start_conv_fused(program, step);
+        case GPU_STEP_CONV_NARROW:
+            return start_conv_narrow(program, step, stream);
         case GPU_STEP_NORM:
             return start_norm(program, step, stream);
         case GPU_STEP_APPLY:

@@ -81,9 +81,22 @@ static luna_err pack_last(gpu_lane *lane, const packer *p, void **out)
     return err;
 }
 
+static luna_err pack_narrow(gpu_lane *lane, const packer *p, bool folded, void **out)
+{
+    const size_t bytes = gpu_narrow_weight_bytes(folded);
+    void *packed = malloc(bytes);
+    if (!packed) return luna_error(LUNA_NO_MEMORY, "no memory for a weight");
+    gpu_narrow_pack(lane->type, p->from, folded, packed);
+    const luna_err err = to_device(lane, packed, bytes, out);
+    free(packed);
+    return err;
+}
+
 static luna_err pack(gpu_lane *lane, packer *p, gpu_form form, void **out)
 {
     if (form == GPU_FORM_LAST) return pack_last(lane, p, out);
+    if (form == GPU_FORM_NARROW || form == GPU_FORM_NARROW_FOLDED)
+        return pack_narrow(lane, p, form == GPU_FORM_NARROW_FOLDED, out);
     const size_t count = packed_count(p, form);
     p->to = calloc(count, sizeof *p->to);
     if (!p->to) return luna_error(LUNA_NO_MEMORY, "no memory for a weight");

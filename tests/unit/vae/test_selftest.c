@@ -46,7 +46,7 @@ static void the_tiny_model(void **state)
     assert_true(len < (size_t)8 << 20);
     assert_int_equal(luna_vae_open_bytes(image, len, "tiny", &options, &vae), LUNA_OK);
     assert_string_equal(luna_vae_describe(vae)->family, "kl");
-    assert_int_equal(luna_vae_describe(vae)->spatial_factor, 2);
+    assert_int_equal(luna_vae_describe(vae)->spatial_factor, 4);
     luna_vae_close(&vae);
     free(image);
 }
