@@ -102,8 +102,9 @@ void luna_host_text(char out[LUNA_HOST_BYTES])
     read_word("/etc/machine-id", machine);
     if (gethostname(name, sizeof name - 1) != 0 || name[strcspn(name, " \n")] != '\0')
         snprintf(name, sizeof name, "-");
-    const bool known = strcmp(start, "-") != 0;
-    snprintf(out, LUNA_HOST_BYTES, known ? "%s %s %s" : "", start, machine, name);
+    out[0] = '\0';
+    if (strcmp(start, "-") != 0)
+        snprintf(out, LUNA_HOST_BYTES, "%s %s %s", start, machine, name);
 }
 
 //  Copies of a virtual machine, and containers of one image, may have the same machine id

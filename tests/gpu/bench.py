@@ -35,8 +35,29 @@ def median_ms(call, runs=7):
     return sorted(times)[len(times) // 2]
 
 
+class Quiet:
+    """max-autotune prints a table for every kernel that it tries, to the process's error stream; shown when it fails."""
+
+    def __enter__(self):
+        self.log, self.error = tempfile.TemporaryFile(), os.dup(2)
+        os.dup2(self.log.fileno(), 2)
+
+    def __exit__(self, kind, *_):
+        os.dup2(self.error, 2)
+        os.close(self.error)
+        if kind:
+            self.log.seek(0)
+            os.write(2, self.log.read())
+        self.log.close()
+
+
 def time_torch(mode, images, side):
     """Milliseconds an image and peak GiB; (None, None) when it does not fit."""
+    with Quiet():
+        return compile_and_time(mode, images, side)
+
+
+def compile_and_time(mode, images, side):
     torch._dynamo.reset()
     torch.backends.cudnn.benchmark = mode != "eager"
     model = seeded(z_channels=4).cuda().to(torch.bfloat16)

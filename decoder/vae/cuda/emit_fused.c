@@ -22,7 +22,7 @@ static bool fills_the_card(const gpu_planner *p, const luna_shape *from, size_t 
     const size_t multiprocessors = (size_t)device_of(p)->properties.multiProcessorCount;
     const bool wide = p->program->fuser == GPU_FUSER_WGMMA;
     const size_t all =
-        gpu_part_count(&tiles) * (channels / (wide ? GPU_FUSED_TO : GPU_FUSED_TO / 2));
+        gpu_part_count(&tiles) * (channels / (wide ? GPU_FUSED_TO : GPU_FUSED_TO_MMA));
     const size_t at_once = wide ? multiprocessors : 2 * multiprocessors;
     if (device_of(p)->fusing == GPU_FUSES_ALL || p->lean) return true;
     const size_t rounds = (all + at_once - 1) / at_once;

@@ -3,6 +3,7 @@
 //  decoder's convolutions is run by each in turn, once a card, and the choice kept.
 
 #include "decoder/vae/cuda/conv.h"
+#include "decoder/vae/cuda/timing.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -27,10 +28,11 @@ static gpu_fuser fuser_named(const char *name)
 //  ---- the trial --------------------------------------------------------------------
 
 //  256 channels at 256 x 256: 77 GFLOP.
-enum { CHANNELS = 256, SIDE = 256, GROUPS = 32, RUNS = 4, ROUNDS = 4, ALIGN = 256 };
+enum { CHANNELS = 256, SIDE = 256, GROUPS = 32, RUNS = 4, ROUNDS = 4 };
 
 typedef struct trial {
     gpu_device *device;
+    gpu_clock clock;
     gpu_norm norm;
     gpu_parts parts_of;
     gpu_conv *conv;
@@ -39,35 +41,22 @@ typedef struct trial {
     gpu_pair *pairs;
 } trial;
 
-static size_t padded(size_t bytes)
+static size_t lay_out(trial *t, void *base)
 {
-    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
-}
-
-//  Places what the trial needs; with a base of NULL it only counts.
-static size_t lay_out(trial *t, uint8_t *base)
-{
+    gpu_shelf shelf = {base, 0};
     const size_t value = gpu_bytes(&t->norm.from), floats = CHANNELS * sizeof(float);
-    const size_t weight = (size_t)CHANNELS * CHANNELS * 9 * 2;
     const size_t runs = CHANNELS / GPU_PART_CHANNELS;
-    const struct {
-        void **at;
-        size_t bytes;
-    } all[] = {{&t->x, value},
-               {&t->residual, value},
-               {&t->normed, value},
-               {&t->y, value},
-               {&t->weight, weight},
-               {(void **)&t->bias, floats},
-               {(void **)&t->pairs, 2 * floats},
-               {&t->scratch, gpu_norm_scratch(&t->norm)},
-               {&t->parts, gpu_part_count(&t->parts_of) * runs * sizeof(gpu_moments)}};
-    size_t used = 0;
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        if (base) *all[i].at = base + used;
-        used += padded(all[i].bytes);
-    }
-    return used;
+    t->x = gpu_shelf_take(&shelf, value);
+    t->residual = gpu_shelf_take(&shelf, value);
+    t->normed = gpu_shelf_take(&shelf, value);
+    t->y = gpu_shelf_take(&shelf, value);
+    t->weight = gpu_shelf_take(&shelf, (size_t)CHANNELS * CHANNELS * 9 * 2);
+    t->bias = gpu_shelf_take(&shelf, floats);
+    t->pairs = gpu_shelf_take(&shelf, 2 * floats);
+    t->scratch = gpu_shelf_take(&shelf, gpu_norm_scratch(&t->norm));
+    t->parts =
+        gpu_shelf_take(&shelf, gpu_part_count(&t->parts_of) * runs * sizeof(gpu_moments));
+    return shelf.used;
 }
 
 static luna_err fill(const trial *t)
@@ -97,7 +86,8 @@ static luna_err prepare(trial *t)
     LUNA_TRY(gpu_arena_grow(t->device, lay_out(t, NULL)));
     (void)lay_out(t, t->device->arena);
     t->norm.weight = t->norm.bias = t->bias;
-    return fill(t);
+    LUNA_TRY(fill(t));
+    return gpu_clock_open(&t->clock);
 }
 
 //  Norm, SiLU, convolution, residual: three kernels and more.
@@ -134,27 +124,16 @@ static luna_err run_fused(const trial *t, bool half_sums)
                      "a trial");
 }
 
-static luna_err run_once(const trial *t, gpu_fuser fuser)
-{
-    if (fuser == GPU_FUSER_NONE) return run_library(t);
-    return run_fused(t, fuser == GPU_FUSER_MMA_HALF);
-}
+typedef struct attempt {
+    const trial *trial;
+    gpu_fuser fuser;
+} attempt;
 
-static luna_err time_runs(const trial *t, gpu_fuser fuser, float *ms)
+static luna_err run_once(const void *what)
 {
-    cudaEvent_t start = NULL, stop = NULL;
-    const cudaStream_t stream = t->device->stream;
-    luna_err err = gpu_check(cudaEventCreate(&start), "a clock");
-    if (err == LUNA_OK) err = gpu_check(cudaEventCreate(&stop), "a clock");
-    if (err == LUNA_OK) err = gpu_check(cudaEventRecord(start, stream), "a clock");
-    for (int i = 0; i < RUNS && err == LUNA_OK; i++) err = run_once(t, fuser);
-    if (err == LUNA_OK) err = gpu_check(cudaEventRecord(stop, stream), "a clock");
-    if (err == LUNA_OK) err = gpu_check(cudaEventSynchronize(stop), "a trial");
-    if (err == LUNA_OK) err = gpu_check(cudaEventElapsedTime(ms, start, stop), "a clock");
-    if (start) (void)cudaEventDestroy(start);
-    if (stop) (void)cudaEventDestroy(stop);
-    *ms /= RUNS;
-    return err;
+    const attempt *a = what;
+    if (a->fuser == GPU_FUSER_NONE) return run_library(a->trial);
+    return run_fused(a->trial, a->fuser == GPU_FUSER_MMA_HALF);
 }
 
 //  By turns, so that all run on a warm card; the first round is not counted.
@@ -163,8 +142,9 @@ static luna_err run_rounds(const trial *t, float ms[NAMES])
     for (int round = 0; round < ROUNDS; round++)
         for (size_t i = 0; i < NAMES; i++) {
             float one = 0.0F;
+            const attempt a = {t, (gpu_fuser)i};
             if (i == GPU_FUSER_UNKNOWN || i == GPU_FUSER_WGMMA) continue;
-            LUNA_TRY(time_runs(t, (gpu_fuser)i, &one));
+            LUNA_TRY(gpu_clock_runs(t->device, &t->clock, run_once, &a, RUNS, &one));
             if (round > 0) ms[i] += one / (ROUNDS - 1);
         }
     return LUNA_OK;
@@ -185,10 +165,11 @@ static luna_err try_all(gpu_device *device)
 {
     trial t = {.device = device};
     float ms[NAMES] = {0};
-    LUNA_TRY(prepare(&t));
-    LUNA_TRY(run_rounds(&t, ms));
-    device->fuser = fastest(ms);
-    return LUNA_OK;
+    luna_err err = prepare(&t);
+    if (err == LUNA_OK) err = run_rounds(&t, ms);
+    if (err == LUNA_OK) device->fuser = fastest(ms);
+    gpu_clock_close(&t.clock);
+    return err;
 }
 
 //  ---- the choice -------------------------------------------------------------------

@@ -2,9 +2,9 @@
 //
 //  backend.c is the engine's interface; device.c holds the card; conv.c wraps cuDNN's
 //  graphs, tune.c chooses among its plans and keeps the choice on disk; fuser.c chooses
-//  between them and convolutions of our own; gemm.c wraps
-//  cuBLASLt; weights.c brings parameters to the device; scale.c chooses exponents for
-//  fp16; plan.c turns a graph into steps, run.c runs them.
+//  between them and convolutions of our own (timing.h is what both time with); gemm.c
+//  wraps cuBLASLt; weights.c brings parameters to the device; scale.c chooses exponents
+//  for fp16; plan.c turns a graph into steps, run.c runs them.
 
 #ifndef LUNA_DECODER_VAE_CUDA_GPU_H
 #define LUNA_DECODER_VAE_CUDA_GPU_H

@@ -219,7 +219,11 @@ cudaError_t gpu_conv_last(const gpu_last_args *last, const void *x, float *plane
 //  A 3 x 3 convolution together with the group norm and SiLU before it, another value's
 //  1 x 1 convolution added to it, and the statistics that the norm after it needs. FP16
 //  and BF16; channels come in 64s, the result's in 128s.
-enum { GPU_FUSED_FROM = 64, GPU_FUSED_TO = 128 };
+enum {
+    GPU_FUSED_FROM = 64,
+    GPU_FUSED_TO = 128,
+    GPU_FUSED_TO_MMA = 64  //  in a tile of conv_mma.cu; half a block of weights
+};
 typedef struct gpu_fused_args {
     gpu_extent from;
     int channels;  //  of the result

@@ -9,9 +9,9 @@
 #include "decoder/vae/cuda/fused.cuh"
 
 enum {
-    TILE_WIDTH = 64,          //  channels of the result in a tile
-    SLICE = CHUNK / 2,        //  channels brought at a time
-    SLICE_BYTES = SLICE * 2,  //  of a pixel, of a row of weights
+    TILE_WIDTH = GPU_FUSED_TO_MMA,  //  channels of the result in a tile
+    SLICE = CHUNK / 2,              //  channels brought at a time
+    SLICE_BYTES = SLICE * 2,        //  of a pixel, of a row of weights
     SLICE_VECTORS = SLICE_BYTES / 16,
     ROWS_A_WARP = 4,   //  of the tile's pixels, each one matrix of 16 rows
     GROUP_WIDTH = 32,  //  channels of the result in the packed order (conv_fused.c)

@@ -3,6 +3,7 @@
 //  once per card and version, and the choice kept on disk.
 
 #include "decoder/vae/cuda/conv.h"
+#include "decoder/vae/cuda/timing.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 
 #include "common/log.h"
 
-enum { CONFIGS = 16, ROUNDS = 4, ALIGN = 256 };
+enum { CONFIGS = 16, ROUNDS = 4 };
 
 static const float turn_ms = 6.0F;   //  of a plan in each round
 static const float near = 1.25F;     //  times the best: worth a second look
@@ -159,18 +160,12 @@ static size_t workspace_of(gpu_desc plan)
 
 //  ---- timing -----------------------------------------------------------------------
 
+//  A convolution on what it is tried with.
 typedef struct trial {
+    gpu_device *device;
+    gpu_clock clock;
     gpu_conv_call call;
-    cudaEvent_t start;
-    cudaEvent_t stop;
 } trial;
-
-static void *place(const gpu_device *device, size_t *used, size_t bytes)
-{
-    void *at = (uint8_t *)device->arena + *used;
-    *used += (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    return at;
-}
 
 typedef struct trial_sizes {
     size_t x, w, y, bias;  //  values
@@ -187,38 +182,59 @@ static trial_sizes sizes_of(const gpu_conv_problem *p)
                          .bias = out};
 }
 
-//  Everything the problem needs, in the arena, filled with numbers: zeros would run
-//  faster than pictures do.
-static luna_err lay_out(gpu_device *device, const gpu_conv_problem *p, trial *t)
+static size_t lay_out(const gpu_conv_problem *p, void *base, gpu_conv_call *call)
 {
-    const gpu_type type = p->from.type;
-    const size_t size = gpu_size(type);
+    gpu_shelf shelf = {base, 0};
+    const size_t size = gpu_size(p->from.type);
     const trial_sizes s = sizes_of(p);
-    size_t used = 0;
-    LUNA_TRY(gpu_arena_grow(
-        device, (s.x + s.w + 2 * s.y) * size + s.bias * sizeof(float) + 5 * ALIGN));
-    void *x = place(device, &used, s.x * size), *w = place(device, &used, s.w * size);
-    void *r = place(device, &used, s.y * size), *y = place(device, &used, s.y * size);
-    float *bias = place(device, &used, s.bias * sizeof(float));
-    t->call = (gpu_conv_call){.x = x, .weight = w, .bias = bias, .residual = r, .y = y};
-    LUNA_TRY(gpu_check(gpu_fill(type, x, s.x, device->stream), "a trial"));
-    LUNA_TRY(gpu_check(gpu_fill(type, w, s.w, device->stream), "a trial"));
-    LUNA_TRY(gpu_check(gpu_fill(type, r, s.y, device->stream), "a trial"));
-    return gpu_check(gpu_fill(GPU_FP32, bias, s.bias, device->stream), "a trial");
+    call->x = gpu_shelf_take(&shelf, s.x * size);
+    call->weight = gpu_shelf_take(&shelf, s.w * size);
+    call->residual = gpu_shelf_take(&shelf, s.y * size);
+    call->y = gpu_shelf_take(&shelf, s.y * size);
+    call->bias = gpu_shelf_take(&shelf, s.bias * sizeof(float));
+    return shelf.used;
 }
 
-//  Milliseconds of one of `runs` runs, one right behind the other; infinite when it does
-//  not run.
-static float time_runs(gpu_device *device, const gpu_conv *conv, const trial *t, int runs)
+static luna_err fill(const gpu_device *device, gpu_type type, const void *x, size_t count)
+{
+    return gpu_check(gpu_fill(type, (void *)(uintptr_t)x, count, device->stream),
+                     "a trial");
+}
+
+//  Everything the problem needs, in the arena, filled with numbers: zeros would run
+//  faster than pictures do.
+static luna_err prepare(const gpu_conv_problem *p, trial *t)
+{
+    gpu_device *device = t->device;
+    const gpu_type type = p->from.type;
+    const trial_sizes s = sizes_of(p);
+    LUNA_TRY(gpu_arena_grow(device, lay_out(p, NULL, &t->call)));
+    (void)lay_out(p, device->arena, &t->call);
+    LUNA_TRY(fill(device, type, t->call.x, s.x));
+    LUNA_TRY(fill(device, type, t->call.weight, s.w));
+    LUNA_TRY(fill(device, type, t->call.residual, s.y));
+    LUNA_TRY(fill(device, GPU_FP32, t->call.bias, s.bias));
+    return gpu_clock_open(&t->clock);
+}
+
+typedef struct attempt {
+    const trial *trial;
+    const gpu_conv *conv;
+} attempt;
+
+static luna_err run_once(const void *what)
+{
+    const attempt *a = what;
+    return gpu_conv_run(a->trial->device, a->conv, &a->trial->call);
+}
+
+//  Milliseconds of one of `runs` runs; infinite when it does not run.
+static float time_runs(const trial *t, const gpu_conv *conv, int runs)
 {
     float ms = 0.0F;
-    (void)cudaEventRecord(t->start, device->stream);
-    for (int i = 0; i < runs; i++)
-        if (gpu_conv_run(device, conv, &t->call) != LUNA_OK) return INFINITY;
-    (void)cudaEventRecord(t->stop, device->stream);
-    if (cudaEventSynchronize(t->stop) != cudaSuccess) return INFINITY;
-    (void)cudaEventElapsedTime(&ms, t->start, t->stop);
-    return ms / (float)runs;
+    const attempt one = {t, conv};
+    const luna_err err = gpu_clock_runs(t->device, &t->clock, run_once, &one, runs, &ms);
+    return err == LUNA_OK ? ms : INFINITY;
 }
 
 static void report(const gpu_conv_problem *p, size_t number, float first, float ms)
@@ -243,9 +259,10 @@ typedef struct contest {
 } contest;
 
 //  Plans that run at all, each run once to load it and twice for a first look.
-static void enter(gpu_device *device, const candidates *from, const trial *t,
-                  const gpu_conv *conv, contest *c)
+static void enter(const candidates *from, const trial *t, const gpu_conv *conv,
+                  contest *c)
 {
+    gpu_device *device = t->device;
     c->best = INFINITY;
     for (size_t i = 0; i < from->count && c->count < device->tries; i++) {
         contender next = {.conv = *conv};
@@ -255,9 +272,8 @@ static void enter(gpu_device *device, const candidates *from, const trial *t,
         next.first = INFINITY;
         if (next.conv.workspace_bytes <= workspace_max &&
             gpu_workspace_grow(device, next.conv.workspace_bytes) == LUNA_OK)
-            next.first = time_runs(device, &next.conv, t, 1);
-        if (next.first < hopeless * c->best)
-            next.first = time_runs(device, &next.conv, t, 2);
+            next.first = time_runs(t, &next.conv, 1);
+        if (next.first < hopeless * c->best) next.first = time_runs(t, &next.conv, 2);
         gpu_device_step(device);
         if (isfinite(next.first))
             c->item[c->count++] = next;
@@ -270,7 +286,7 @@ static void enter(gpu_device *device, const candidates *from, const trial *t,
 //  A decode keeps the card at its power limit, where another plan may be the fastest than
 //  on a rested card: those that come near the best run by turns, for some milliseconds
 //  each, and the first round only heats up.
-static void run_rounds(gpu_device *device, const trial *t, contest *c)
+static void run_rounds(const trial *t, contest *c)
 {
     const int runs = (int)fminf(200.0F, 1.0F + turn_ms / c->best);
     for (int round = 0; round < ROUNDS; round++)
@@ -278,20 +294,19 @@ static void run_rounds(gpu_device *device, const trial *t, contest *c)
             contender *one = &c->item[i];
             if (one->first > near * c->best) one->ms = INFINITY;
             if (!isfinite(one->ms)) continue;
-            const float ms = time_runs(device, &one->conv, t, runs);
+            const float ms = time_runs(t, &one->conv, runs);
             if (round > 0) one->ms += ms;
         }
 }
 
 //  Leaves the fastest plan in *conv.
-static void choose(gpu_device *device, const candidates *from, const trial *t,
-                   gpu_conv *conv)
+static void choose(const candidates *from, const trial *t, gpu_conv *conv)
 {
     contest *c = calloc(1, sizeof *c);
     size_t best = 0;
     if (!c) return;
-    enter(device, from, t, conv, c);
-    if (c->count > 1) run_rounds(device, t, c);
+    enter(from, t, conv, c);
+    if (c->count > 1) run_rounds(t, c);
     for (size_t i = 1; i < c->count; i++)
         if (c->item[i].ms < c->item[best].ms) best = i;
     for (size_t i = 0; i < c->count; i++) {
@@ -307,7 +322,7 @@ static void choose(gpu_device *device, const candidates *from, const trial *t,
 static luna_err tune(gpu_device *device, gpu_conv *conv)
 {
     gpu_conv_graph *graph = NULL;
-    trial t = {.start = NULL};
+    trial t = {.device = device};
     candidates found = {.count = 0};
     LUNA_TRY(gpu_conv_graph_make(device, &conv->problem, &graph));
     ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_A, &found);
@@ -315,12 +330,9 @@ static luna_err tune(gpu_device *device, gpu_conv *conv)
         ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_B, &found);
     if (found.count == 0)
         ask(gpu_conv_graph_desc(graph), CUDNN_HEUR_MODE_FALLBACK, &found);
-    luna_err err = lay_out(device, &conv->problem, &t);
-    if (err == LUNA_OK) err = gpu_check(cudaEventCreate(&t.start), "a clock");
-    if (err == LUNA_OK) err = gpu_check(cudaEventCreate(&t.stop), "a clock");
-    if (err == LUNA_OK) choose(device, &found, &t, conv);
-    if (t.start) (void)cudaEventDestroy(t.start);
-    if (t.stop) (void)cudaEventDestroy(t.stop);
+    const luna_err err = prepare(&conv->problem, &t);
+    if (err == LUNA_OK) choose(&found, &t, conv);
+    gpu_clock_close(&t.clock);
     free_candidates(&found);
     gpu_conv_graph_free(graph);
     LUNA_TRY(err);
