@@ -56,10 +56,20 @@ static luna_err check_payload(const luna_engine *engine, const luna_id *id)
     return luna_error(LUNA_NOT_FOUND, "the job cannot be retried: %s", luna_error_text());
 }
 
+//  What a damaged database does not show may be there.
+static luna_err doubt(const luna_engine *engine, luna_err err)
+{
+    if (err != LUNA_NOT_FOUND || !engine->db.damaged) return err;
+    return luna_error(LUNA_IO,
+                      "%s, but the database is damaged and may not show it; stop the "
+                      "broker and run luna-broker --recover",
+                      luna_error_text());
+}
+
 static luna_err apply_retry(luna_engine *engine, luna_store_op *op)
 {
     char text[LUNA_ID_TEXT_BYTES];
-    LUNA_TRY(luna_rows_state(&engine->db, &op->id, &op->state));
+    LUNA_TRY(doubt(engine, luna_rows_state(&engine->db, &op->id, &op->state)));
     luna_id_text(&op->id, text);
     if (op->state != LUNA_JOB_FAILED)
         return luna_error(LUNA_BAD_REQUEST,
@@ -73,7 +83,7 @@ static luna_err apply_retry(luna_engine *engine, luna_store_op *op)
 
 static luna_err apply_get(luna_engine *engine, luna_store_op *op)
 {
-    LUNA_TRY(luna_rows_get(&engine->db, &op->id, &op->found));
+    LUNA_TRY(doubt(engine, luna_rows_get(&engine->db, &op->id, &op->found)));
     op->state = op->found.items[0].state;
     return LUNA_OK;
 }

@@ -50,13 +50,14 @@ static bool is_full(int problem)
 }
 
 //  A key that was looked for and not found, and then is there when it is to be added, is
-//  damage as well.
+//  damage as well; so is a file that can be written but says that it is for reading only
+//  (files that cannot be written are refused before, folders have codes of their own).
 static bool is_damage(int problem)
 {
     const int kind = problem & 0xff;
     return kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB ||
            problem == SQLITE_IOERR_READ || problem == SQLITE_IOERR_SHORT_READ ||
-           problem == SQLITE_CONSTRAINT_PRIMARYKEY;
+           problem == SQLITE_CONSTRAINT_PRIMARYKEY || problem == SQLITE_READONLY;
 }
 
 luna_err luna_db_fail(luna_db *db, int problem)
@@ -201,16 +202,6 @@ static luna_err add_functions(luna_db *db)
 
 //  ---- open and close, continued -------------------------------------------------------
 
-//  A table or column that is not there: the schema is not what it was made.
-static luna_err fail_to_prepare(luna_db *db)
-{
-    const int problem = sqlite3_extended_errcode(db->handle);
-    if ((problem & 0xff) != SQLITE_ERROR) return luna_db_fail(db, problem);
-    db->damaged = true;
-    return luna_error(LUNA_IO, "%s is damaged: %s; " RECOVER_HINT, db->path,
-                      sqlite3_errmsg(db->handle));
-}
-
 static luna_err prepare(luna_db *db, const luna_db_schema *schema)
 {
     db->statements = calloc(schema->count, sizeof *db->statements);
@@ -220,7 +211,7 @@ static luna_err prepare(luna_db *db, const luna_db_schema *schema)
     for (size_t i = 0; i < schema->count; i++)
         if (sqlite3_prepare_v3(db->handle, schema->sql[i], -1, SQLITE_PREPARE_PERSISTENT,
                                &db->statements[i], NULL) != SQLITE_OK)
-            return fail_to_prepare(db);
+            return luna_db_fail(db, sqlite3_extended_errcode(db->handle));
     return LUNA_OK;
 }
 
@@ -244,6 +235,14 @@ static luna_err open_checked(luna_db *db, const luna_db_schema *schema, size_t l
     return prepare(db, schema);
 }
 
+//  Our own SQL is sound. Where SQLite cannot make anything of it, or not of the file, the
+//  file is not what it was made.
+static luna_err blame_file(luna_db *db)
+{
+    db->damaged = true;
+    return luna_error(LUNA_IO, "%s; " RECOVER_HINT, luna_error_text());
+}
+
 luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schema,
                       size_t log_bytes)
 {
@@ -251,7 +250,8 @@ luna_err luna_db_open(luna_db *db, const char *path, const luna_db_schema *schem
     if (strlen(path) >= sizeof db->path)
         return luna_error(LUNA_TOO_LARGE, "the path %.60s... is too long", path);
     memcpy(db->path, path, strlen(path) + 1);
-    const luna_err err = open_checked(db, schema, log_bytes);
+    luna_err err = open_checked(db, schema, log_bytes);
+    if (err == LUNA_INTERNAL) err = blame_file(db);
     const bool damaged = db->damaged;
     if (err == LUNA_OK) return LUNA_OK;
     luna_db_close(db);

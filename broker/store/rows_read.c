@@ -3,6 +3,7 @@
 #include "broker/store/rows.h"
 #include "broker/store/rows_sql.h"
 #include "common/log.h"
+#include "proto/codec.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,14 @@ static bool parse_batches(const char *text, uint32_t out[LUNA_MAX_INPUTS])
     return false;
 }
 
+//  Whether the pictures of all inputs, where they are known, are those of the job.
+static bool add_up(const uint32_t batches[LUNA_MAX_INPUTS], uint64_t images)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < LUNA_MAX_INPUTS; i++) sum += batches[i];
+    return sum == 0 || sum == images;
+}
+
 //  An absent text: not known.
 static bool read_batches(const luna_query *query, int column,
                          uint32_t out[LUNA_MAX_INPUTS])
@@ -123,7 +132,8 @@ static luna_err read_values(const luna_query *query, luna_store_job *out)
     if (err != LUNA_OK) return damaged(&info->id, "its state is no state");
     if (luna_id_is_nil(&info->id)) return damaged(&info->id, "its id is no id");
     if (!read_numbers(query, info)) return damaged(&info->id, "a number is impossible");
-    if (!read_batches(query, AT_BATCHES, out->batches))
+    if (!read_batches(query, AT_BATCHES, out->batches) ||
+        !add_up(out->batches, info->images))
         return damaged(&info->id, "its batches are impossible");
     info->state = luna_text_of(luna_job_state_name(out->state));
     out->client = luna_query_as_id(query, AT_CLIENT);
@@ -144,10 +154,10 @@ static luna_err read_formats(const luna_query *query, luna_arena *arena,
     return LUNA_OK;
 }
 
-static luna_err read_job(const luna_query *query, luna_arena *arena, luna_store_job *out)
+static luna_err read_texts(const luna_query *query, luna_arena *arena,
+                           luna_store_job *out)
 {
     luna_msg_job_info *info = &out->info;
-    LUNA_TRY(read_values(query, out));
     LUNA_TRY(read_formats(query, arena, &out->formats));
     LUNA_TRY(luna_query_as_text(query, AT_PROMPT_ID, arena, &out->prompt_id));
     LUNA_TRY(luna_query_as_text(query, AT_VAE, arena, &info->vae));
@@ -157,6 +167,23 @@ static luna_err read_job(const luna_query *query, luna_arena *arena, luna_store_
     LUNA_TRY(luna_query_as_text(query, AT_VAE_SHA256, arena, &info->vae_sha256));
     LUNA_TRY(luna_query_as_text(query, AT_ERROR, arena, &info->error));
     return luna_query_as_text(query, AT_DETAIL, arena, &info->detail);
+}
+
+//  A row without a checksum may hold anything, and one that no message could carry would
+//  take the whole list that it is in with it.
+static bool can_be_told(const luna_msg_job_info *info)
+{
+    luna_msg_answer answer = {.re = 1};
+    answer.jobs.items = info;
+    answer.jobs.count = 1;
+    return luna_msg_size(LUNA_MSG_ANSWER, &answer) != 0;
+}
+
+static luna_err read_job(const luna_query *query, luna_arena *arena, luna_store_job *out)
+{
+    LUNA_TRY(read_values(query, out));
+    LUNA_TRY(read_texts(query, arena, out));
+    return can_be_told(&out->info) ? LUNA_OK : damaged(&out->info.id, luna_error_text());
 }
 
 //  Columns in the order of IMAGE_VALUES, then whether they are sound.
@@ -206,17 +233,27 @@ static bool comes_after(const luna_msg_image *image, const luna_msg_image *last)
     return image->index > last->index;
 }
 
+static bool image_can_be_told(const luna_msg_job_info *job, const luna_msg_image *image)
+{
+    luna_msg_job_info alone = *job;
+    alone.files.items = image;
+    alone.files.count = 1;
+    return can_be_told(&alone);
+}
+
 //  The sound ones of `room` rows; *count of them. A page that is damaged may show the
 //  same row twice.
-static luna_err read_images(luna_query *query, luna_arena *arena, luna_msg_image *to,
-                            size_t room, size_t *count)
+static luna_err read_images(luna_query *query, const luna_msg_job_info *job,
+                            luna_arena *arena, luna_msg_image *to, size_t room,
+                            size_t *count)
 {
     for (size_t i = 0; i < room; i++) {
         bool row;
         LUNA_TRY(luna_query_step(query, &row));
         if (!row) return LUNA_OK;
         LUNA_TRY(read_image(query, arena, &to[*count]));
-        if (!luna_query_as_uint(query, 12)) continue;
+        if (!luna_query_as_uint(query, 12) || !image_can_be_told(job, &to[*count]))
+            continue;
         *count += *count == 0 || comes_after(&to[*count], &to[*count - 1]);
     }
     return LUNA_OK;
@@ -233,7 +270,7 @@ static luna_err read_files(luna_db *db, luna_store_job *job, luna_arena *arena)
     if (!items) return luna_error(LUNA_NO_MEMORY, "no memory for a job's images");
     luna_query query = luna_query_start(db, LUNA_SQL_FILES);
     luna_query_id(&query, &job->info.id);
-    const luna_err err = read_images(&query, arena, items, rows, &count);
+    const luna_err err = read_images(&query, &job->info, arena, items, rows, &count);
     luna_query_end(&query);
     LUNA_TRY(err);
     job->info.files.items = items;

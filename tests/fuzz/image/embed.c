@@ -82,7 +82,7 @@ static luna_blob block_of(luna_format format, const uint8_t *file, size_t len, b
 static bool holds(luna_blob block, const char *text, size_t len)
 {
     const char *at = block.data;
-    for (size_t i = 0; i + len <= block.len; i++)
+    for (size_t i = 0; at && i + len <= block.len; i++)
         if (memcmp(at + i, text, len) == 0) return true;
     return false;
 }

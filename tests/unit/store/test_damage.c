@@ -180,7 +180,7 @@ static void assert_served(luna_store *store, const luna_store_jobs *active, cons
         seen.err == LUNA_OK && seen.state == w->state && seen.attempts == w->attempts;
     assert_true(kit_payload_is(&w->job));
     luna_store_condition(store, &condition);
-    if (seen.err == LUNA_IO || seen.err == LUNA_NOT_FOUND) {
+    if (seen.err == LUNA_IO) {
         assert_true(strlen(condition.alarm) > 10);
         assert_true(told_of(w->job.id) || w->state == LUNA_JOB_FAILED);
         return;
@@ -254,7 +254,7 @@ static bool assert_withstood(void)
     } else {
         if (err != LUNA_IO && err != LUNA_UNSUPPORTED)
             fail_msg("%s: %s", luna_err_name(err), luna_error_text());
-        assert_non_null(strstr(luna_error_text(), "--recover"));
+        if (!strstr(luna_error_text(), "--recover")) fail_msg("%s", luna_error_text());
     }
     assert_recovers();
     clean();
@@ -309,6 +309,26 @@ static void every_page_damaged(void **state)
     assert_true(opened > 0 && opened < all);
 }
 
+//  What SQLite reads before anything else: sizes, formats, whose file it is. A larger
+//  version of ours may be true: it is refused, and not moved aside.
+enum { HEADER_BYTES = 100, VERSION_AT = 63 };
+
+static void every_byte_of_the_header_damaged(void **state)
+{
+    (void)state;
+    static const char masks[] = {0x05, 0x7f};
+    for (size_t at = 0; at < HEADER_BYTES; at++)
+        for (size_t i = 0; at != VERSION_AT && i < sizeof masks; i++) {
+            restore();
+            FILE *file = fopen("state/luna.db", "r+b");
+            assert_non_null(file);
+            assert_int_equal(fseek(file, (long)at, SEEK_SET), 0);
+            assert_int_not_equal(fputc(database[at] ^ masks[i], file), EOF);
+            assert_int_equal(fclose(file), 0);
+            (void)assert_withstood();
+        }
+}
+
 static void database_cut_at_every_page(void **state)
 {
     (void)state;
@@ -330,6 +350,9 @@ static const char *const sound_to_sqlite[] = {
     "UPDATE job SET accepted_ms = 9007199254740993, sum = 0 WHERE %s",
     "UPDATE job SET batches = '1 x', sum = 0 WHERE %s",
     "UPDATE job SET batches = '1 2 3 4 5 6', sum = 0 WHERE %s",
+    "UPDATE job SET images = images + 1, sum = 0 WHERE %s",
+    "UPDATE job SET detail = CAST(x'66ff' AS TEXT), sum = 0 WHERE %s",
+    "UPDATE job SET vae = CAST(x'660066' AS TEXT), sum = 0 WHERE %s",
     "UPDATE job SET vae = 'flax' WHERE %s",
     "UPDATE job SET state = 'completed' WHERE %s",
     "DELETE FROM job WHERE %s",
@@ -513,6 +536,7 @@ int main(void)
         TEST(other_versions_are_not_moved_aside),
         TEST(damaged_payloads_stop_nothing),
         TEST(every_page_damaged),
+        TEST(every_byte_of_the_header_damaged),
         TEST(database_cut_at_every_page),
     };
     char memory[64];

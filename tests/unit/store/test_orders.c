@@ -164,6 +164,7 @@ static void deadline_batches_and_formats_survive_reopen(void **state)
         op.in.put.job.formats = formats[i];
         op.in.put.job.batches[1] = LUNA_MAX_BATCH;
         op.in.put.job.batches[2] = 1;
+        op.in.put.job.info.images = KIT_BATCH + LUNA_MAX_BATCH + 1;
         assert_int_equal(kit_do(store, op), LUNA_OK);
         free(job.body);
     }
