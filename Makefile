@@ -181,7 +181,7 @@ $(LIBLUNA): $(call archives,$(LUNA_ROOMS)) producer/luna/libluna.map
 $(BUILD)/bin/lunactl: $(call archives,producer/lunactl common) $(LIBLUNA)
 	@mkdir -p $(@D)
 	$(call say,link,$@)$(CC) $(LDFLAGS) -o $@ $(call archives,producer/lunactl common) -L$(BUILD)/lib -lluna \
-	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -lm
+	    -Wl,-rpath,'$$ORIGIN/../lib' -ljansson -lzmq -lm
 
 # ---- tests: tests/unit/<room>/test_x.c is one program, linked with its room -------
 UNIT_SRC   := $(sort $(wildcard tests/unit/*/test_*.c))
@@ -196,7 +196,7 @@ ROOMS_image    := decoder/image common
 ROOMS_sink     := decoder/sink proto common
 ROOMS_worker   := $(DECODER_ROOMS)
 ROOMS_producer := producer/lunactl producer/luna proto common
-LIBS_common   :=
+LIBS_common   := -lzmq
 LIBS_proto    := -lmsgpackc -lxxhash
 LIBS_store    := -lsqlite3 -lmsgpackc -lxxhash
 LIBS_broker   := $(BROKER_LIBS)

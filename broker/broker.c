@@ -2,7 +2,6 @@
 
 #include "broker/broker.h"
 
-#include "broker/endpoint.h"
 #include "broker/loop.h"
 #include "common/clock.h"
 #include "common/file.h"
@@ -21,14 +20,8 @@ enum {
     TICK_MS = 100,
     ASLEEP_MS = 1000,  //  a longer gap between ticks was no work of ours
     STATUS_MS = 1000,
-    TRIM_MS = 5000,
-    CONTROL_MAX_BYTES = 16 << 20,  //  a done with 20 480 images fits
-    CONTROL_UNREAD = 16,           //  messages of one peer: a quarter GiB at most
-    INTAKE_SLACK_BYTES = 64 << 20  //  so much too large gets an answer, not a cut
+    TRIM_MS = 5000
 };
-
-static const char control_inproc[] = "inproc://luna-control";
-static const char intake_inproc[] = "inproc://luna-intake";
 
 //  ---- starting ------------------------------------------------------------------
 
@@ -89,59 +82,6 @@ static luna_err open_store(luna_broker *b)
     return err;
 }
 
-static luna_err bind_one(zsock_t *socket, const char *endpoint, const char *inproc)
-{
-    LUNA_TRY(luna_endpoint_make_dir(endpoint));
-    LUNA_TRY(luna_endpoint_bind(socket, endpoint));
-    return inproc ? luna_endpoint_bind(socket, inproc) : LUNA_OK;
-}
-
-//  No ZeroMQ heartbeats on any socket: libzmq 4.3 ends the process when one is due for a
-//  peer that has left more than was read (out_event asserts !_io_error), and cuts off a
-//  healthy peer that is read slowly. Pings and leases find the silent ones.
-static luna_err bind_control(luna_broker *b)
-{
-    b->control = zsock_new(ZMQ_ROUTER);
-    if (!b->control) return luna_error(LUNA_NO_MEMORY, "no more sockets");
-    zsock_set_router_mandatory(b->control, 1);
-    zsock_set_router_handover(b->control, 1);
-    zsock_set_sndhwm(b->control, 1000);
-    zsock_set_rcvhwm(b->control, CONTROL_UNREAD);
-    zsock_set_linger(b->control, 1000);  //  the last receipts leave
-    luna_endpoint_limit(b->control, CONTROL_MAX_BYTES);
-    return bind_one(b->control, b->settings->control, control_inproc);
-}
-
-static luna_err bind_intake(luna_broker *b)
-{
-    b->intake = zsock_new(ZMQ_PULL);
-    if (!b->intake) return luna_error(LUNA_NO_MEMORY, "no more sockets");
-    zsock_set_rcvhwm(b->intake, 1);
-    zsock_set_linger(b->intake, 0);
-    luna_endpoint_limit(b->intake, b->settings->max_job_bytes + INTAKE_SLACK_BYTES);
-    return bind_one(b->intake, b->settings->intake, intake_inproc);
-}
-
-static luna_err bind_events(luna_broker *b)
-{
-    b->events = zsock_new(ZMQ_XPUB);
-    if (!b->events) return luna_error(LUNA_NO_MEMORY, "no more sockets");
-    zsock_set_xpub_verbose(b->events, 1);
-    zsock_set_sndhwm(b->events, 1000);
-    zsock_set_linger(b->events, 0);
-    luna_endpoint_limit(b->events, 4096);
-    return bind_one(b->events, b->settings->events, NULL);
-}
-
-static luna_err bind_sockets(luna_broker *b)
-{
-    LUNA_TRY(luna_endpoint_make_dir(b->settings->slots));
-    luna_slot_sweep(b->settings->slots);
-    LUNA_TRY(bind_control(b));
-    LUNA_TRY(bind_intake(b));
-    return bind_events(b);
-}
-
 static luna_err read_token(const char *path, char **out)
 {
     size_t len;
@@ -162,12 +102,12 @@ static luna_err start_http(luna_broker *b)
     LUNA_TRY(read_token(b->settings->http_token_file, &token));
     luna_http_options options = luna_http_options_default();
     options.listen = b->settings->http_listen;
-    options.control = control_inproc;
-    options.intake = intake_inproc;
+    options.control = LUNA_CONTROL_INPROC;
+    options.intake = LUNA_INTAKE_INPROC;
     options.version = LUNA_VERSION;
     options.token = token;
     //  A job as JSON has its latents in base64: four characters for three bytes.
-    options.max_body_bytes = b->settings->max_job_bytes / 3 * 4 + INTAKE_SLACK_BYTES;
+    options.max_body_bytes = b->settings->max_job_bytes / 3 * 4 + LUNA_INTAKE_SLACK_BYTES;
     const luna_err err = luna_http_start(&options, &b->http);
     free(token);
     return err;
@@ -187,7 +127,7 @@ static luna_err open_broker(luna_broker *b)
     if (!b->loop) return luna_error(LUNA_NO_MEMORY, "no memory for the loop");
     LUNA_TRY(luna_scheduler_new(&rules, &calls, &b->scheduler));
     LUNA_TRY(open_store(b));
-    LUNA_TRY(bind_sockets(b));
+    LUNA_TRY(luna_sockets_open(b));
     return start_http(b);
 }
 
@@ -298,9 +238,7 @@ static void serve(luna_broker *b, int signal_fd)
     zmq_pollitem_t store = {.fd = luna_store_fd(b->store), .events = ZMQ_POLLIN};
     zloop_poller(b->loop, &signals, signal_ready, b);
     zloop_poller(b->loop, &store, store_ready, b);
-    zloop_reader(b->loop, b->control, luna_control_ready, b);
-    zloop_reader(b->loop, b->intake, luna_intake_ready, b);
-    zloop_reader(b->loop, b->events, luna_events_ready, b);
+    luna_sockets_serve(b);
     zloop_timer(b->loop, TICK_MS, 0, tick, b);
     zloop_set_nonstop(b->loop, true);  //  signals are ours, not czmq's
     b->tick_ms = b->started_ms = luna_now_ms();
@@ -345,9 +283,7 @@ static void close_broker(luna_broker *b)
     if (b->store) flush(b);
     luna_work_close_all(b);
     zloop_destroy(&b->loop);
-    zsock_destroy(&b->intake);
-    zsock_destroy(&b->events);
-    zsock_destroy(&b->control);
+    luna_sockets_close(b);
     luna_store_close(&b->store);
     luna_scheduler_free(&b->scheduler);
 }

@@ -24,7 +24,9 @@ bool luna_control_send(luna_broker *b, const luna_peer *peer, luna_msg_type type
                  luna_error_text());
         return false;
     }
-    return luna_unsent_send(zsock_resolve(b->control), peer, bytes, len);
+    //  Routing ids are random: a peer is of this machine or of another one.
+    void *other = b->remote.control ? zsock_resolve(b->remote.control) : NULL;
+    return luna_unsent_send(zsock_resolve(b->control), other, peer, bytes, len);
 }
 
 static uint32_t session_of(const luna_broker *b, const luna_peer *peer)
@@ -35,16 +37,36 @@ static uint32_t session_of(const luna_broker *b, const luna_peer *peer)
 
 //  ---- hello ---------------------------------------------------------------------
 
+//  Intake, events and slot: of this machine as they are, of another one by their ports.
+static void tell_endpoints(const luna_broker *b, const luna_slot *slot,
+                           char out[3][LUNA_ENDPOINT_BYTES])
+{
+    char own[2][LUNA_ENDPOINT_BYTES];
+    const bool remote = b->current.remote;
+    const char *const all[] = {remote ? own[0] : b->settings->intake,
+                               remote ? own[1] : b->settings->events,
+                               slot ? slot->endpoint : ""};
+    for (unsigned i = 0; remote && i < 2; i++)
+        luna_remote_endpoint(b->settings->remote, 1 + i, own[i], sizeof own[i]);
+    for (size_t i = 0; i < 3; i++)
+        if (remote)
+            luna_remote_told(all[i], out[i], LUNA_ENDPOINT_BYTES);
+        else
+            snprintf(out[i], LUNA_ENDPOINT_BYTES, "%s", all[i]);
+}
+
 //  A decoder has a slot, a producer is a client.
 static void welcome(luna_broker *b, const luna_peer *peer, const luna_slot *slot,
                     const luna_id *client)
 {
+    char where[3][LUNA_ENDPOINT_BYTES];
+    tell_endpoints(b, slot, where);
     const luna_msg_welcome message = {
         .epoch = b->epoch,
         .version = luna_text_of(LUNA_VERSION),
-        .intake = luna_text_of(b->settings->intake),
-        .events = luna_text_of(b->settings->events),
-        .slot = luna_text_of(slot ? slot->endpoint : NULL),
+        .intake = luna_text_of(where[0]),
+        .events = luna_text_of(where[1]),
+        .slot = luna_text_of(slot ? where[2] : NULL),
         .spool_dir = luna_text_of(slot ? b->settings->spool_dir : NULL),
         .host = luna_text_of(b->host),
         .lease_ms = b->settings->lease_ms,
@@ -347,7 +369,8 @@ int luna_control_ready(zloop_t *loop, zsock_t *reader, void *broker)
         //  A probe (PROBE_ROUTER) is an empty message.
         if (message.frame && zframe_size(message.frame) > 0) {
             const luna_peer peer = message.peer;
-            b->current = (luna_current){.message = &message};
+            b->current = (luna_current){.message = &message,
+                                        .remote = reader == b->remote.control};
             const luna_err err = take(b, &message);
             if (err != LUNA_OK) complain(b, &peer, err);
             b->current = (luna_current){0};

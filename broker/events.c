@@ -14,6 +14,12 @@
 
 enum { TOPIC_BYTES = 256, SNAPSHOT_JOBS = 100, SNAPSHOTS_MAX = 1024 };
 
+static void send_event(void *socket, const char *topic, const void *bytes, size_t len)
+{
+    if (zmq_send(socket, topic, strlen(topic), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
+        zmq_send(socket, bytes, len, ZMQ_DONTWAIT);
+}
+
 static void publish(luna_broker *b, const char *topic, luna_msg_event *event)
 {
     void *bytes;
@@ -26,9 +32,9 @@ static void publish(luna_broker *b, const char *topic, luna_msg_event *event)
                  luna_error_text());
         return;
     }
-    void *socket = zsock_resolve(b->events);
-    if (zmq_send(socket, topic, strlen(topic), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
-        zmq_send(socket, bytes, len, ZMQ_DONTWAIT);
+    zsock_t *const sockets[] = {b->events, b->remote.events};
+    for (size_t i = 0; i < 2; i++)
+        if (sockets[i]) send_event(zsock_resolve(sockets[i]), topic, bytes, len);
     free(bytes);
 }
 

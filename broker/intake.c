@@ -241,8 +241,5 @@ void luna_intake_pace(luna_broker *b)
     const bool pause = full || b->stopping;
     if (pause == b->intake_paused) return;
     b->intake_paused = pause;
-    if (pause)
-        zloop_reader_end(b->loop, b->intake);
-    else
-        zloop_reader(b->loop, b->intake, luna_intake_ready, b);
+    luna_sockets_pause_intake(b, pause);
 }

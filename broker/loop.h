@@ -24,6 +24,7 @@
 #include "broker/http/http.h"
 #include "broker/scheduler.h"
 #include "broker/settings.h"
+#include "broker/remote.h"
 #include "broker/slot.h"
 #include "broker/store/store.h"
 #include "common/metrics.h"
@@ -47,6 +48,7 @@ typedef struct luna_current {
     luna_store_vae vae;       //  with done; the same
     bool saved_taken;         //  a task records them
     bool order;               //  a task will answer the peer
+    bool remote;              //  it came from another machine
     uint64_t re;
 } luna_current;
 
@@ -102,6 +104,7 @@ typedef struct luna_broker {
     luna_slot *slots[LUNA_DECODERS_MAX];
     size_t slot_count;
     luna_slot_namer namer;
+    luna_remote remote;
     luna_peer given_up[LUNA_DECODERS_MAX];  //  ring: decoders that must say hello again
     size_t given_up_next;
     luna_current current;
@@ -211,8 +214,26 @@ void luna_credit_grant(luna_broker *broker);
 //  Whether a peer has so much unread that its questions wait.
 bool luna_unsent_full(const luna_peer *peer);
 //  Sends bytes, which it takes over, to a peer of a ROUTER. False when the peer is gone
-//  or does not read.
-bool luna_unsent_send(void *socket, const luna_peer *peer, void *bytes, size_t len);
+//  or does not read. `other`: a second ROUTER, asked when the first does not know the
+//  peer; NULL: there is none.
+bool luna_unsent_send(void *socket, void *other, const luna_peer *peer, void *bytes,
+                      size_t len);
+
+//  ---- sockets.c, door.c ---------------------------------------------------------
+
+#define LUNA_CONTROL_INPROC "inproc://luna-control"
+#define LUNA_INTAKE_INPROC  "inproc://luna-intake"
+#define LUNA_INTAKE_SLACK_BYTES \
+    (64 << 20)  //  so much too large gets an answer, not a cut
+
+//  Binds all. LUNA_BUSY, LUNA_CANT_CREATE, LUNA_CONFIG, LUNA_NO_MEMORY; what was opened
+//  is closed by luna_sockets_close.
+LUNA_MUST_USE luna_err luna_sockets_open(luna_broker *broker);
+void luna_sockets_close(luna_broker *broker);
+//  Has the loop read them.
+void luna_sockets_serve(luna_broker *broker);
+void luna_sockets_pause_intake(luna_broker *broker, bool pause);
+int luna_door_ready(zloop_t *loop, zsock_t *reader, void *broker);
 
 //  ---- control.c -----------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 #include "broker/settings.h"
 
 #include "broker/http/listen.h"
+#include "broker/remote.h"
 #include "common/home.h"
 #include "common/log.h"
 
@@ -18,6 +19,13 @@ static const luna_setting table[] = {
      "where watchers subscribe"},
     {"broker", "slots", LUNA_SETTING_TEXT, AT(slots), "ipc://%run%/d",
      "work sockets, one a decoder: a path prefix, or tcp://127.0.0.1:FIRSTPORT"},
+    {"broker", "remote", LUNA_SETTING_TEXT, AT(remote), "",
+     "for clients and decoders of other machines: tcp://ADDRESS:FIRSTPORT, 103 ports"},
+    {"broker", "key_file", LUNA_SETTING_PATH, AT(key_file), "%state%/broker.key",
+     "the broker's secret key; made when it is missing and needed"},
+    {"broker", "allowed_keys", LUNA_SETTING_PATH, AT(allowed_keys),
+     "%state%/allowed_keys",
+     "public keys of those who may come from other machines, one a line"},
     {"broker", "ageing", LUNA_SETTING_DURATION_MS, AT(ageing_ms), "30min",
      "waiting so long is worth one priority; 0 keeps priorities strict"},
     {"broker", "stop_grace", LUNA_SETTING_DURATION_MS, AT(stop_grace_ms), "5s",
@@ -113,13 +121,11 @@ static luna_err check_times(const luna_settings *s)
 static luna_err check_endpoint(const char *key, const char *endpoint)
 {
     if (strncmp(endpoint, "ipc://", 6) == 0) return luna_endpoint_check(endpoint);
-    static const char *const local[] = {"tcp://127.", "tcp://[::1]:"};
-    for (size_t i = 0; i < sizeof local / sizeof local[0]; i++)
-        if (strncmp(endpoint, local[i], strlen(local[i])) == 0) return LUNA_OK;
+    if (luna_endpoint_is_loopback(endpoint)) return LUNA_OK;
     return luna_error(
         LUNA_CONFIG,
         "[broker] %s: '%.200s' is neither ipc://PATH nor a tcp:// address of "
-        "this machine's loopback",
+        "this machine's loopback; others come in by [broker] remote",
         key, endpoint);
 }
 
@@ -131,6 +137,7 @@ static luna_err check(const luna_settings *s)
     LUNA_TRY(check_endpoint("intake", s->intake));
     LUNA_TRY(check_endpoint("events", s->events));
     LUNA_TRY(check_endpoint("slots", s->slots));
+    if (s->remote[0]) LUNA_TRY(luna_remote_check(s->remote));
     if (strcmp(s->http_listen, "off") != 0)
         LUNA_TRY(luna_listen_check(s->http_listen, !s->http_token_file[0]));
     LUNA_TRY(check_times(s));

@@ -10,7 +10,10 @@ typedef struct luna_settings {
     char control[LUNA_SETTING_BYTES];
     char intake[LUNA_SETTING_BYTES];
     char events[LUNA_SETTING_BYTES];
-    char slots[LUNA_SETTING_BYTES];  //  ipc: a prefix; tcp: the first port
+    char slots[LUNA_SETTING_BYTES];   //  ipc: a prefix; tcp: the first port
+    char remote[LUNA_SETTING_BYTES];  //  "": nobody from other machines
+    char key_file[LUNA_SETTING_BYTES];
+    char allowed_keys[LUNA_SETTING_BYTES];
     uint64_t ageing_ms;
     uint64_t stop_grace_ms;
     uint64_t vae_load_ms;

@@ -8,13 +8,18 @@
 #include <string.h>
 
 enum {
-    PORTS = 1000,         //  of a tcp base, used in turn
+    PORTS = 1000,         //  of a tcp base
     CONTROL_BYTES = 4096  //  a PUSH reads nothing but the handshake
 };
 
 bool luna_peer_equal(const luna_peer *a, const luna_peer *b)
 {
     return a->len == b->len && memcmp(a->id, b->id, a->len) == 0;
+}
+
+static uint32_t ports_of(const luna_slot_namer *namer)
+{
+    return namer->ports ? namer->ports : PORTS;
 }
 
 //  "ipc://RUN/d" gives RUN/d<N>-<tag>; "tcp://HOST:PORT" gives PORT + N.
@@ -26,7 +31,8 @@ static luna_err name_next(luna_slot_namer *namer, char *out, size_t room)
         n = snprintf(out, room, "%s%u-%s", namer->base, number, namer->tag);
     } else {
         const char *colon = strrchr(namer->base, ':');
-        const unsigned long port = strtoul(colon + 1, NULL, 10) + number % PORTS;
+        const unsigned long port =
+            strtoul(colon + 1, NULL, 10) + number % ports_of(namer);
         n = snprintf(out, room, "%.*s:%lu", (int)(colon - namer->base), namer->base,
                      port);
     }
@@ -38,19 +44,27 @@ static luna_err name_next(luna_slot_namer *namer, char *out, size_t room)
 static luna_err bind_next(luna_slot *slot, luna_slot_namer *namer)
 {
     luna_err err = LUNA_BUSY;
-    for (int tries = 0; err == LUNA_BUSY && tries < PORTS; tries++) {
+    const uint32_t most = ports_of(namer);
+    for (uint32_t tries = 0; err == LUNA_BUSY && tries < most; tries++) {
         LUNA_TRY(name_next(namer, slot->endpoint, sizeof slot->endpoint));
         err = luna_endpoint_bind(slot->push, slot->endpoint);
     }
     return err;
 }
 
+//  A connection of another machine counts when its key is known.
+static int connected_event(const luna_slot *slot)
+{
+    return slot->remote ? ZMQ_EVENT_HANDSHAKE_SUCCEEDED : ZMQ_EVENT_ACCEPTED;
+}
+
 //  A name of its own: that of a slot closed a moment ago may still be in use.
 static luna_err watch(luna_slot *slot, const luna_slot_namer *namer)
 {
-    static const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED;
+    const int events = connected_event(slot) | ZMQ_EVENT_DISCONNECTED;
     char name[64];
-    snprintf(name, sizeof name, "inproc://luna-slot-%s-%u", namer->tag, namer->count);
+    snprintf(name, sizeof name, "inproc://luna-slot%s-%s-%u", slot->remote ? "-r" : "",
+             namer->tag, namer->count);
     void *push = zsock_resolve(slot->push);
     if (zmq_socket_monitor(push, name, events) != 0)
         return luna_error(LUNA_CANT_CREATE, "cannot watch a slot: %s",
@@ -67,6 +81,9 @@ static luna_err prepare(luna_slot *slot, luna_slot_namer *namer)
     zsock_set_sndhwm(slot->push, 1);
     zsock_set_linger(slot->push, 0);
     luna_endpoint_limit(slot->push, CONTROL_BYTES);
+    slot->remote = namer->keys != NULL;
+    if (slot->remote)
+        LUNA_TRY(luna_remote_server(zsock_resolve(slot->push), namer->keys));
     LUNA_TRY(watch(slot, namer));
     return bind_next(slot, namer);
 }
@@ -105,7 +122,9 @@ bool luna_slot_disconnected(luna_slot *slot)
     if (got < 0) return false;
     memcpy(&event, frame, sizeof event);
     zmq_recv(slot->monitor, address, sizeof address, ZMQ_DONTWAIT);
-    if (event == ZMQ_EVENT_ACCEPTED) slot->connected = true;
+    if (event == connected_event(slot)) slot->connected = true;
+    if (slot->remote && event == ZMQ_EVENT_DISCONNECTED) slot->connected = false;
+    if (slot->remote) return false;
     return got == sizeof frame && event == ZMQ_EVENT_DISCONNECTED;
 }
 

@@ -10,6 +10,7 @@
 #define LUNA_BROKER_SLOT_H
 
 #include "broker/fleet.h"
+#include "common/remote.h"
 
 #include <czmq.h>
 
@@ -30,6 +31,7 @@ typedef struct luna_slot {
     zsock_t *push;
     void *monitor;                            //  PAIR that tells of connections
     bool connected;                           //  the decoder has been here
+    bool remote;                              //  anybody may knock: see below
     bool wants_out;                           //  the loop polls `push` for room
     luna_msg_job_key outbox[LUNA_HOLDS_MAX];  //  durable attempts not yet sent
     size_t outbox_count;
@@ -37,9 +39,11 @@ typedef struct luna_slot {
 
 //  Where the next slot is to be bound.
 typedef struct luna_slot_namer {
-    const char *base;  //  borrowed; setting [broker] slots
-    char tag[8];       //  of this epoch
-    uint32_t count;    //  slots made so far
+    const char *base;           //  borrowed; setting [broker] slots
+    char tag[8];                //  of this epoch
+    uint32_t count;             //  slots made so far
+    uint32_t ports;             //  of a tcp base, used in turn; 0: a thousand
+    const luna_key_pair *keys;  //  for other machines; NULL: for this one
 } luna_slot_namer;
 
 //  LUNA_CANT_CREATE, LUNA_BUSY, LUNA_NO_MEMORY; then nothing is left behind.
@@ -49,7 +53,8 @@ LUNA_MUST_USE luna_err luna_slot_open(luna_slot_namer *namer, luna_slot **out);
 void luna_slot_close(luna_slot **slot);
 
 //  Reads one event of the monitor; notes the first connection. True: the decoder's
-//  connection broke.
+//  connection broke. Never of a remote slot, where it may have been somebody's who did
+//  not get in: `connected` is false then, and silence decides.
 bool luna_slot_disconnected(luna_slot *slot);
 
 //  Removes leftover slot files of earlier epochs from an ipc:// base's folder.

@@ -55,7 +55,17 @@ static counted *count(const luna_peer *peer, size_t len)
     return note;
 }
 
-bool luna_unsent_send(void *socket, const luna_peer *peer, void *bytes, size_t len)
+//  The socket that knows the peer has its routing id then.
+static void *start(void *socket, void *other, const luna_peer *peer)
+{
+    const int flags = ZMQ_SNDMORE | ZMQ_DONTWAIT;
+    if (zmq_send(socket, peer->id, peer->len, flags) >= 0) return socket;
+    if (!other || zmq_errno() != EHOSTUNREACH) return NULL;
+    return zmq_send(other, peer->id, peer->len, flags) >= 0 ? other : NULL;
+}
+
+bool luna_unsent_send(void *socket, void *other, const luna_peer *peer, void *bytes,
+                      size_t len)
 {
     zmq_msg_t message;
     counted *note = count(peer, len);
@@ -64,9 +74,8 @@ bool luna_unsent_send(void *socket, const luna_peer *peer, void *bytes, size_t l
         return false;
     }
     LUNA_HAND_OVER(bytes);
-    if (zmq_send(socket, peer->id, peer->len, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 &&
-        zmq_msg_send(&message, socket, ZMQ_DONTWAIT) >= 0)
-        return true;
+    void *to = start(socket, other, peer);
+    if (to && zmq_msg_send(&message, to, ZMQ_DONTWAIT) >= 0) return true;
     zmq_msg_close(&message);
     return false;
 }

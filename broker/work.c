@@ -127,7 +127,7 @@ luna_err luna_work_open(luna_broker *b, uint32_t session, const luna_peer *peer,
     if (b->slot_count == LUNA_DECODERS_MAX)
         return luna_error(LUNA_BUSY, "all %d slots are in use", LUNA_DECODERS_MAX);
     LUNA_TRY(check_descriptors(b));
-    LUNA_TRY(luna_slot_open(&b->namer, &slot));
+    LUNA_TRY(luna_slot_open(b->current.remote ? &b->remote.namer : &b->namer, &slot));
     slot->session = session;
     slot->peer = *peer;
     forgive(b, peer);

@@ -124,6 +124,20 @@ luna_err luna_home_control(char *out, size_t room)
     return luna_endpoint_check(out);
 }
 
+luna_err luna_home_key(char *out, size_t room)
+{
+    luna_home home;
+    const char *named = getenv("LUNA_KEY_FILE");
+    if (named && named[0]) {
+        snprintf(out, room, "%s", named);
+        return LUNA_OK;
+    }
+    LUNA_TRY(luna_home_find(&home));
+    const int len = snprintf(out, room, "%s/client.key", home.state);
+    if (len >= 0 && (size_t)len < room) return LUNA_OK;
+    return luna_error(LUNA_CONFIG, "the path %.60s... is too long", home.state);
+}
+
 static void read_word(const char *path, char *out, size_t room)
 {
     FILE *file = fopen(path, "re");

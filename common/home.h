@@ -36,6 +36,10 @@ LUNA_MUST_USE luna_err luna_home_cache(char *out, size_t room);
 //  home, else the system-wide one when only that exists. `room` bytes at `out`.
 LUNA_MUST_USE luna_err luna_home_control(char *out, size_t room);
 
+//  The file of a client's own key, for brokers on other machines: LUNA_KEY_FILE, else
+//  client.key among the state. Makes nothing.
+LUNA_MUST_USE luna_err luna_home_key(char *out, size_t room);
+
 //  The host's identity: machine id and boot id; equal for two processes exactly
 //  when they run on the same running host. At most 80 bytes.
 void luna_home_host(char out[80]);

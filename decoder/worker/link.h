@@ -12,12 +12,14 @@
 #ifndef LUNA_WORKER_LINK_H
 #define LUNA_WORKER_LINK_H
 
+#include "common/remote.h"
 #include "decoder/worker/attempts.h"
 #include "decoder/worker/pipeline.h"
 #include "proto/formats.h"
 
 typedef struct luna_link_options {
-    const char *control;  //  the broker's control endpoint; all are borrowed
+    const char *control;  //  the broker's address as it was given; all are borrowed
+    const luna_address *broker;
     const char *name;
     const char *device;
     const luna_msg_vae *vaes;  //  names to announce

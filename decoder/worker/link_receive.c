@@ -23,7 +23,8 @@ static luna_err open_slot(luna_link *link, const luna_msg_welcome *welcome)
     const uint64_t extra = 4 << 20;  //  the message around a payload
     const uint64_t most = welcome->max_job_bytes;
     zsock_destroy(&link->slot);
-    return luna_wire_pull(endpoint, most && most < UINT64_MAX - extra ? most + extra : 0,
+    return luna_wire_pull(link->options->broker, endpoint,
+                          most && most < UINT64_MAX - extra ? most + extra : 0,
                           &link->slot);
 }
 

@@ -47,7 +47,7 @@ luna_err luna_link_greet(luna_link *link)
     close_sockets(link);
     link->up = false;
     link->heard_ms = luna_now_ms();
-    LUNA_TRY(luna_wire_dealer(link->options->control, &link->instance, &link->control));
+    LUNA_TRY(luna_wire_dealer(link->options->broker, &link->instance, &link->control));
     return say_hello(link);
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/home.h"
+#include "common/remote.h"
 #include "common/utf8.h"
 #include "decoder/vae/cards.h"
 
@@ -24,7 +25,9 @@ static const luna_setting table[] = {
     SETTING("decoder", "device", TEXT, device, "auto",
             "auto, cpu, cuda:N or cuda:GPU-UUID"),
     SETTING("decoder", "broker", TEXT, broker, "",
-            "control endpoint of the broker; empty: the one of this Luna"),
+            "where it is, ipc:///PATH or tcp://HOST:PORT?key=KEY; empty: this Luna's"),
+    SETTING("decoder", "key_file", PATH, key_file, "%state%/client.key",
+            "this machine's secret key, for a broker on another one; made when missing"),
     SETTING("decoder", "encode_threads", COUNT, encode_threads, "0",
             "images encoded at a time; 0: one less than there are cores"),
     SETTING("decoder", "cpu_threads", COUNT, cpu_threads, "0",
@@ -143,14 +146,11 @@ static luna_err check_device(const char *device)
     return luna_error(LUNA_CONFIG, "%s", luna_error_text());
 }
 
-static luna_err check_broker(const char *endpoint)
+static luna_err check_broker(const char *text)
 {
-    if (strncmp(endpoint, "ipc://", 6) != 0 && strncmp(endpoint, "tcp://", 6) != 0)
-        return luna_error(LUNA_CONFIG,
-                          "[decoder] broker: '%.200s' is neither ipc:///PATH nor "
-                          "tcp://HOST:PORT",
-                          endpoint);
-    return luna_endpoint_check(endpoint);
+    luna_address address;
+    if (luna_address_parse(text, &address) == LUNA_OK) return LUNA_OK;
+    return luna_error(LUNA_CONFIG, "[decoder] broker: %s", luna_error_text());
 }
 
 static luna_err check(const luna_decoder_settings *settings)

@@ -11,9 +11,10 @@
 typedef struct luna_decoder_settings {
     char name[LUNA_SETTING_BYTES];    //  "": see luna_decoder_settings_name
     char device[LUNA_SETTING_BYTES];  //  "auto", "cpu", "cuda:..."
-    char broker[LUNA_SETTING_BYTES];  //  control endpoint; "": luna_home_control
-    uint64_t encode_threads;          //  0: one less than there are cores
-    uint64_t cpu_threads;             //  of a decode on the CPU; 0: the library's choice
+    char broker[LUNA_SETTING_BYTES];  //  its address; "": luna_home_control
+    char key_file[LUNA_SETTING_BYTES];
+    uint64_t encode_threads;  //  0: one less than there are cores
+    uint64_t cpu_threads;     //  of a decode on the CPU; 0: the library's choice
     uint64_t credit_jobs;
     uint64_t credit_bytes;
     uint64_t memory_limit_bytes;  //  of one decode; 0: the device's own

@@ -7,18 +7,17 @@
 #define RECONNECT_MS     100
 #define RECONNECT_MAX_MS 5000
 
-static luna_err connect_to(zsock_t *socket, const char *endpoint, zsock_t **out)
+static luna_err connect_to(const luna_address *broker, zsock_t *socket,
+                           const char *endpoint, zsock_t **out)
 {
     zsock_set_reconnect_ivl(socket, RECONNECT_MS);
     zsock_set_reconnect_ivl_max(socket, RECONNECT_MAX_MS);
-    if (zmq_connect(zsock_resolve(socket), endpoint) != 0) {
-        const luna_err err = luna_error(LUNA_CONFIG, "cannot connect to %s: %s", endpoint,
-                                        zmq_strerror(zmq_errno()));
+    const luna_err err = luna_address_connect(broker, zsock_resolve(socket), endpoint);
+    if (err != LUNA_OK)
         zsock_destroy(&socket);
-        return err;
-    }
-    *out = socket;
-    return LUNA_OK;
+    else
+        *out = socket;
+    return err;
 }
 
 static luna_err no_socket(void)
@@ -27,7 +26,8 @@ static luna_err no_socket(void)
                       zmq_strerror(zmq_errno()));
 }
 
-luna_err luna_wire_dealer(const char *endpoint, const luna_id *identity, zsock_t **out)
+luna_err luna_wire_dealer(const luna_address *broker, const luna_id *identity,
+                          zsock_t **out)
 {
     zsock_t *socket = zsock_new(ZMQ_DEALER);
     if (!socket) return no_socket();
@@ -35,10 +35,11 @@ luna_err luna_wire_dealer(const char *endpoint, const luna_id *identity, zsock_t
                          sizeof identity->byte);
     zsock_set_linger(socket, LUNA_WIRE_LINGER_MS);
     zsock_set_maxmsgsize(socket, LUNA_WIRE_CONTROL_MAX);
-    return connect_to(socket, endpoint, out);
+    return connect_to(broker, socket, broker->endpoint, out);
 }
 
-luna_err luna_wire_pull(const char *endpoint, uint64_t max_bytes, zsock_t **out)
+luna_err luna_wire_pull(const luna_address *broker, const char *endpoint,
+                        uint64_t max_bytes, zsock_t **out)
 {
     const int64_t limit = max_bytes && max_bytes < INT64_MAX ? (int64_t)max_bytes : -1;
     zsock_t *socket = zsock_new(ZMQ_PULL);
@@ -46,7 +47,7 @@ luna_err luna_wire_pull(const char *endpoint, uint64_t max_bytes, zsock_t **out)
     zsock_set_rcvhwm(socket, 1);
     zsock_set_linger(socket, 0);
     (void)zmq_setsockopt(zsock_resolve(socket), ZMQ_MAXMSGSIZE, &limit, sizeof limit);
-    return connect_to(socket, endpoint, out);
+    return connect_to(broker, socket, endpoint, out);
 }
 
 luna_err luna_wire_send_bytes(zsock_t *socket, const void *data, size_t len)

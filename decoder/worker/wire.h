@@ -5,6 +5,7 @@
 
 #include <czmq.h>
 
+#include "common/remote.h"
 #include "proto/message.h"
 
 #define LUNA_WIRE_CONTROL_MAX (64 << 20)  //  bytes of a control message
@@ -14,10 +15,10 @@
 //  reconnect by themselves and connect in the background. `max_bytes` of a message, 0
 //  for no limit. The caller ends them with zsock_destroy.
 //  LUNA_CONFIG: the endpoint is malformed. LUNA_NO_MEMORY.
-LUNA_MUST_USE luna_err luna_wire_dealer(const char *endpoint, const luna_id *identity,
-                                        zsock_t **out);
-LUNA_MUST_USE luna_err luna_wire_pull(const char *endpoint, uint64_t max_bytes,
-                                      zsock_t **out);
+LUNA_MUST_USE luna_err luna_wire_dealer(const luna_address *broker,
+                                        const luna_id *identity, zsock_t **out);
+LUNA_MUST_USE luna_err luna_wire_pull(const luna_address *broker, const char *endpoint,
+                                      uint64_t max_bytes, zsock_t **out);
 
 //  Sends without waiting. LUNA_BUSY: the peer takes nothing.
 LUNA_MUST_USE luna_err luna_wire_send_bytes(zsock_t *socket, const void *data,

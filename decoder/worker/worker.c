@@ -28,6 +28,7 @@
 
 typedef struct worker {
     const luna_decoder_settings *settings;
+    luna_address broker;
     luna_registry *registry;
     const luna_backend *backend;
     int device_index;
@@ -244,9 +245,25 @@ static luna_err start_pipeline(worker *self)
     return luna_pipeline_start(&pipeline, &self->pipeline);
 }
 
+//  A broker on another machine knows this one by its key alone.
+static luna_err find_broker(worker *self)
+{
+    char key[LUNA_KEY_TEXT_BYTES];
+    const luna_decoder_settings *settings = self->settings;
+    LUNA_TRY(luna_address_parse(settings->broker, &self->broker));
+    LUNA_TRY(luna_address_keys(&self->broker, settings->key_file));
+    if (!self->broker.remote) return LUNA_OK;
+    luna_key_text(&self->broker.own.open, key);
+    luna_log(LUNA_LOG_INFO, "remote",
+             "broker=%s key=%s next=\"its allowed_keys must list this key\"",
+             self->broker.endpoint, key);
+    return LUNA_OK;
+}
+
 static luna_err start(worker *self)
 {
     LUNA_TRY(take_signals(self));
+    LUNA_TRY(find_broker(self));
     LUNA_TRY(start_device(self));
     LUNA_TRY(open_sink(self));
     LUNA_TRY(list_vaes(self));
@@ -263,6 +280,7 @@ static luna_err run(worker *self, luna_link_end *end)
     const luna_decoder_settings *settings = self->settings;
     const luna_link_options options = {
         .control = settings->broker,
+        .broker = &self->broker,
         .name = settings->name,
         .device = self->device,
         .vaes = self->announced,

@@ -72,6 +72,18 @@ bool luna_client_wait(luna_client *client, int64_t deadline_ms)
     return pthread_cond_timedwait(&client->changed, &client->lock, &until) != ETIMEDOUT;
 }
 
+//  A broker that does not know the key answers as little as one that is away.
+static luna_err nobody_lets_in(const luna_client *client, const char *what)
+{
+    char key[LUNA_KEY_TEXT_BYTES];
+    luna_key_text(&client->broker.own.open, key);
+    return luna_error(
+        LUNA_UNAVAILABLE,
+        "%s: no broker answers at %s: is it up, has it that key, and do its "
+        "allowed_keys list this machine's, %s?",
+        what, client->broker.endpoint, key);
+}
+
 luna_err luna_client_late(luna_client *client, const char *what)
 {
     char problem[sizeof client->problem];
@@ -81,6 +93,7 @@ luna_err luna_client_late(luna_client *client, const char *what)
     if (atomic_load(&client->available))
         return luna_error(LUNA_TIMEOUT, "%s: the broker at %s did not answer in time",
                           what, client->endpoint);
+    if (client->broker.remote) return nobody_lets_in(client, what);
     return luna_error(LUNA_UNAVAILABLE, "%s: no broker answers at %s%s%s%s", what,
                       client->endpoint, problem[0] ? " (" : "", problem,
                       problem[0] ? ")" : ": start luna-broker or set LUNA_BROKER");
@@ -100,14 +113,21 @@ static luna_err check_options(const luna_options *options)
     return LUNA_OK;
 }
 
-static luna_err set_endpoint(luna_client *client, const char *endpoint)
+static luna_err copy_endpoint(luna_client *client, const char *endpoint)
 {
     if (!endpoint) return luna_home_control(client->endpoint, sizeof client->endpoint);
     if (strlen(endpoint) >= sizeof client->endpoint)
         return luna_error(LUNA_CONFIG, "the broker's endpoint is longer than %zu bytes",
                           sizeof client->endpoint - 1);
     snprintf(client->endpoint, sizeof client->endpoint, "%s", endpoint);
-    return luna_endpoint_check(client->endpoint);
+    return LUNA_OK;
+}
+
+static luna_err set_endpoint(luna_client *client, const char *endpoint)
+{
+    LUNA_TRY(copy_endpoint(client, endpoint));
+    LUNA_TRY(luna_address_parse(client->endpoint, &client->broker));
+    return luna_address_keys(&client->broker, NULL);
 }
 
 //  A routing id must not begin with 0; the first byte of a UUIDv7 does not before the
@@ -214,8 +234,8 @@ static luna_err start(luna_client *client, const char *endpoint)
     if (client->bell < 0)
         return luna_error_errno(LUNA_UNAVAILABLE, "cannot make an eventfd");
     LUNA_TRY(luna_keeper_open(client));
-    LUNA_TRY(luna_link_init(&client->link, &client->id));
-    LUNA_TRY(luna_link_control(&client->link, client->endpoint));
+    LUNA_TRY(luna_link_init(&client->link, &client->id, &client->broker));
+    LUNA_TRY(luna_link_control(&client->link));
     return start_threads(client);
 }
 

@@ -94,7 +94,8 @@ typedef struct luna_keeper {
 struct luna_client {
     //  Constant after luna_client_new.
     pid_t pid;
-    char endpoint[LUNA_HOME_BYTES];
+    char endpoint[LUNA_HOME_BYTES];  //  as it was given
+    luna_address broker;
     char name[LUNA_CLIENT_NAME_BYTES];
     luna_options options;
     luna_id id;

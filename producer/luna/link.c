@@ -6,14 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define INTAKE_HWM         2
-#define RECONNECT_MS       100
-#define RECONNECT_MAX_MS   1000
-#define ANSWER_MAX_BYTES   (256 << 20)
+#define INTAKE_HWM       2
+#define RECONNECT_MS     100
+#define RECONNECT_MAX_MS 1000
+#define ANSWER_MAX_BYTES (256 << 20)
 
-luna_err luna_link_init(luna_link *link, const luna_id *id)
+luna_err luna_link_init(luna_link *link, const luna_id *id, const luna_address *broker)
 {
-    *link = (luna_link){.id = *id};
+    *link = (luna_link){.id = *id, .broker = broker};
     link->context = zmq_ctx_new();
     if (link->context) return LUNA_OK;
     return luna_error_errno(LUNA_UNAVAILABLE, "cannot set up ZeroMQ");
@@ -63,22 +63,18 @@ static luna_err open_socket(luna_link *link, int type, void **out)
     return LUNA_OK;
 }
 
-static luna_err connect_socket(void **socket, const char *endpoint)
+static luna_err connect_socket(const luna_link *link, void **socket, const char *endpoint)
 {
-    if (zmq_connect(*socket, endpoint) == 0) return LUNA_OK;
-    const int code = errno;
-    close_socket(socket);
-    return luna_error(LUNA_CONFIG,
-                      "cannot connect to '%s': %s; expected ipc:///PATH or "
-                      "tcp://HOST:PORT",
-                      endpoint, zmq_strerror(code));
+    const luna_err err = luna_address_connect(link->broker, *socket, endpoint);
+    if (err != LUNA_OK) close_socket(socket);
+    return err;
 }
 
-luna_err luna_link_control(luna_link *link, const char *endpoint)
+luna_err luna_link_control(luna_link *link)
 {
     LUNA_TRY(open_socket(link, ZMQ_DEALER, &link->control));
     zmq_setsockopt(link->control, ZMQ_ROUTING_ID, link->id.byte, sizeof link->id.byte);
-    return connect_socket(&link->control, endpoint);
+    return connect_socket(link, &link->control, link->broker->endpoint);
 }
 
 //  IMMEDIATE: only a live connection takes jobs.
@@ -89,13 +85,13 @@ luna_err luna_link_intake(luna_link *link, luna_text endpoint)
     LUNA_TRY(open_socket(link, ZMQ_PUSH, &link->intake));
     set_int(link->intake, ZMQ_SNDHWM, INTAKE_HWM);
     set_int(link->intake, ZMQ_IMMEDIATE, 1);
-    return connect_socket(&link->intake, text);
+    return connect_socket(link, &link->intake, text);
 }
 
 luna_err luna_link_events(luna_link *link, const char *endpoint)
 {
     LUNA_TRY(open_socket(link, ZMQ_SUB, &link->events));
-    return connect_socket(&link->events, endpoint);
+    return connect_socket(link, &link->events, endpoint);
 }
 
 luna_err luna_link_send_bytes(luna_link *link, const void *data, size_t len)

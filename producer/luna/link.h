@@ -11,6 +11,7 @@
 #ifndef LUNA_PRODUCER_LINK_H
 #define LUNA_PRODUCER_LINK_H
 
+#include "common/remote.h"
 #include "producer/luna/buffer.h"
 #include "proto/codec.h"
 
@@ -22,10 +23,13 @@ typedef struct luna_link {
     void *intake;
     void *events;
     luna_id id;  //  routing id of the control socket
+    const luna_address *broker;
 } luna_link;
 
-//  A private context; LUNA_UNAVAILABLE when the process has no descriptors left.
-LUNA_MUST_USE luna_err luna_link_init(luna_link *link, const luna_id *id);
+//  A private context; LUNA_UNAVAILABLE when the process has no descriptors left. `broker`
+//  is borrowed.
+LUNA_MUST_USE luna_err luna_link_init(luna_link *link, const luna_id *id,
+                                      const luna_address *broker);
 
 //  Closes all sockets and waits until libzmq has let go of every message. May be
 //  called from any thread once the one that used them has ended.
@@ -34,9 +38,10 @@ void luna_link_term(luna_link *link);
 //  Closes the events socket, if it is open.
 void luna_link_events_close(luna_link *link);
 
-//  (Re)opens a socket towards `endpoint`. LUNA_CONFIG when the endpoint is malformed,
-//  LUNA_UNAVAILABLE when no socket is to be had; it is closed then.
-LUNA_MUST_USE luna_err luna_link_control(luna_link *link, const char *endpoint);
+//  (Re)opens a socket towards the broker, the others to its `endpoint`. LUNA_CONFIG when
+//  the endpoint is malformed, LUNA_UNAVAILABLE when no socket is to be had; it is closed
+//  then.
+LUNA_MUST_USE luna_err luna_link_control(luna_link *link);
 LUNA_MUST_USE luna_err luna_link_intake(luna_link *link, luna_text endpoint);
 LUNA_MUST_USE luna_err luna_link_events(luna_link *link, const char *endpoint);
 

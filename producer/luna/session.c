@@ -31,7 +31,7 @@ static luna_err send_hello(luna_client *client)
                                   .host = luna_text_of(host),
                                   .pid = (uint64_t)client->pid,
                                   .version = luna_text_of(LUNA_VERSION)};
-    LUNA_TRY(luna_link_control(&client->link, client->endpoint));
+    LUNA_TRY(luna_link_control(&client->link));
     return luna_link_send(&client->link, LUNA_MSG_HELLO, &hello);
 }
 

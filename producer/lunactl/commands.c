@@ -26,7 +26,7 @@
 #define COUNT(table) (sizeof table / sizeof table[0])
 
 const luna_flag luna_common_flags[] = {
-    CTL("--broker", TEXT, broker, "ENDPOINT", "ipc:///PATH or tcp://HOST:PORT"),
+    CTL("--broker", TEXT, broker, "ADDRESS", "ipc:///PATH or tcp://HOST:PORT?key=KEY"),
     CTL("--json", ON, json, NULL, "print JSON"),
     CTL("--help", ON, help, NULL, "this text"),
     CTL("--version", ON, version, NULL, "the version"),
@@ -116,6 +116,8 @@ static const char drain_note[] =
     "The decoder, or without a name each of them, finishes what it holds and is given "
     "no\n"
     "more until resume.\n";
+static const char key_note[] =
+    "For the allowed_keys of a broker on another machine. Made when there is none.\n";
 static const char metrics_note[] = "In the text format of Prometheus.\n";
 static const char top_note[] =
     "Refreshes as things happen; q or Ctrl-C leaves. When the output is no terminal, "
@@ -146,6 +148,7 @@ const luna_command luna_commands[] = {
      luna_ctl_resume, NULL, 0},
     {"drain", "[DECODER]", "Give decoders no more work", drain_note, 0, 1, luna_ctl_drain,
      drain_flags, COUNT(drain_flags)},
+    {"key", "", "Print this machine's public key", key_note, 0, 0, luna_ctl_key, NULL, 0},
     {"metrics", "", "Print the broker's counters", metrics_note, 0, 0, luna_ctl_metrics,
      NULL, 0},
     {"top", "", "Watch the broker live", top_note, 0, 0, luna_ctl_top, top_flags,

@@ -29,10 +29,10 @@ _lunactl_words() {
     resume) _lunactl_decoders ;;
     drain) echo --wait; _lunactl_decoders ;;
     top) echo --once ;;
-    status | decoders | pause | metrics) ;;
+    status | decoders | pause | key | metrics) ;;
     *)
         printf '%s\n' submit status jobs show wait cancel retry priority next decoders pause resume \
-            drain metrics top --version
+            drain key metrics top --version
         ;;
     esac
     printf '%s\n' --broker --json --help

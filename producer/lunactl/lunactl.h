@@ -68,6 +68,7 @@ luna_err luna_ctl_decoders(luna_ctl *ctl);
 luna_err luna_ctl_pause(luna_ctl *ctl);
 luna_err luna_ctl_resume(luna_ctl *ctl);
 luna_err luna_ctl_drain(luna_ctl *ctl);
+luna_err luna_ctl_key(luna_ctl *ctl);
 luna_err luna_ctl_metrics(luna_ctl *ctl);
 luna_err luna_ctl_top(luna_ctl *ctl);
 
