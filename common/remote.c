@@ -43,12 +43,19 @@ bool luna_key_parse(const char *text, luna_key *out)
 
 static const char key_mark[] = "?key=";
 
+//  An address of digits: a host's name may begin as one.
+static bool is_loopback_number(const char *endpoint)
+{
+    static const char first[] = "tcp://127.";
+    if (strncmp(endpoint, first, strlen(first)) != 0) return false;
+    const char *rest = endpoint + strlen(first);
+    return rest[strspn(rest, "0123456789.")] == ':';
+}
+
 bool luna_endpoint_is_loopback(const char *endpoint)
 {
-    static const char *const local[] = {"tcp://127.", "tcp://[::1]:", "tcp://localhost:"};
-    for (size_t i = 0; i < sizeof local / sizeof local[0]; i++)
-        if (strncmp(endpoint, local[i], strlen(local[i])) == 0) return true;
-    return false;
+    return is_loopback_number(endpoint) || strncmp(endpoint, "tcp://[::1]:", 12) == 0 ||
+           strncmp(endpoint, "tcp://localhost:", 16) == 0;
 }
 
 static luna_err read_key(const char *text, const char *mark, luna_address *out)

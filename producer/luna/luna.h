@@ -162,9 +162,12 @@ LUNA_API void luna_options_init(luna_options *options);
 //  is not an error, it is waited for in the background. With an outbox its folders are
 //  made and its names read first.
 //
-//  endpoint  the broker's control endpoint ("ipc:///run/luna/control",
-//            "tcp://host:port"); NULL: LUNA_BROKER, else the socket under LUNA_HOME
-//            or in the user's or the system's runtime folder
+//  endpoint  the broker's address: "ipc:///run/luna/control", a tcp:// endpoint of this
+//            machine's loopback, or, on another machine, "tcp://host:port?key=KEY" with
+//            the broker's public key in 64 hexadecimal digits; NULL: LUNA_BROKER, else
+//            the socket under LUNA_HOME or in the user's or the system's runtime folder.
+//            For another machine this one's own key is read from the file LUNA_KEY_FILE,
+//            else client.key in the folder of Luna's state, and made when it is missing
 //  options   NULL: the defaults
 //  out       the caller's, to be given to luna_client_destroy
 //
