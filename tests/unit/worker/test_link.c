@@ -17,7 +17,8 @@
 
 typedef struct rig {
     char here[2048];
-    char control[4096];
+    char control[LUNA_ENDPOINT_BYTES];
+    luna_address broker;
     char slot[4096];
     zsock_t *router;
     zsock_t *push;
@@ -46,6 +47,7 @@ static void *serve(void *context)
     rig *self = context;
     const luna_msg_vae vaes[] = {{TEXT("flux")}};
     const luna_link_options options = {.control = self->control,
+                                       .broker = &self->broker,
                                        .name = "test",
                                        .device = "cpu",
                                        .vaes = vaes,
@@ -210,7 +212,10 @@ static int setup(void **state)
     rig *self = calloc(1, sizeof *self);
     assert_non_null(self);
     assert_non_null(getcwd(self->here, sizeof self->here));
-    snprintf(self->control, sizeof self->control, "ipc://%s/control", self->here);
+    const int len =
+        snprintf(self->control, sizeof self->control, "ipc://%s/control", self->here);
+    assert_true(len > 0 && (size_t)len < sizeof self->control);
+    assert_int_equal(luna_address_parse(self->control, &self->broker), LUNA_OK);
     snprintf(self->slot, sizeof self->slot, "ipc://%s/slot", self->here);
     self->epoch = id_of(100);
     self->order = "run";
