@@ -22,9 +22,9 @@
 #define LUNA_BROKER_LOOP_H
 
 #include "broker/http/http.h"
+#include "broker/remote.h"
 #include "broker/scheduler.h"
 #include "broker/settings.h"
-#include "broker/remote.h"
 #include "broker/slot.h"
 #include "broker/store/store.h"
 #include "common/metrics.h"
@@ -223,8 +223,8 @@ bool luna_unsent_send(void *socket, void *other, const luna_peer *peer, void *by
 
 #define LUNA_CONTROL_INPROC "inproc://luna-control"
 #define LUNA_INTAKE_INPROC  "inproc://luna-intake"
-#define LUNA_INTAKE_SLACK_BYTES \
-    (64 << 20)  //  so much too large gets an answer, not a cut
+//  So much too large gets an answer, not a cut.
+enum { LUNA_INTAKE_SLACK_BYTES = 64 << 20 };
 
 //  Binds all. LUNA_BUSY, LUNA_CANT_CREATE, LUNA_CONFIG, LUNA_NO_MEMORY; what was opened
 //  is closed by luna_sockets_close.

@@ -9,7 +9,7 @@
 #define LUNA_BROKER_REMOTE_H
 
 #include "broker/slot.h"
-#include "common/remote.h"
+#include "common/address.h"
 
 enum { LUNA_REMOTE_SLOTS = 100, LUNA_REMOTE_PORTS = 3 + LUNA_REMOTE_SLOTS };
 

@@ -83,7 +83,7 @@ static luna_err prepare(luna_slot *slot, luna_slot_namer *namer)
     luna_endpoint_limit(slot->push, CONTROL_BYTES);
     slot->remote = namer->keys != NULL;
     if (slot->remote)
-        LUNA_TRY(luna_remote_server(zsock_resolve(slot->push), namer->keys));
+        LUNA_TRY(luna_keys_server(zsock_resolve(slot->push), namer->keys));
     LUNA_TRY(watch(slot, namer));
     return bind_next(slot, namer);
 }

@@ -10,7 +10,7 @@
 #define LUNA_BROKER_SLOT_H
 
 #include "broker/fleet.h"
-#include "common/remote.h"
+#include "common/address.h"
 
 #include <czmq.h>
 

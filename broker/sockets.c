@@ -10,8 +10,7 @@
 
 enum {
     CONTROL_MAX_BYTES = 16 << 20,  //  a done with 20 480 images fits
-    CONTROL_UNREAD = 16,           //  messages of one peer: a quarter GiB at most
-    INTAKE_SLACK_BYTES = LUNA_INTAKE_SLACK_BYTES
+    CONTROL_UNREAD = 16            //  messages of one peer: a quarter GiB at most
 };
 
 static luna_err no_socket(void)
@@ -38,7 +37,7 @@ static luna_err new_intake(const luna_settings *settings, zsock_t **out)
     if (!socket) return no_socket();
     zsock_set_rcvhwm(socket, 1);
     zsock_set_linger(socket, 0);
-    luna_endpoint_limit(socket, settings->max_job_bytes + INTAKE_SLACK_BYTES);
+    luna_endpoint_limit(socket, settings->max_job_bytes + LUNA_INTAKE_SLACK_BYTES);
     return LUNA_OK;
 }
 
@@ -81,7 +80,7 @@ static luna_err bind_remote(luna_broker *b, zsock_t *socket, unsigned offset)
 {
     char endpoint[LUNA_ENDPOINT_BYTES];
     luna_remote_endpoint(b->settings->remote, offset, endpoint, sizeof endpoint);
-    LUNA_TRY(luna_remote_server(zsock_resolve(socket), &b->remote.keys));
+    LUNA_TRY(luna_keys_server(zsock_resolve(socket), &b->remote.keys));
     return luna_endpoint_bind(socket, endpoint);
 }
 

@@ -12,7 +12,7 @@
 #ifndef LUNA_WORKER_LINK_H
 #define LUNA_WORKER_LINK_H
 
-#include "common/remote.h"
+#include "common/address.h"
 #include "decoder/worker/attempts.h"
 #include "decoder/worker/pipeline.h"
 #include "proto/formats.h"

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "common/home.h"
-#include "common/remote.h"
+#include "common/address.h"
 #include "common/utf8.h"
 #include "decoder/vae/cards.h"
 

@@ -5,7 +5,7 @@
 
 #include <czmq.h>
 
-#include "common/remote.h"
+#include "common/address.h"
 #include "proto/message.h"
 
 #define LUNA_WIRE_CONTROL_MAX (64 << 20)  //  bytes of a control message

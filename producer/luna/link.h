@@ -11,7 +11,7 @@
 #ifndef LUNA_PRODUCER_LINK_H
 #define LUNA_PRODUCER_LINK_H
 
-#include "common/remote.h"
+#include "common/address.h"
 #include "producer/luna/buffer.h"
 #include "proto/codec.h"
 

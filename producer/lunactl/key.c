@@ -1,7 +1,7 @@
 //  key: by what a broker on another machine knows this one
 
 #include "common/home.h"
-#include "common/remote.h"
+#include "common/address.h"
 #include "producer/lunactl/lunactl.h"
 
 luna_err luna_ctl_key(luna_ctl *ctl)

@@ -1,4 +1,4 @@
-#include "common/remote.h"
+#include "common/address.h"
 
 #include "common/file.h"
 #include "common/home.h"
@@ -127,8 +127,7 @@ luna_err luna_address_connect(const luna_address *broker, void *socket,
 {
     char to[LUNA_HOME_BYTES];
     LUNA_TRY(luna_address_follow(broker, endpoint, to, sizeof to));
-    if (broker->remote)
-        LUNA_TRY(luna_remote_client(socket, &broker->broker, &broker->own));
+    if (broker->remote) LUNA_TRY(luna_keys_client(socket, &broker->broker, &broker->own));
     if (zmq_connect(socket, to) == 0) return LUNA_OK;
     return luna_error(LUNA_CONFIG,
                       "cannot connect to '%s': %s; expected ipc:///PATH or "
@@ -227,8 +226,7 @@ static bool set_key(void *socket, int option, const luna_key *key)
     return zmq_setsockopt(socket, option, key->byte, LUNA_KEY_BYTES) == 0;
 }
 
-luna_err luna_remote_client(void *socket, const luna_key *broker,
-                            const luna_key_pair *own)
+luna_err luna_keys_client(void *socket, const luna_key *broker, const luna_key_pair *own)
 {
     if (set_key(socket, ZMQ_CURVE_SERVERKEY, broker) &&
         set_key(socket, ZMQ_CURVE_PUBLICKEY, &own->open) &&
@@ -237,7 +235,7 @@ luna_err luna_remote_client(void *socket, const luna_key *broker,
     return cannot_encrypt();
 }
 
-luna_err luna_remote_server(void *socket, const luna_key_pair *own)
+luna_err luna_keys_server(void *socket, const luna_key_pair *own)
 {
     const int server = 1;
     if (zmq_setsockopt(socket, ZMQ_CURVE_SERVER, &server, sizeof server) == 0 &&

@@ -1,5 +1,5 @@
-//  remote.h - brokers on other machines: addresses, and the keys by which both sides know
-//  each other
+//  address.h - where a broker is, on this machine or another: addresses, and the keys by
+//  which both sides know each other
 //
 //  An address is what people write: ipc:///PATH or a tcp:// address of this machine's
 //  loopback, or tcp://HOST:PORT?key=KEY, where KEY is the broker's public key. What goes
@@ -8,8 +8,8 @@
 //  A key is written as 64 hexadecimal digits. No function here keeps anything; any
 //  thread.
 
-#ifndef LUNA_COMMON_REMOTE_H
-#define LUNA_COMMON_REMOTE_H
+#ifndef LUNA_COMMON_ADDRESS_H
+#define LUNA_COMMON_ADDRESS_H
 
 #include "common/err.h"
 
@@ -67,8 +67,8 @@ LUNA_MUST_USE luna_err luna_key_file(const char *path, luna_key_pair *out);
 
 //  Before connect and before bind: ZeroMQ's options of a socket. LUNA_UNAVAILABLE when
 //  this libzmq cannot encrypt.
-LUNA_MUST_USE luna_err luna_remote_client(void *socket, const luna_key *broker,
-                                          const luna_key_pair *own);
-LUNA_MUST_USE luna_err luna_remote_server(void *socket, const luna_key_pair *own);
+LUNA_MUST_USE luna_err luna_keys_client(void *socket, const luna_key *broker,
+                                        const luna_key_pair *own);
+LUNA_MUST_USE luna_err luna_keys_server(void *socket, const luna_key_pair *own);
 
 #endif

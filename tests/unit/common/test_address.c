@@ -1,6 +1,6 @@
 //  Addresses of brokers, keys as text and in files.
 
-#include "common/remote.h"
+#include "common/address.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -173,7 +173,7 @@ static void expect_message(const luna_key *known_as, const luna_key_pair *broker
     const int wait_ms = arrives ? 10000 : 300, linger_ms = 0;
     zmq_setsockopt(pull, ZMQ_RCVTIMEO, &wait_ms, sizeof wait_ms);
     zmq_setsockopt(push, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
-    assert_int_equal(luna_remote_server(pull, broker), LUNA_OK);
+    assert_int_equal(luna_keys_server(pull, broker), LUNA_OK);
     assert_int_equal(zmq_bind(pull, "tcp://127.0.0.1:*"), 0);
     assert_int_equal(zmq_getsockopt(pull, ZMQ_LAST_ENDPOINT, endpoint, &len), 0);
     snprintf(address.endpoint, sizeof address.endpoint, "%s", endpoint);
