@@ -1,12 +1,11 @@
-//  address.h - where a broker is, on this machine or another: addresses, and the keys by
-//  which both sides know each other
+//  address.h - where a broker is, on this machine or another one, and the keys by which
+//  both sides know each other
 //
 //  An address is what people write: ipc:///PATH or a tcp:// address of this machine's
 //  loopback, or tcp://HOST:PORT?key=KEY, where KEY is the broker's public key. What goes
 //  to another machine is encrypted (CURVE: Curve25519, with keys that are new for each
 //  connection), and the broker takes nobody whose public key it does not list.
-//  A key is written as 64 hexadecimal digits. No function here keeps anything; any
-//  thread.
+//  A key is written as 64 hexadecimal digits. Nothing here is kept; any thread.
 
 #ifndef LUNA_COMMON_ADDRESS_H
 #define LUNA_COMMON_ADDRESS_H

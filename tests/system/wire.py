@@ -11,6 +11,7 @@ import uuid
 
 import msgpack
 import zmq
+from zmq.utils import z85
 
 from patience import patient
 
@@ -59,28 +60,52 @@ def latent_input(array, dtype=None, **settings):
             "shape": list(array.shape), "latent": array.tobytes()}
 
 
-class Peer:
-    """A DEALER on the control socket; `welcome` is the broker's answer to its hello."""
+class Keys:
+    """A machine's own pair; `text` is what a broker's list has of it."""
 
-    def __init__(self, endpoint, role, deadline_s=10, instance=None, **hello):
+    def __init__(self):
+        self.public, self.secret = map(z85.decode, zmq.curve_keypair())
+        self.text = self.public.hex()
+
+    def encrypt(self, socket, broker):
+        """Before connect; `broker` is its public key in hexadecimal."""
+        socket.curve_serverkey = bytes.fromhex(broker)
+        socket.curve_publickey = self.public
+        socket.curve_secretkey = self.secret
+
+
+class Peer:
+    """A DEALER on the control socket; `welcome` is the broker's answer to its hello.
+
+    `endpoint` may be tcp://HOST:PORT?key=KEY, then `keys` are this peer's own.
+    """
+
+    def __init__(self, endpoint, role, deadline_s=10, instance=None, keys=None, **hello):
         self.context = zmq.Context()
         self.instance = instance or new_routing_id()
-        self.socket = self.context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.ROUTING_ID, self.instance)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, 10)
-        self.socket.connect(endpoint)
+        self.keys = keys
+        self.endpoint, _, self.broker_key = endpoint.partition("?key=")
+        self.socket = self.connect(zmq.DEALER, self.endpoint, self.instance)
         self.kept = []  # received while something else was waited for
         self.send("hello", role=role, instance=self.instance, pid=os.getpid(), version="test",
                   **hello)
         self.welcome = self.receive("welcome", deadline_s=deadline_s)
 
-    def connect(self, kind, endpoint):
+    def connect(self, kind, endpoint, routing_id=None):
         socket = self.context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, 10)
-        socket.connect(endpoint)
+        if routing_id:
+            socket.setsockopt(zmq.ROUTING_ID, routing_id)
+        if self.keys:
+            self.keys.encrypt(socket, self.broker_key)
+        socket.connect(self.follow(endpoint))
         return socket
+
+    def follow(self, endpoint):
+        """tcp://*:PORT is on the host by which this peer reached the broker."""
+        host = self.endpoint.rpartition(":")[0]
+        return endpoint.replace("tcp://*", host, 1)
 
     def send(self, kind, **fields):
         self.socket.send(pack(kind, **fields))
@@ -119,8 +144,8 @@ class Peer:
 
 
 class Producer(Peer):
-    def __init__(self, endpoint, name="test", deadline_s=10, instance=None):
-        super().__init__(endpoint, "producer", deadline_s, instance, name=name)
+    def __init__(self, endpoint, name="test", deadline_s=10, instance=None, keys=None):
+        super().__init__(endpoint, "producer", deadline_s, instance, keys, name=name)
         self.intake = self.connect(zmq.PUSH, self.welcome["intake"])
         self.questions = 0
 
@@ -168,8 +193,8 @@ class Decoder(Peer):
     """A decoder that takes work; what it does with it is the test's business."""
 
     def __init__(self, endpoint, name, vaes, maps_payload=False, credit_jobs=1,
-                 credit_bytes=64 << 20, host=None):
-        super().__init__(endpoint, "decoder", name=name, device="cpu", host=host,
+                 credit_bytes=64 << 20, host=None, keys=None):
+        super().__init__(endpoint, "decoder", keys=keys, name=name, device="cpu", host=host,
                          vaes=[{"name": vae} for vae in vaes])
         self.slot = self.connect(zmq.PULL, self.welcome["slot"])
         self.send("ready", credit_jobs=credit_jobs, credit_bytes=credit_bytes,
