@@ -49,7 +49,9 @@ static bool may_come_in(luna_broker *b, zframe_t *frames[FRAMES])
     return false;
 }
 
-//  A question that is none has no number that could be repeated.
+//  "Later" instead of "no": after a no a socket never tries again, and that of a peer
+//  whose key is struck off and listed again would be dead. A question that is none has no
+//  number that could be repeated.
 static void answer(zsock_t *door, zframe_t *request, bool yes)
 {
     zmsg_t *message = zmsg_new();
@@ -57,7 +59,7 @@ static void answer(zsock_t *door, zframe_t *request, bool yes)
     zmsg_addstr(message, "1.0");
     zmsg_addmem(message, request ? zframe_data(request) : (const byte *)"",
                 request ? zframe_size(request) : 0);
-    zmsg_addstr(message, yes ? "200" : "400");
+    zmsg_addstr(message, yes ? "200" : "300");
     zmsg_addstr(message, yes ? "" : "not listed");
     zmsg_addstr(message, "");  //  user id
     zmsg_addstr(message, "");  //  metadata
