@@ -25,7 +25,7 @@ luna_err luna_remote_check(const char *base)
                           "[broker] remote: '%.200s' is not tcp://ADDRESS:FIRSTPORT, as "
                           "tcp://0.0.0.0:19290",
                           base);
-    if (port + LUNA_REMOTE_PORTS <= PORT_MOST) return LUNA_OK;
+    if (port + LUNA_REMOTE_PORTS - 1 <= PORT_MOST) return LUNA_OK;
     return luna_error(LUNA_CONFIG,
                       "[broker] remote: %d ports from %lu on are needed, there are %d",
                       LUNA_REMOTE_PORTS, port, PORT_MOST);
