@@ -586,7 +586,8 @@ def test_the_last_port_of_a_remote_setting(home):
 @pytest.mark.parametrize("address", [
     "tcp://10.0.0.1:1234", f"tcp://10.0.0.1:1234?key={KEY[:63]}", f"tcp://10.0.0.1?key={KEY}",
     f"tcp://10.0.0.1:1234?key={KEY}0", f"tcp://10.0.0.1:1234?key={KEY[:63]}g",
-    f"ipc:///tmp/control?key={KEY}"])
+    f"ipc:///tmp/control?key={KEY}"],
+    ids=["no key", "63 digits", "no port", "65 digits", "no digit", "ipc"])
 def test_a_wrong_address(home, program, env, address):
     command = {"luna-decoder": ["--check-config"], "lunactl": ["status"]}[program]
     done = home.run(program, *command, **{env: address})
@@ -602,7 +603,8 @@ def key_file(path, text, mode):
 
 
 @pytest.mark.parametrize("text, mode", [
-    (f"{KEY}\n", 0o644), (f"{KEY}\n", 0o640), (f"{KEY[:63]}\n", 0o600), ("", 0o600)])
+    (f"{KEY}\n", 0o644), (f"{KEY}\n", 0o640), (f"{KEY[:63]}\n", 0o600), ("", 0o600)],
+    ids=["read by all", "read by the group", "63 digits", "empty"])
 @pytest.mark.parametrize("program", ["luna-broker", "luna-decoder", "lunactl"])
 def test_a_key_file_that_is_none(home, program, text, mode):
     name = "broker.key" if program == "luna-broker" else "client.key"
