@@ -18,7 +18,7 @@ static void settings_that_are_right_and_wrong(void **state)
 {
     (void)state;
     static const char *const good[] = {"tcp://0.0.0.0:19290", "tcp://*:1",
-                                       "tcp://[::]:65432", "tcp://10.0.0.1:19290"};
+                                       "tcp://[::]:65433", "tcp://10.0.0.1:19290"};
     static const char *const bad[] = {
         "0.0.0.0:19290",   "tcp://0.0.0.0",    "tcp://0.0.0.0:", "tcp://0.0.0.0:x",
         "tcp://0.0.0.0:0", "tcp://0.0.0.0:-5", "tcp://*:65433",  "tcp://*:19290x",
