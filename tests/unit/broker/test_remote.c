@@ -21,7 +21,7 @@ static void settings_that_are_right_and_wrong(void **state)
                                        "tcp://[::]:65433", "tcp://10.0.0.1:19290"};
     static const char *const bad[] = {
         "0.0.0.0:19290",   "tcp://0.0.0.0",    "tcp://0.0.0.0:", "tcp://0.0.0.0:x",
-        "tcp://0.0.0.0:0", "tcp://0.0.0.0:-5", "tcp://*:65433",  "tcp://*:19290x",
+        "tcp://0.0.0.0:0", "tcp://0.0.0.0:-5", "tcp://*:65434",  "tcp://*:19290x",
         "tcp://*:99999",   "ipc:///tmp/x:5"};
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
         if (luna_remote_check(good[i]) != LUNA_OK) fail_msg("%s", luna_error_text());
