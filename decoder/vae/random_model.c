@@ -160,7 +160,7 @@ static luna_err plan_family(const char *family, random_plan *p)
 {
     static const kl_size sd = {4, true, {128, 256, 512, 512}, 4, 3},
                          flux = {16, false, {128, 256, 512, 512}, 4, 3},
-                         tiny = {4, true, {64, 128, 256}, 3, 1};
+                         tiny = {4, true, {128, 128, 64}, 3, 1};
     if (strcmp(family, "taesd") == 0)
         add_taesd(p);
     else if (strcmp(family, "sd") == 0 || strcmp(family, "sdxl") == 0)
