@@ -468,7 +468,7 @@ def test_a_restart_of_the_broker(home, friend, client):
 class Cable:
     """What leads to the broker's ports, on an address of its own; may be cut."""
 
-    def __init__(self, port, count=5, host="127.0.0.2"):
+    def __init__(self, port, count=23, host="127.0.0.2"):
         self.pairs, self.lock, self.stopped = [], threading.Lock(), False
         self.listeners = [socket.create_server((host, port + i)) for i in range(count)]
         self.threads = [threading.Thread(target=self._accept, args=(one,), daemon=True)
@@ -482,10 +482,14 @@ class Cable:
             if self.stopped:
                 return
             if ready:
-                near = listener.accept()[0]
-                self._join(near, socket.create_connection(("127.0.0.1", near.getsockname()[1])))
+                self._join(listener.accept()[0])
 
-    def _join(self, near, far):
+    def _join(self, near):
+        try:
+            far = socket.create_connection(("127.0.0.1", near.getsockname()[1]))
+        except OSError:  # a slot that is gone
+            near.close()
+            return
         with self.lock:
             self.pairs.append((near, far))
         for source, target in ((near, far), (far, near)):
