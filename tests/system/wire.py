@@ -89,7 +89,11 @@ class Peer:
         self.kept = []  # received while something else was waited for
         self.send("hello", role=role, instance=self.instance, pid=os.getpid(), version="test",
                   **hello)
-        self.welcome = self.receive("welcome", deadline_s=deadline_s)
+        try:
+            self.welcome = self.receive("welcome", deadline_s=deadline_s)
+        except WireError:
+            self.close()  # an open socket would hold up the garbage collector for ever
+            raise
 
     def connect(self, kind, endpoint, routing_id=None):
         socket = self.context.socket(kind)
