@@ -178,6 +178,7 @@ static int tick(zloop_t *loop, int timer, void *broker)
         luna_scheduler_slept(b->scheduler, now_ms - b->tick_ms);
     b->tick_ms = now_ms;
     luna_work_watch(b, now_ms);
+    luna_door_watch(b);
     luna_scheduler_tick(b->scheduler, now_ms);
     luna_task_retry_stalled(b, now_ms);
     luna_credit_grant(b);

@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { FRAMES = 7, TELL_AGAIN_MS = 60000 };
@@ -77,4 +78,42 @@ int luna_door_ready(zloop_t *loop, zsock_t *reader, void *broker)
     answer(reader, good ? frames[REQUEST] : NULL, good && may_come_in(broker, frames));
     zmsg_destroy(&question);
     return 0;
+}
+
+//  ---- the door shut ------------------------------------------------------------------
+
+static void set_shut(zsock_t *socket, const char *endpoint, bool shut)
+{
+    void *handle = zsock_resolve(socket);
+    const int rc = shut ? zmq_unbind(handle, endpoint) : zmq_bind(handle, endpoint);
+    if (rc != 0 && zmq_errno() != EADDRINUSE && zmq_errno() != ENOENT)
+        luna_log(LUNA_LOG_ERROR, "remote_bind", "endpoint=%s error=\"%s\"", endpoint,
+                 zmq_strerror(zmq_errno()));
+}
+
+static void set_all_shut(luna_broker *b, bool shut)
+{
+    luna_remote *r = &b->remote;
+    zsock_t *const sockets[] = {r->control, r->intake, r->events};
+    for (size_t i = 0; i < 3; i++) set_shut(sockets[i], r->bound[i], shut);
+    for (size_t i = 0; i < b->slot_count; i++)
+        if (b->slots[i]->remote) set_shut(b->slots[i]->push, b->slots[i]->endpoint, shut);
+    r->shut = shut;
+}
+
+//  Anybody can connect who reaches the ports, with a key or without, and ZeroMQ ends the
+//  process when it lacks a descriptor for a connection of this machine. Those that say
+//  nothing it closes after the time of a handshake; who is in stays.
+void luna_door_watch(luna_broker *b)
+{
+    luna_remote *r = &b->remote;
+    luna_descriptor_count count;
+    if (!r->control || !luna_descriptors(b, &count)) return;
+    const bool shut = count.used >= count.limit / (r->shut ? 4 : 2);
+    if (shut == r->shut) return;
+    set_all_shut(b, shut);
+    luna_log(shut ? LUNA_LOG_ERROR : LUNA_LOG_INFO, shut ? "remote_shut" : "remote_open",
+             "descriptors=%zu of=%zu next=\"%s\"", count.used, count.limit,
+             shut ? "other machines wait until three quarters are free; who is in stays"
+                  : "other machines come in again");
 }

@@ -61,6 +61,7 @@ luna_err luna_endpoint_bind(zsock_t *socket, const char *endpoint)
     if (path && unlink(path) != 0 && errno != ENOENT)
         return luna_error_errno(LUNA_CANT_CREATE, "cannot remove %s, which is in the way",
                                 path);
+    if (strchr(endpoint, '[')) zsock_set_ipv6(socket, 1);
     if (zmq_bind(zsock_resolve(socket), endpoint) == 0) {
         //  Connecting needs write permission; the folder decides who gets that far.
         if (path) chmod(path, 0660);
@@ -71,6 +72,12 @@ luna_err luna_endpoint_bind(zsock_t *socket, const char *endpoint)
                           endpoint);
     return luna_error(LUNA_CANT_CREATE, "cannot listen on %s: %s", endpoint,
                       zmq_strerror(errno));
+}
+
+void luna_endpoint_last(zsock_t *socket, char *out, size_t room)
+{
+    if (zmq_getsockopt(zsock_resolve(socket), ZMQ_LAST_ENDPOINT, out, &room) != 0)
+        out[0] = '\0';
 }
 
 void luna_endpoint_remove_stale(const char *endpoint)

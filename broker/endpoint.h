@@ -21,6 +21,10 @@ void luna_endpoint_limit(zsock_t *socket, uint64_t max_message_bytes);
 //  LUNA_BUSY: somebody listens there, most likely another broker; LUNA_CANT_CREATE.
 LUNA_MUST_USE luna_err luna_endpoint_bind(zsock_t *socket, const char *endpoint);
 
+//  How ZeroMQ names what was bound last, with the address in numbers; as that it can be
+//  unbound.
+void luna_endpoint_last(zsock_t *socket, char *out, size_t room);
+
 //  Removes the socket file of an ipc:// endpoint that nobody listens on.
 void luna_endpoint_remove_stale(const char *endpoint);
 

@@ -234,6 +234,9 @@ void luna_sockets_close(luna_broker *broker);
 void luna_sockets_serve(luna_broker *broker);
 void luna_sockets_pause_intake(luna_broker *broker, bool pause);
 int luna_door_ready(zloop_t *loop, zsock_t *reader, void *broker);
+//  Shuts the ports for other machines while half of the descriptors are in use, and opens
+//  them again.
+void luna_door_watch(luna_broker *broker);
 
 //  ---- control.c -----------------------------------------------------------------
 
@@ -261,6 +264,14 @@ void luna_answer_order(luna_broker *broker, const luna_peer *peer, uint64_t re,
 void luna_order_take(luna_broker *broker, luna_message *message);
 
 //  ---- work.c --------------------------------------------------------------------
+
+//  The lowest free descriptor, which is about how many are in use, and their limit.
+//  False: there is none.
+typedef struct luna_descriptor_count {
+    size_t used;
+    size_t limit;
+} luna_descriptor_count;
+bool luna_descriptors(const luna_broker *broker, luna_descriptor_count *out);
 
 //  A new slot for the session. Errors of luna_slot_open.
 LUNA_MUST_USE luna_err luna_work_open(luna_broker *broker, uint32_t session,

@@ -18,6 +18,8 @@ typedef struct luna_remote {
     zsock_t *intake;
     zsock_t *events;
     zsock_t *door;  //  where ZeroMQ asks whether a peer may come in (ZAP)
+    char bound[3][LUNA_ENDPOINT_BYTES];  //  of control, intake and events
+    bool shut;                           //  nobody can connect: see luna_door_watch
     luna_key_pair keys;
     luna_slot_namer namer;
     char slots[LUNA_ENDPOINT_BYTES];  //  that it begins at

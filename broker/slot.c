@@ -49,6 +49,8 @@ static luna_err bind_next(luna_slot *slot, luna_slot_namer *namer)
         LUNA_TRY(name_next(namer, slot->endpoint, sizeof slot->endpoint));
         err = luna_endpoint_bind(slot->push, slot->endpoint);
     }
+    if (err == LUNA_OK && slot->remote)
+        luna_endpoint_last(slot->push, slot->endpoint, sizeof slot->endpoint);
     return err;
 }
 
@@ -82,8 +84,7 @@ static luna_err prepare(luna_slot *slot, luna_slot_namer *namer)
     zsock_set_linger(slot->push, 0);
     luna_endpoint_limit(slot->push, CONTROL_BYTES);
     slot->remote = namer->keys != NULL;
-    if (slot->remote)
-        LUNA_TRY(luna_keys_server(zsock_resolve(slot->push), namer->keys));
+    if (slot->remote) LUNA_TRY(luna_keys_server(zsock_resolve(slot->push), namer->keys));
     LUNA_TRY(watch(slot, namer));
     return bind_next(slot, namer);
 }

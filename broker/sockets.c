@@ -78,10 +78,12 @@ static luna_err open_local(luna_broker *b)
 
 static luna_err bind_remote(luna_broker *b, zsock_t *socket, unsigned offset)
 {
-    char endpoint[LUNA_ENDPOINT_BYTES];
-    luna_remote_endpoint(b->settings->remote, offset, endpoint, sizeof endpoint);
+    char *endpoint = b->remote.bound[offset];
+    luna_remote_endpoint(b->settings->remote, offset, endpoint, LUNA_ENDPOINT_BYTES);
     LUNA_TRY(luna_keys_server(zsock_resolve(socket), &b->remote.keys));
-    return luna_endpoint_bind(socket, endpoint);
+    LUNA_TRY(luna_endpoint_bind(socket, endpoint));
+    luna_endpoint_last(socket, endpoint, LUNA_ENDPOINT_BYTES);
+    return LUNA_OK;
 }
 
 static void name_slots(luna_broker *b)

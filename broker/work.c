@@ -103,16 +103,23 @@ static void poll_room(luna_broker *b, luna_slot *slot, bool wanted)
         zloop_poller_end(b->loop, &item);
 }
 
-//  ZeroMQ ends the process when it cannot accept a connection for want of a descriptor.
-//  The lowest free one tells how many are in use; each slot will take one more for its
-//  decoder's connection.
-static luna_err check_descriptors(const luna_broker *b)
+bool luna_descriptors(const luna_broker *b, luna_descriptor_count *out)
 {
     struct rlimit limit;
     const int lowest = fcntl(luna_store_fd(b->store), F_DUPFD_CLOEXEC, 0);
     if (lowest >= 0) close(lowest);
-    if (lowest >= 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-        (rlim_t)lowest + SPARE_DESCRIPTORS + b->slot_count < limit.rlim_cur)
+    if (lowest < 0 || getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
+    *out = (luna_descriptor_count){(size_t)lowest, (size_t)limit.rlim_cur};
+    return true;
+}
+
+//  ZeroMQ ends the process when it cannot accept a connection for want of a descriptor.
+//  Each slot will take one more for its decoder's connection.
+static luna_err check_descriptors(const luna_broker *b)
+{
+    luna_descriptor_count count;
+    if (luna_descriptors(b, &count) &&
+        count.used + SPARE_DESCRIPTORS + b->slot_count < count.limit)
         return LUNA_OK;
     return luna_error(LUNA_BUSY,
                       "%zu decoders are connected and the broker has few descriptors "

@@ -128,6 +128,8 @@ luna_err luna_address_connect(const luna_address *broker, void *socket,
     char to[LUNA_HOME_BYTES];
     LUNA_TRY(luna_address_follow(broker, endpoint, to, sizeof to));
     if (broker->remote) LUNA_TRY(luna_keys_client(socket, &broker->broker, &broker->own));
+    const int ipv6 = strchr(to, '[') != NULL;  //  an address in numbers
+    zmq_setsockopt(socket, ZMQ_IPV6, &ipv6, sizeof ipv6);
     if (zmq_connect(socket, to) == 0) return LUNA_OK;
     return luna_error(LUNA_CONFIG,
                       "cannot connect to '%s': %s; expected ipc:///PATH or "

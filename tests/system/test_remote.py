@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import resource
 import select
 import socket
 import struct
@@ -413,6 +414,34 @@ def test_a_stranger_at_the_slot_takes_no_job_away(home, other):
         home.expect(wire.id_text(again["id"]), "failed")
         decoder.report("failed", decoder.take(), error="bad_latent", detail="this one too")
         home.wait_job(wire.id_text(again["id"]), "failed")
+
+
+def crowd(luna, port, strangers):
+    """Some more strangers that say nothing; whether the broker has shut its door."""
+    for _ in range(40):
+        try:
+            strangers.append(socket.create_connection(("127.0.0.1", port), timeout=1))
+        except OSError:
+            break  # it is shut
+    return "remote_shut" in luna.broker.text()
+
+
+@pytest.mark.parametrize("slot", (False, True))
+def test_more_strangers_than_descriptors(home, friend, slot):
+    """This machine and whoever is in notice nothing, and the door opens again."""
+    friend.start_decoder()
+    resource.prlimit(home.broker.pid, resource.RLIMIT_NOFILE, (512, 512))
+    strangers = []
+    try:
+        wait_for(lambda: crowd(home, friend.port + (3 if slot else 0), strangers), "the door is shut")
+        assert home.lunactl("status").code == 0
+        home.submit_wait(small(home))  # the decoder is in
+    finally:
+        for one in strangers:
+            one.close()
+    wait_for(lambda: "remote_open" in home.broker.text(), "the door is open")
+    assert friend.lunactl("status").code == 0
+    friend.start_decoder("later")
 
 
 # ---- whatever dies --------------------------------------------------------------------------

@@ -13,7 +13,7 @@
 #include "decoder/sink/files.h"
 #include "decoder/worker/link.h"
 
-#define PING_MS 50
+#define PING_MS 200  //  a busy machine must not be silent for three of them
 
 typedef struct rig {
     char here[2048];
