@@ -31,7 +31,7 @@ endif
 DEPS_BUILD := gcc libc6-dev pkg-config libzmq3-dev libczmq-dev libmsgpack-dev libsqlite3-dev \
     libmicrohttpd-dev libjansson-dev libxxhash-dev libssl-dev libvips-dev \
     libdeflate-dev libjpeg62-turbo-dev
-DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-pil \
+DEPS_TEST  := libcmocka-dev python3 python3-pytest python3-pytest-xdist python3-msgpack python3-zmq python3-pil \
     python3-numpy curl pngcheck libimage-exiftool-perl webp zlib1g-dev
 DEPS_FUZZ  := clang libclang-rt-dev python3 zlib1g-dev
 DEPS_BENCH := python3 python3-msgpack python3-zmq python3-pil python3-numpy beanstalkd redis-server nats-server
@@ -253,8 +253,10 @@ GATE := $(BUILD)/test/gate.so
 $(GATE): tests/system/preload/gate.c $(FLAGS)
 	@mkdir -p $(@D)
 	$(call say,link,$@)$(CC) $(CPPFLAGS) $(CFLAGS) -shared -o $@ $<
+# Two at a time: most of them wait for something. (One by one when only some are wanted.)
+SYSTEM_JOBS ?= 2
 system: programs $(FAULTY) $(GATE)
-	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)')
+	@LUNA_BIN=$(abspath $(BUILD)/bin) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/system $(if $(T),-k '$(T)',-n $(SYSTEM_JOBS))
 test:
 	@$(MAKE) --no-print-directory deps DEPS='$(DEPS_BUILD) $(DEPS_TEST)'
 	@$(MAKE) --no-print-directory programs $(UNIT_ALL) faulty $(if $(filter 1,$(CUDA)),gpu-programs)
