@@ -41,13 +41,10 @@ static uint32_t session_of(const luna_broker *b, const luna_peer *peer)
 static void tell_endpoints(const luna_broker *b, const luna_slot *slot,
                            char out[3][LUNA_ENDPOINT_BYTES])
 {
-    char own[2][LUNA_ENDPOINT_BYTES];
     const bool remote = b->current.remote;
-    const char *const all[] = {remote ? own[0] : b->settings->intake,
-                               remote ? own[1] : b->settings->events,
+    const char *const all[] = {remote ? b->remote.bound[1] : b->settings->intake,
+                               remote ? b->remote.bound[2] : b->settings->events,
                                slot ? slot->endpoint : ""};
-    for (unsigned i = 0; remote && i < 2; i++)
-        luna_remote_endpoint(b->settings->remote, 1 + i, own[i], sizeof own[i]);
     for (size_t i = 0; i < 3; i++)
         if (remote)
             luna_remote_told(all[i], out[i], LUNA_ENDPOINT_BYTES);

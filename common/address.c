@@ -1,6 +1,7 @@
 #include "common/address.h"
 
 #include "common/file.h"
+#include "common/hex.h"
 #include "common/home.h"
 
 #include <errno.h>
@@ -20,19 +21,11 @@ void luna_key_text(const luna_key *key, char out[LUNA_KEY_TEXT_BYTES])
         snprintf(out + 2 * i, 3, "%02x", key->byte[i]);
 }
 
-static int digit_of(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
 bool luna_key_parse(const char *text, luna_key *out)
 {
     for (size_t i = 0; i < LUNA_KEY_BYTES; i++) {
-        const int high = digit_of(text[2 * i]);
-        const int low = high < 0 ? -1 : digit_of(text[2 * i + 1]);
+        const int high = luna_hex_value(text[2 * i]);
+        const int low = high < 0 ? -1 : luna_hex_value(text[2 * i + 1]);
         if (low < 0) return false;
         out->byte[i] = (uint8_t)(16 * high + low);
     }
@@ -43,19 +36,14 @@ bool luna_key_parse(const char *text, luna_key *out)
 
 static const char key_mark[] = "?key=";
 
-//  An address of digits: a host's name may begin as one.
-static bool is_loopback_number(const char *endpoint)
+//  A host's name may begin as an address does.
+bool luna_endpoint_is_loopback(const char *endpoint)
 {
-    static const char first[] = "tcp://127.";
+    static const char first[] = "tcp://127.", ipv6[] = "tcp://[::1]:";
+    if (strncmp(endpoint, ipv6, strlen(ipv6)) == 0) return true;
     if (strncmp(endpoint, first, strlen(first)) != 0) return false;
     const char *rest = endpoint + strlen(first);
     return rest[strspn(rest, "0123456789.")] == ':';
-}
-
-bool luna_endpoint_is_loopback(const char *endpoint)
-{
-    return is_loopback_number(endpoint) || strncmp(endpoint, "tcp://[::1]:", 12) == 0 ||
-           strncmp(endpoint, "tcp://localhost:", 16) == 0;
 }
 
 static luna_err read_key(const char *text, const char *mark, luna_address *out)
@@ -79,7 +67,9 @@ static luna_err check_kind(const luna_address *address, const char *text)
         return luna_error(LUNA_CONFIG,
                           "'%.200s' is neither ipc:///PATH nor tcp://HOST:PORT?key=KEY",
                           text);
-    if (address->remote || luna_endpoint_is_loopback(endpoint)) return LUNA_OK;
+    if (address->remote || luna_endpoint_is_loopback(endpoint) ||
+        strncmp(endpoint, "tcp://localhost:", 16) == 0)
+        return LUNA_OK;
     return luna_error(LUNA_CONFIG,
                       "'%.200s' is another machine: its broker's key is needed too, "
                       "tcp://HOST:PORT?key=KEY",
@@ -189,13 +179,11 @@ static luna_err write_file(const char *path, const luna_key_pair *pair)
     text[2 * LUNA_KEY_BYTES] = '\n';
     const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return luna_error_errno(LUNA_CANT_CREATE, "cannot make %s", path);
-    const bool written =
-        write(fd, text, 2 * LUNA_KEY_BYTES + 1) == 2 * LUNA_KEY_BYTES + 1 &&
-        fsync(fd) == 0;
-    const luna_err err =
-        written ? LUNA_OK : luna_error_errno(LUNA_IO, "cannot write %s", path);
+    luna_err err = luna_write_all(fd, text, 2 * LUNA_KEY_BYTES + 1, path);
+    if (err == LUNA_OK && fsync(fd) != 0)
+        err = luna_error_errno(LUNA_IO, "cannot write %s", path);
     close(fd);
-    if (!written) unlink(path);
+    if (err != LUNA_OK) unlink(path);
     return err;
 }
 

@@ -34,7 +34,8 @@ typedef struct luna_address {
     luna_key_pair own;                   //  see luna_address_keys
 } luna_address;
 
-//  Whether a tcp:// endpoint stays on this machine: 127.0.0.0/8, [::1], localhost.
+//  Whether a tcp:// endpoint stays on this machine: 127.0.0.0/8 or [::1], in
+//  numbers.
 bool luna_endpoint_is_loopback(const char *endpoint);
 
 //  LUNA_CONFIG: none of the three, a path too long for a socket, no key where one is

@@ -1,4 +1,5 @@
 #include "common/id.h"
+#include "common/hex.h"
 
 #include "common/clock.h"
 
@@ -42,20 +43,13 @@ void luna_id_text(const luna_id *id, char text[LUNA_ID_TEXT_BYTES])
     *text = '\0';
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 luna_err luna_id_parse(const char *text, luna_id *out)
 {
     luna_id id;
     const char *at = text;
     for (int i = 0; i < LUNA_ID_BYTES; i++) {
-        const int high = hex_value(at[0]);
-        const int low = high < 0 ? -1 : hex_value(at[1]);
+        const int high = luna_hex_value(at[0]);
+        const int low = high < 0 ? -1 : luna_hex_value(at[1]);
         if (low < 0) return luna_error(LUNA_BAD_REQUEST, "'%.40s' is not a UUID", text);
         id.byte[i] = (uint8_t)(high << 4 | low);
         at += 2;

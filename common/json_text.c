@@ -1,4 +1,5 @@
 #include "common/json_text.h"
+#include "common/hex.h"
 
 #include "common/utf8.h"
 
@@ -13,20 +14,13 @@ typedef struct cursor {
     const char *fault;
 } cursor;
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 //  The four digits after \u; -1 when they are not there.
 static int32_t hex4(cursor *c)
 {
     int32_t value = 0;
     if (c->end - c->at < 4) return -1;
     for (int i = 0; i < 4; i++) {
-        const int digit = hex_value(c->at[i]);
+        const int digit = luna_hex_value(c->at[i]);
         if (digit < 0) return -1;
         value = value * 16 + digit;
     }

@@ -171,8 +171,9 @@ LUNA_API void luna_options_init(luna_options *options);
 //  options   NULL: the defaults
 //  out       the caller's, to be given to luna_client_destroy
 //
-//  LUNA_RC_CONFIG when the endpoint or an option is unusable, LUNA_RC_UNAVAILABLE
-//  when no thread or socket can be had, LUNA_RC_NO_MEMORY. For options->outbox_dir also
+//  LUNA_RC_CONFIG when the endpoint, the file of the key or an option is unusable,
+//  LUNA_RC_UNAVAILABLE when no thread or socket can be had, LUNA_RC_NO_MEMORY; for a new
+//  key LUNA_RC_CANT_CREATE, LUNA_RC_IO, LUNA_RC_NO_SPACE. For options->outbox_dir also
 //  LUNA_RC_BUSY when another client has it, LUNA_RC_CANT_CREATE, LUNA_RC_IO. A folder
 //  that only LUNA_OUTBOX names is no reason to fail: the client goes without an outbox,
 //  and a notice "outbox_failed" says why.

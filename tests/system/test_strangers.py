@@ -57,19 +57,24 @@ def conversation(rng):
     return b"".join(parts)
 
 
+def say(stranger, text, rng):
+    """And perhaps no more, and perhaps wait for an answer."""
+    try:
+        stranger.sendall(text)
+        if rng.random() < 0.3:
+            stranger.shutdown(socket.SHUT_WR)
+        if rng.random() < 0.5:
+            stranger.settimeout(0.02)
+            stranger.recv(4096)
+    except OSError:
+        pass  # cut off, or nothing to read: both are an answer
+
+
 def talk(path, rng):
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.settimeout(5)
         stranger.connect(path)
-        try:
-            stranger.sendall(conversation(rng))
-            if rng.random() < 0.3:
-                stranger.shutdown(socket.SHUT_WR)
-            if rng.random() < 0.5:
-                stranger.settimeout(0.02)
-                stranger.recv(4096)
-        except OSError:
-            pass  # cut off, or nothing to read: both are an answer
+        say(stranger, conversation(rng), rng)
 
 
 @pytest.mark.parametrize("seed", (1, 2, 3))
